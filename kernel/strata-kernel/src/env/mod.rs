@@ -1,0 +1,98 @@
+//! The one door to the world: files, time, chance and threads.
+//!
+//! Nothing else in the kernel touches `std::fs`, a clock, a thread or a random source (clippy denies
+//! it), so one seed replays a whole run, and the simulator can lose, tear and reorder what a real
+//! disk may.
+
+pub mod real;
+pub mod sim;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// An open file. Offsets are absolute; there is no cursor.
+pub trait File: Send + Sync {
+    /// Fill `buffer` from `offset`; returns how many bytes there were (less only at the end of the file).
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize>;
+    /// Write all of `bytes` at `offset`, extending the file when needed. A short write is retried or an error.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Make content and size durable.
+    fn sync(&self) -> Result<()>;
+    fn size(&self) -> Result<u64>;
+    fn set_len(&self, size: u64) -> Result<()>;
+    /// Reserve space up to `size`, so that later writes below it cannot fail for lack of it. Reads as zeros.
+    fn allocate(&self, size: u64) -> Result<()>;
+    /// Forget cached pages, so that the next read shows what the disk holds.
+    fn drop_cache(&self) -> Result<()>;
+}
+
+/// Held while a directory is owned; dropping it gives the directory up.
+pub trait Lock: Send + Sync {}
+
+/// A place for files. Paths are relative to the database directory, with `/` between parts.
+pub trait Disk: Send + Sync {
+    /// Open an existing file. `None` when there is none.
+    fn open(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
+    /// Create a new, empty file; an existing one is an error.
+    fn create(&self, path: &str) -> Result<Arc<dyn File>>;
+    /// Create a directory and its parents; an existing one is fine. `""` is the database directory itself.
+    fn create_dir(&self, path: &str) -> Result<()>;
+    /// Names in a directory, sorted. `None` when the directory does not exist.
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>>;
+    /// Atomically give `from` the name `to`, replacing what was there.
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+    fn remove(&self, path: &str) -> Result<()>;
+    /// Make the names in a directory durable.
+    fn sync_dir(&self, path: &str) -> Result<()>;
+    /// Take the exclusive lock that `path` stands for, writing `owner` into it for others to read.
+    /// `Error::Locked` (with what the owner wrote) when someone holds it.
+    fn lock(&self, path: &str, owner: &str) -> Result<Box<dyn Lock>>;
+    /// The place in words, for messages.
+    fn describe(&self, path: &str) -> String;
+}
+
+pub trait Clock: Send + Sync {
+    /// Microseconds since 1970, UTC. May jump either way; the kernel's hybrid clock absorbs it.
+    fn wall_us(&self) -> u64;
+    /// Microseconds since an arbitrary start. Never goes back.
+    fn monotonic_us(&self) -> u64;
+}
+
+pub trait Rng: Send + Sync {
+    fn next_u64(&self) -> u64;
+}
+
+/// A background task: called again and again, each time told how long to wait at most before the next call.
+pub type Task = Box<dyn FnMut() -> Next + Send>;
+
+/// What a background task asks for after each call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Call again after this many microseconds, or at once when woken.
+    After(u64),
+    Stop,
+}
+
+/// A running background task. Dropping it does not stop it; `stop` does and waits.
+pub trait Worker: Send + Sync {
+    /// Call the task now rather than at its time.
+    fn wake(&self);
+    /// Let a call in progress end, then never call again. Returns when that is so. Idempotent.
+    fn stop(&self);
+}
+
+pub trait Spawn: Send + Sync {
+    fn spawn(&self, name: &str, task: Task) -> Result<Arc<dyn Worker>>;
+    /// The process, for the LOCK file; also tells a forked child from its parent.
+    fn process_id(&self) -> u32;
+}
+
+/// All of it together.
+#[derive(Clone)]
+pub struct Env {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub spawn: Arc<dyn Spawn>,
+}

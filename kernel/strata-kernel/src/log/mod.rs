@@ -1,0 +1,1 @@
+//! The log: the ordered record of all commits.

@@ -1,0 +1,1 @@
+//! Values: eight kinds, held as MessagePack.

@@ -1,0 +1,220 @@
+"""The seams: what a primitive may ask of a transaction, and what the product may ask of a store.
+
+Two implementations stand behind each protocol, and every primitive test runs over both: the kernel
+(`strata.store`) and the oracle (`strata.testing.Model`). Nothing here knows a primitive, and nothing
+above knows which implementation it was given.
+
+A *keyspace* is one ordered map of one branch, named by (space, primitive kind). A `Txn` is one
+keyspace as one transaction sees it, in one of three modes:
+
+    automatic   (from `Branch.keyspace`)      each read sees the newest state, each write is a commit
+    inside      (from `Transaction.keyspace`) reads see the snapshot and own writes; writes wait for commit
+    view        (from `Snapshot.keyspace`)    reads see one version; every write raises ReadOnly
+
+Keys are `str` where the layout says `text_keys`, else `bytes`; they sort as bytes (UTF-8) do.
+Values are what `strata.core.values` allows. Paths are tuples of `str` (map key), `int` (list index, negative
+from the end) and `END` (just after the last element). Times are int microseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Key = str | bytes
+Step = str | int | None  # None is END: the place after the last element of a list
+Path = tuple[Step, ...]
+END: None = None
+
+# One change inside a value. Applied to the newest value at commit, in order:
+#   ("set", path, value)     replace or add; creates the document (as a map) and missing maps on the way;
+#                            path (..., END) appends to a list; path () replaces the whole value
+#   ("delete", path)         remove a map key or list element; a missing one is no error
+#   ("insert", path, value)  insert before list index path[-1] (END, or the length, appends)
+#   ("merge", path, value)   RFC 7396 merge patch at path: maps merge, null removes, all else replaces
+# Index beyond the end, or a step into something that is not a container: InvalidInput.
+PatchOp = tuple[Literal["set", "insert", "merge"], Path, Any] | tuple[Literal["delete"], Path]
+
+Entry = tuple[Any, int, int]  # value, version, time
+HistoryRow = tuple[Any, int, int, bool]  # value (None where deleted), version, time, deleted
+# sequence, time, SHA-256 of the chain so far, version of the commit. Inside a transaction the
+# sequence is provisional and the rest is None until the commit.
+Appended = tuple[int, int | None, bytes | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a primitive uses its keyspace."""
+
+    kind: str  # the primitive's name: "kv", "events", ...
+    text_keys: bool = True  # keys are str (1..1024 bytes of UTF-8, no NUL) rather than bytes
+    finite: bool = False  # NaN and infinities are refused, as JSON does
+
+
+class Txn(Protocol):
+    """One keyspace as one transaction sees it."""
+
+    @property
+    def mode(self) -> Literal["automatic", "inside", "view"]: ...
+    @property
+    def version(self) -> int:
+        """The version that reads see: the branch's newest, the snapshot's, or the view's."""
+    @property
+    def now(self) -> int:
+        """The store's clock: microseconds since 1970."""
+    @property
+    def exists(self) -> bool:
+        """Whether the space of this keyspace has ever been written to, as seen from here ("default" always exists)."""
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """(branch, space, kind), for messages and references."""
+
+    # -- reads: each leaves a footprint when inside a serializable transaction
+    def get(self, key: Key, default: Any = None, /) -> Any: ...
+    def get_path(self, key: Key, path: Path, default: Any = None, /) -> Any:
+        """The value at `path` inside the value of `key`; `default` when any step is missing."""
+    def get_many(self, keys: Iterable[Key], default: Any = None, /) -> list[Any]:
+        """Values in the order of `keys`, `default` in the holes."""
+    def entry(self, key: Key, /) -> Entry | None: ...
+    def contains(self, key: Key, /) -> bool: ...
+    def scan(
+        self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
+    ) -> list[tuple[Key, Any]]:
+        """Rows with start <= key < end that begin with `prefix`, in byte order (from the end when `reverse`)."""
+    def scan_keys(
+        self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
+    ) -> list[Key]: ...
+    def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int: ...
+    def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
+        """Versions of `key`, newest first, deletions included, only those below version `before` if given.
+
+        Inside a transaction: as at its snapshot, without its own writes. Leaves no footprint."""
+
+    # -- writes: automatic mode returns the commit's version; inside a transaction None
+    def put(self, key: Key, value: Any, /) -> int | None: ...
+    def put_many(self, rows: Iterable[tuple[Key, Any]], /) -> int | None:
+        """All rows in one commit; of a key given twice the last wins. No rows: the current version."""
+    def delete(self, key: Key, /) -> bool | None:
+        """Automatic: whether the key existed (and no commit when it did not). Inside: None, and no footprint."""
+    def delete_many(self, keys: Iterable[Key], /) -> int | None:
+        """Automatic: how many existed. Inside: None."""
+    def patch(self, key: Key, ops: Sequence[PatchOp], /) -> int | None:
+        """Change inside the value of `key`. All or nothing.
+
+        Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, descendant) of the key,
+        or put or deleted it. Structural changes of a list (insert, append, delete) touch the whole list.
+        Inside a transaction the ops are tried at once on what it sees, so errors come from the call."""
+    def append(self, stream: bytes, kind: str, value: Any, origin: Any = None, /) -> Appended:
+        """Append to the stream whose keys are `stream` + 8-byte big-endian sequence (bytes keys only).
+
+        Stored value: [kind, time, value, hash] or, with origin, [kind, time, value, hash, origin], where hash is
+        SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]); the first
+        previous hash is 32 zero bytes. Times in a stream never go backwards. Never conflicts."""
+    def add(self, key: Key, delta: int | float, /) -> int | None:
+        """Add to a number; a missing key counts as 0. Adds commute: they conflict with nothing but put or delete
+        of a key this transaction has read. Overflow: LimitExceeded; not a number, or int with float: InvalidInput
+        (a float may be added to a float or missing, an int to an int or missing)."""
+    def expect(self, key: Key, *, version: int | None = None, value: Any = ..., absent: bool = False) -> None:
+        """Inside only. At commit, the newest `key` must be at `version` / equal `value` / be absent, else Conflict."""
+
+    # -- atomic steps of several operations
+    def begin(self) -> tuple[Transaction, Txn]:
+        """Automatic only: a transaction on this branch and this keyspace inside it."""
+    def pinned(self) -> Txn:
+        """Itself when inside or view; automatic: the same keyspace as a view of the newest version (for paging)."""
+
+
+class Transaction(Protocol):
+    """Reads at one snapshot plus writes that become one commit or nothing. One thread at a time."""
+
+    @property
+    def snapshot(self) -> int: ...
+    def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
+    def spaces(self) -> list[str]: ...
+    def commit(self, message: str | None = None, actor: str | None = None, cause: str | None = None, /) -> int:
+        """Commit and return the version (the snapshot's when nothing was written).
+
+        Raises Conflict; the transaction is over either way. A transaction opened with an idempotency key
+        that was used before writes nothing and returns the first commit's version."""
+    def rollback(self) -> None:
+        """Drop it. Idempotent."""
+
+
+class Snapshot(Protocol):
+    """Everything of one branch as it was at one version."""
+
+    @property
+    def version(self) -> int: ...
+    def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
+    def spaces(self) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BranchInfo:
+    """What is known of a branch."""
+
+    id: int
+    name: str
+    parent: str | None  # name of the branch it was forked from, None for a root (or when that was deleted)
+    fork_version: int | None
+    head: int  # version of its newest commit
+    created: int  # time
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic change of one branch."""
+
+    version: int
+    branch: str
+    time: int
+    message: str | None
+    actor: str | None
+    cause: str | None
+
+
+class Branch(Protocol):
+    """A named line of history."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def head(self) -> int: ...
+    def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
+    def spaces(self) -> list[str]:
+        """Names of the spaces written to so far, sorted."""
+    def view(self, version: int | None = None, /) -> Snapshot:
+        """Past the newest version: the newest. Below 0: InvalidInput."""
+    def begin(
+        self, isolation: Literal["serializable", "snapshot"] = "serializable", record_reads: bool = False,
+        idempotency_key: str | None = None, /
+    ) -> Transaction: ...
+    def version_at(self, time: int, /) -> int:
+        """The newest version whose commit time is at or before `time` (0 before the first commit)."""
+    def commits(self, after: int | None, before: int | None, reverse: bool, limit: int | None, /) -> list[Commit]:
+        """Commits of this branch and, below the fork, its ancestors; after < version < before."""
+
+
+class Store(Protocol):
+    """One database."""
+
+    def branch(self, name: str, /) -> Branch:
+        """NotFound when there is none."""
+    def branches(self) -> list[BranchInfo]:
+        """Sorted by name."""
+    def create(self, name: str, /) -> int:
+        """An empty branch. Returns the version of the commit that made it."""
+    def fork(self, source: str, name: str, at: int | None = None, /) -> int: ...
+    def rename(self, old: str, new: str, /) -> int: ...
+    def delete(self, name: str, /) -> int: ...
+    @property
+    def durable_version(self) -> int:
+        """Everything up to this version survives a power cut."""
+    def flush(self) -> int:
+        """Wait until all that was committed is durable; return the version."""
+    def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
+        """What became of a commit that raised OutcomeUnknown."""
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
