@@ -96,3 +96,13 @@ pub struct Env {
     pub rng: Arc<dyn Rng>,
     pub spawn: Arc<dyn Spawn>,
 }
+
+/// The step between two states of SplitMix64 (Steele, Lea and Flood 2014).
+pub(crate) const SPLIT_MIX_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The output of SplitMix64 for one state.
+pub(crate) fn split_mix(state: u64) -> u64 {
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
