@@ -1,0 +1,1 @@
+"""Benchmarks of our own: the adapter for the comparison, and how costs grow with size."""

@@ -1,0 +1,96 @@
+"""Strata, through its public face, as a user calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import strata
+from benchmarks.system import Rows, System
+
+
+class Strata(System):
+    name: ClassVar[str] = "strata"
+    modes: ClassVar[dict[str, str]] = {
+        "memory": "strata.open()",
+        "buffered": "the default with a path",
+        "strict": 'durability="strict"',
+    }
+
+    def __init__(self, mode: str, path: Path) -> None:
+        super().__init__(mode, path)
+        if mode == "memory":
+            self.db = strata.open()
+        else:
+            self.db = strata.open(path / "ours.strata", durability=cast(Any, mode))
+
+    def close(self) -> None:
+        self.db.close()
+
+    def get(self, keys: list[str]) -> Any:
+        get = self.db.kv.get
+        for key in keys:
+            value = get(key)
+        return value
+
+    def get_in_view(self, keys: list[str]) -> Any:
+        get = self.db.at(self.db.version).kv.get
+        for key in keys:
+            value = get(key)
+        return value
+
+    def put(self, rows: Rows) -> None:
+        put = self.db.kv.put
+        for key, value in rows:
+            put(key, value)
+
+    def put_many(self, rows: Rows) -> None:
+        self.db.kv.put_many(rows)
+
+    def get_many(self, keys: list[str]) -> Any:
+        return self.db.kv.get_many(keys)
+
+    def scan(self, prefixes: list[str]) -> Any:
+        scan = self.db.kv.scan
+        for prefix in prefixes:
+            rows = list(scan(prefix))
+        return rows
+
+    def append(self, kind: str, payloads: list[Any]) -> None:
+        append = self.db.events.append
+        for payload in payloads:
+            append(kind, payload)
+
+    def json_load(self, documents: list[tuple[str, Any]]) -> None:
+        with self.db.transaction() as tx:
+            for key, body in documents:
+                tx.json.set(key, "$", body)
+
+    def json_set(self, keys: list[str], path: tuple[str, ...], value: Any) -> None:
+        spelled = "$." + ".".join(path)
+        for key in keys:
+            self.db.json.set(key, spelled, value)
+
+    def json_get(self, keys: list[str], path: tuple[str, ...]) -> Any:
+        spelled = "$." + ".".join(path)
+        for key in keys:
+            value = self.db.json.get(key, spelled)
+        return value
+
+    def transaction(self, quads: list[tuple[str, str, str, str]], value: bytes) -> None:
+        for a, b, c, d in quads:
+            with self.db.transaction() as tx:
+                tx.kv.get(a)
+                tx.kv.get(b)
+                tx.kv.put(c, value)
+                tx.kv.put(d, value)
+
+    def view(self, number: int) -> None:
+        db = self.db
+        version = db.version
+        for _ in range(number):
+            db.at(version)
+
+    def fork(self, names: list[str]) -> None:
+        for name in names:
+            self.db.branches.fork("main", name)
