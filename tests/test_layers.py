@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 FLOORS = [
     {"cli", "console", "integrations"},
     {"server", "remote", "sync", "replication", "backup", "agents"},
-    {"strata", "errors"},  # strata/__init__.py and strata/errors.py: the public names
+    {"strata"},  # strata/__init__.py and strata/errors.py: the public names
     {"api"},
     {"search", "history"},
     {"primitives"},
@@ -51,7 +51,7 @@ class Import(NamedTuple):
 
 def room_of(file: str) -> str:
     first = file.split("/")[0]
-    if first == "__init__.py":
+    if first in ("__init__.py", "errors.py"):
         return "strata"
     return first.removesuffix(".pyi").removesuffix(".py")
 
