@@ -20,3 +20,326 @@ StrataError                      .code (stable)  .hint (what to do)
 ├─ RemoteError                   the network or the other side
 └─ InternalError                 our bug
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from strata.core.refs import EntityRef
+
+
+class StrataError(Exception):
+    """The base of all errors of Strata.
+
+    `code` is stable and listed in conformance/errors.json; `hint` says what to do, or is empty.
+    """
+
+    code: ClassVar[str] = "error"
+    names: ClassVar[tuple[str, ...]] = ()  # of the typed fields, so that errors can cross processes
+    hint: str
+
+    # Otherwise KeyError would quote the message and OSError look for an errno in it.
+    __str__ = Exception.__str__
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the typed fields by name, without the hint."""
+        return {name: getattr(self, name) for name in self.names}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, {**vars(self), **self.fields()})
+
+
+def _restore(cls: type[StrataError], args: tuple[Any, ...], state: dict[str, Any]) -> StrataError:
+    error = cls.__new__(cls)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
+
+class InvalidInput(StrataError, ValueError):
+    """What was given can never be accepted."""
+
+    code = "invalid_input"
+
+
+class NotFound(StrataError, KeyError):
+    """A branch, space, collection or stream that was named does not exist. A missing key is no error."""
+
+    code = "not_found"
+    names: ClassVar[tuple[str, ...]] = ("what", "name")
+
+    def __init__(self, message: str = "", *, what: str = "", name: str = "", hint: str = "") -> None:
+        super().__init__(message or f"{what} {name!r} does not exist", hint=hint)
+        self.what, self.name = what, name
+
+
+class NotIndexed(NotFound):
+    """No index answers this question, and a scan was not asked for."""
+
+    code = "not_indexed"
+
+
+class HistoryTrimmed(StrataError):
+    """The version asked for is older than what is kept."""
+
+    code = "history_trimmed"
+    names: ClassVar[tuple[str, ...]] = ("requested", "oldest")
+
+    def __init__(self, message: str = "", *, requested: int = 0, oldest: int = 0, hint: str = "") -> None:
+        super().__init__(
+            message or f"version {requested} is no longer kept; the oldest is {oldest}", hint=hint
+        )
+        self.requested, self.oldest = requested, oldest
+
+
+class AlreadyExists(StrataError):
+    """The name is taken."""
+
+    code = "already_exists"
+    names: ClassVar[tuple[str, ...]] = ("what", "name")
+
+    def __init__(self, message: str = "", *, what: str = "", name: str = "", hint: str = "") -> None:
+        super().__init__(message or f"{what} {name!r} exists already", hint=hint)
+        self.what, self.name = what, name
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictKey:
+    """A key that another commit wrote, and that this transaction read, expected or wrote."""
+
+    ref: EntityRef
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictPath:
+    """Two overlapping paths inside one value, written as `$.a.b[0]`."""
+
+    ref: EntityRef
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictRange:
+    """A range of keys that was scanned, and in which another commit wrote. None is unbounded."""
+
+    branch: str
+    space: str
+    primitive: str
+    start: str | bytes | None
+    end: str | bytes | None
+
+
+class Conflict(StrataError):
+    """A commit came first and changed what this one relied on. Nothing was written: retry."""
+
+    code = "conflict"
+    names: ClassVar[tuple[str, ...]] = ("keys", "paths", "ranges")
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        keys: Iterable[ConflictKey] = (),
+        paths: Iterable[ConflictPath] = (),
+        ranges: Iterable[ConflictRange] = (),
+        hint: str = "",
+    ) -> None:
+        self.keys, self.paths, self.ranges = tuple(keys), tuple(paths), tuple(ranges)
+        super().__init__(message or self._say(), hint=hint or "retry with what is stored now")
+
+    def _say(self) -> str:
+        places = [str(key.ref) for key in self.keys]
+        places += [f"{path.ref} at {path.ours} (by a commit at {path.theirs})" for path in self.paths]
+        places += [
+            f"{found.primitive} keys from {found.start!r} to {found.end!r} in space {found.space!r}"
+            f" of branch {found.branch!r}"
+            for found in self.ranges
+        ]
+        if not places:
+            return "a commit that came first changed what this one relied on"
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return f"a commit that came first changed {places[0]}{more}"
+
+
+class MergeConflict(Conflict):
+    """Both sides of a merge changed the same things. Nothing was written: resolve and merge again."""
+
+    code = "merge_conflict"
+    names: ClassVar[tuple[str, ...]] = ("keys", "paths", "ranges", "conflicts")
+
+    def __init__(self, message: str = "", *, conflicts: Iterable[Any] = (), hint: str = "") -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__(
+            message or f"both sides changed {len(self.conflicts)} of the same things",
+            hint=hint or "choose a strategy, or resolve each of .conflicts, and merge again",
+        )
+
+
+class Closed(StrataError):
+    """The handle is closed, or the transaction is over."""
+
+    code = "closed"
+
+
+class ReadOnly(StrataError):
+    """The handle, the view or the files refuse writes."""
+
+    code = "read_only"
+
+
+class Locked(StrataError):
+    """Another process owns the files."""
+
+    code = "locked"
+    names: ClassVar[tuple[str, ...]] = ("path", "owner")
+
+    def __init__(self, message: str = "", *, path: str = "", owner: str = "", hint: str = "") -> None:
+        super().__init__(message or f"{path!r} is open elsewhere ({owner})", hint=hint)
+        self.path, self.owner = path, owner
+
+
+class InvalidTransition(StrataError):
+    """Not a step of this lifecycle."""
+
+    code = "invalid_transition"
+    names: ClassVar[tuple[str, ...]] = ("from_", "to")
+
+    def __init__(self, message: str = "", *, from_: str = "", to: str = "", hint: str = "") -> None:
+        super().__init__(message or f"there is no step from {from_!r} to {to!r}", hint=hint)
+        self.from_, self.to = from_, to
+
+
+class RunClosed(StrataError):
+    """The run is no longer active."""
+
+    code = "run_closed"
+    names: ClassVar[tuple[str, ...]] = ("run", "status")
+
+    def __init__(self, message: str = "", *, run: str = "", status: str = "", hint: str = "") -> None:
+        super().__init__(message or f"run {run!r} is {status}, not active", hint=hint)
+        self.run, self.status = run, status
+
+
+class LimitExceeded(StrataError):
+    """Something is larger than is allowed."""
+
+    code = "limit_exceeded"
+    names: ClassVar[tuple[str, ...]] = ("what", "limit", "actual")
+
+    def __init__(
+        self, message: str = "", *, what: str = "size", limit: int = 0, actual: int = 0, hint: str = ""
+    ) -> None:
+        super().__init__(message or f"{what} is {actual}, the limit is {limit}", hint=hint)
+        self.what, self.limit, self.actual = what, limit, actual
+
+
+class StorageError(StrataError, OSError):
+    """The disk said no. What was committed earlier is safe."""
+
+    code = "storage_error"
+    names: ClassVar[tuple[str, ...]] = ("operation", "path", "errno")
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        operation: str = "",
+        path: str = "",
+        errno: int | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.operation, self.path, self.errno = operation, path, errno
+
+
+class Corrupt(StorageError):
+    """A checksum, a length or an order is wrong in a file."""
+
+    code = "corrupt"
+    names: ClassVar[tuple[str, ...]] = ("file", "offset")
+
+    def __init__(self, message: str = "", *, file: str = "", offset: int = 0, hint: str = "") -> None:
+        super().__init__(message or f"{file} is damaged at byte {offset}", path=file, hint=hint)
+        self.file, self.offset = file, offset
+
+
+class OutcomeUnknown(StrataError):
+    """A commit was handed over and not confirmed. Ask for `transaction` later, or retry with the same key."""
+
+    code = "outcome_unknown"
+    names: ClassVar[tuple[str, ...]] = ("transaction",)
+
+    def __init__(self, message: str = "", *, transaction: str = "", hint: str = "") -> None:
+        super().__init__(message or f"the outcome of transaction {transaction} is unknown", hint=hint)
+        self.transaction = transaction
+
+
+class RemoteError(StrataError):
+    """The network or the other side failed."""
+
+    code = "remote_error"
+
+
+class InternalError(StrataError):
+    """A bug of ours."""
+
+    code = "internal_error"
+
+
+def all_errors() -> dict[str, type[StrataError]]:
+    """Return every class of the tree by its name."""
+    found, open_ = {"StrataError": StrataError}, [StrataError]
+    while open_:
+        for cls in open_.pop().__subclasses__():
+            if cls.__module__ == __name__:  # users may derive their own
+                found[cls.__name__] = cls
+                open_.append(cls)
+    return found
+
+
+def from_kernel(name: str, message: str, fields: Mapping[str, Any]) -> StrataError:
+    """Return the error that the kernel names.
+
+    A field that its class does not know is dropped, and an unknown name is an InternalError: the binding
+    calls this while it reports a failure, where a second one would hide the first.
+    """
+    cls = all_errors().get(name)
+    if cls is None:
+        return InternalError(f"{name}: {message}", hint="please report this")
+    if issubclass(cls, Conflict):
+        return conflict(fields.get("keys", ()), fields.get("paths", ()), fields.get("ranges", ()))
+    known = {field: value for field, value in fields.items() if field in cls.names or field == "hint"}
+    return cls(message, **known)
+
+
+def conflict(
+    keys: Iterable[tuple[str, str, str, str | bytes]] = (),
+    paths: Iterable[tuple[str, str, str, str | bytes, str, str]] = (),
+    ranges: Iterable[tuple[str, str, str, str | bytes | None, str | bytes | None]] = (),
+) -> Conflict:
+    """Return a Conflict from plain tuples: (branch, space, primitive, key, ...)."""
+    from strata.core.refs import EntityRef, readable  # refs raises our errors, so it imports this module
+
+    return Conflict(
+        keys=[
+            ConflictKey(EntityRef(branch, space, kind, readable(key))) for branch, space, kind, key in keys
+        ],
+        paths=[
+            ConflictPath(EntityRef(branch, space, kind, readable(key)), ours, theirs)
+            for branch, space, kind, key, ours, theirs in paths
+        ],
+        ranges=[ConflictRange(*found) for found in ranges],
+    )

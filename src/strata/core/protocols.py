@@ -60,12 +60,15 @@ class Txn(Protocol):
     @property
     def version(self) -> int:
         """The version that reads see: the branch's newest, the snapshot's, or the view's."""
+
     @property
     def now(self) -> int:
         """The store's clock: microseconds since 1970."""
+
     @property
     def exists(self) -> bool:
-        """Whether the space of this keyspace has ever been written to, as seen from here ("default" always exists)."""
+        """Whether the space has ever been written to, as seen from here ("default" always exists)."""
+
     @property
     def names(self) -> tuple[str, str, str]:
         """(branch, space, kind), for messages and references."""
@@ -74,14 +77,17 @@ class Txn(Protocol):
     def get(self, key: Key, default: Any = None, /) -> Any: ...
     def get_path(self, key: Key, path: Path, default: Any = None, /) -> Any:
         """The value at `path` inside the value of `key`; `default` when any step is missing."""
+
     def get_many(self, keys: Iterable[Key], default: Any = None, /) -> list[Any]:
         """Values in the order of `keys`, `default` in the holes."""
+
     def entry(self, key: Key, /) -> Entry | None: ...
     def contains(self, key: Key, /) -> bool: ...
     def scan(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[tuple[Key, Any]]:
-        """Rows with start <= key < end that begin with `prefix`, in byte order (from the end when `reverse`)."""
+        """Rows with start <= key < end that begin with `prefix`, in byte order (backwards if `reverse`)."""
+
     def scan_keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]: ...
@@ -95,34 +101,41 @@ class Txn(Protocol):
     def put(self, key: Key, value: Any, /) -> int | None: ...
     def put_many(self, rows: Iterable[tuple[Key, Any]], /) -> int | None:
         """All rows in one commit; of a key given twice the last wins. No rows: the current version."""
+
     def delete(self, key: Key, /) -> bool | None:
-        """Automatic: whether the key existed (and no commit when it did not). Inside: None, and no footprint."""
+        """Automatic: whether the key existed (no commit when it did not). Inside: None, and no footprint."""
+
     def delete_many(self, keys: Iterable[Key], /) -> int | None:
         """Automatic: how many existed. Inside: None."""
+
     def patch(self, key: Key, ops: Sequence[PatchOp], /) -> int | None:
         """Change inside the value of `key`. All or nothing.
 
-        Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, descendant) of the key,
-        or put or deleted it. Structural changes of a list (insert, append, delete) touch the whole list.
+        Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, descendant) of the
+        key, or put or deleted it. Structural changes of a list (insert, append, delete) touch the whole list.
         Inside a transaction the ops are tried at once on what it sees, so errors come from the call."""
+
     def append(self, stream: bytes, kind: str, value: Any, origin: Any = None, /) -> Appended:
         """Append to the stream whose keys are `stream` + 8-byte big-endian sequence (bytes keys only).
 
-        Stored value: [kind, time, value, hash] or, with origin, [kind, time, value, hash, origin], where hash is
-        SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]); the first
-        previous hash is 32 zero bytes. Times in a stream never go backwards. Never conflicts."""
+        Stored value: [kind, time, value, hash] or, with origin, [kind, time, value, hash, origin], where hash
+        is SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]);
+        the first previous hash is 32 zero bytes. Times in a stream never go backwards. Never conflicts."""
+
     def add(self, key: Key, delta: int | float, /) -> int | None:
-        """Add to a number; a missing key counts as 0. Adds commute: they conflict with nothing but put or delete
-        of a key this transaction has read. Overflow: LimitExceeded; not a number, or int with float: InvalidInput
-        (a float may be added to a float or missing, an int to an int or missing)."""
+        """Add to a number; a missing key counts as 0. Adds commute: they conflict with nothing but put or
+        delete of a key this transaction has read. Overflow: LimitExceeded; not a number, or int with float:
+        InvalidInput (a float may be added to a float or missing, an int to an int or missing)."""
+
     def expect(self, key: Key, *, version: int | None = None, value: Any = ..., absent: bool = False) -> None:
-        """Inside only. At commit, the newest `key` must be at `version` / equal `value` / be absent, else Conflict."""
+        """Inside only. At commit, the newest `key` must be at `version` / equal `value` / be absent: Conflict."""
 
     # -- atomic steps of several operations
     def begin(self) -> tuple[Transaction, Txn]:
         """Automatic only: a transaction on this branch and this keyspace inside it."""
+
     def pinned(self) -> Txn:
-        """Itself when inside or view; automatic: the same keyspace as a view of the newest version (for paging)."""
+        """Itself when inside or view; automatic: the same keyspace as a view of the newest version."""
 
 
 class Transaction(Protocol):
@@ -132,11 +145,14 @@ class Transaction(Protocol):
     def snapshot(self) -> int: ...
     def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]: ...
-    def commit(self, message: str | None = None, actor: str | None = None, cause: str | None = None, /) -> int:
+    def commit(
+        self, message: str | None = None, actor: str | None = None, cause: str | None = None, /
+    ) -> int:
         """Commit and return the version (the snapshot's when nothing was written).
 
         Raises Conflict; the transaction is over either way. A transaction opened with an idempotency key
         that was used before writes nothing and returns the first commit's version."""
+
     def rollback(self) -> None:
         """Drop it. Idempotent."""
 
@@ -184,15 +200,23 @@ class Branch(Protocol):
     def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]:
         """Names of the spaces written to so far, sorted."""
+
     def view(self, version: int | None = None, /) -> Snapshot:
         """Past the newest version: the newest. Below 0: InvalidInput."""
+
     def begin(
-        self, isolation: Literal["serializable", "snapshot"] = "serializable", record_reads: bool = False,
-        idempotency_key: str | None = None, /
+        self,
+        isolation: Literal["serializable", "snapshot"] = "serializable",
+        record_reads: bool = False,
+        idempotency_key: str | None = None,
+        /,
     ) -> Transaction: ...
     def version_at(self, time: int, /) -> int:
         """The newest version whose commit time is at or before `time` (0 before the first commit)."""
-    def commits(self, after: int | None, before: int | None, reverse: bool, limit: int | None, /) -> list[Commit]:
+
+    def commits(
+        self, after: int | None, before: int | None, reverse: bool, limit: int | None, /
+    ) -> list[Commit]:
         """Commits of this branch and, below the fork, its ancestors; after < version < before."""
 
 
@@ -201,20 +225,26 @@ class Store(Protocol):
 
     def branch(self, name: str, /) -> Branch:
         """NotFound when there is none."""
+
     def branches(self) -> list[BranchInfo]:
         """Sorted by name."""
+
     def create(self, name: str, /) -> int:
         """An empty branch. Returns the version of the commit that made it."""
+
     def fork(self, source: str, name: str, at: int | None = None, /) -> int: ...
     def rename(self, old: str, new: str, /) -> int: ...
     def delete(self, name: str, /) -> int: ...
     @property
     def durable_version(self) -> int:
         """Everything up to this version survives a power cut."""
+
     def flush(self) -> int:
         """Wait until all that was committed is durable; return the version."""
+
     def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
         """What became of a commit that raised OutcomeUnknown."""
+
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -1,0 +1,53 @@
+"""Several operations as one step: in a transaction of their own, or as part of the one that is open."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from strata.core.errors import Conflict
+from strata.core.protocols import Txn
+
+T = TypeVar("T")
+
+MAX_TRIES: Final = 1000
+_AT_ONCE: Final = 3  # most conflicts are gone at the first retry, where a pause would only cost
+_PAUSE_MIN_S: Final = 50e-6
+_PAUSE_MAX_S: Final = 0.02
+
+
+def atomically(
+    txn: Txn, step: Callable[[Txn], T], *, tries: int = MAX_TRIES, pause: Callable[[int], None] | None = None
+) -> tuple[T, int | None]:
+    """Return what `step` returned, and the version of its commit (None inside a transaction).
+
+    Automatic: `step` runs in a transaction of its own. When the commit finds a Conflict it runs again on the
+    newest state, up to `tries` times with growing random pauses; then the Conflict comes out. A Conflict that
+    `step` itself raises is its answer and comes out at once.
+    """
+    if txn.mode != "automatic":
+        return step(txn), None
+    attempt = 0
+    while True:
+        transaction, inside = txn.begin()
+        try:
+            result = step(inside)
+        except BaseException:
+            transaction.rollback()
+            raise
+        try:
+            return result, transaction.commit()
+        except Conflict:
+            attempt += 1
+            if attempt >= tries:
+                raise
+        (pause or back_off)(attempt)
+
+
+def back_off(attempt: int) -> None:
+    """Sleep a random while that doubles with each attempt, at most 20 ms; the first attempts do not wait."""
+    if attempt > _AT_ONCE:
+        ceiling = min(_PAUSE_MAX_S, _PAUSE_MIN_S * 2 ** min(attempt - _AT_ONCE, 16))
+        time.sleep(random.uniform(0, ceiling))
