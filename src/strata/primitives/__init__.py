@@ -1,0 +1,8 @@
+"""The kinds of data. Each is one file over a `Txn`, with its key and value layout at the top."""
+
+from strata.primitives.events import ChainReport, Event, Events, Origin
+from strata.primitives.json import Json
+from strata.primitives.kv import Kv
+from strata.primitives.state import Cell, State
+
+__all__ = ["Cell", "ChainReport", "Event", "Events", "Json", "Kv", "Origin", "State"]

@@ -1,0 +1,135 @@
+"""What the primitives share: the check for spaces that do not exist, and reading in pages.
+
+A primitive is written once over a `Txn` and serves outside of transactions, inside, and in views. Hot
+calls are one Python frame over the kernel: no check is made here that the kernel makes anyway, and the
+question whether a space exists is asked only when a read found nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, ClassVar, Final, Protocol
+
+from strata.core.errors import NotFound
+from strata.core.keys import check_int
+from strata.core.protocols import HistoryRow, Key, Layout, Txn
+
+MISSING: Final[Any] = object()  # the default that no value can be
+PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
+
+
+class Primitive:
+    """One keyspace of one branch and space, as one transaction sees it."""
+
+    LAYOUT: ClassVar[Layout]
+
+    __slots__ = ("_known", "_txn")
+
+    def __init__(self, txn: Txn) -> None:
+        self._txn = txn
+        self._known = False  # that the space exists; never unlearned, since "ever written to" stays true
+
+    def __repr__(self) -> str:
+        branch, space, kind = self._txn.names
+        return f"<{kind} of space {space!r} on branch {branch!r}, {self._txn.mode}>"
+
+    def _check_space(self) -> None:
+        """Raise NotFound unless the space was ever written to. Called when a read found nothing."""
+        if not self._known:
+            if not self._txn.exists:
+                branch, space, _ = self._txn.names
+                raise NotFound(
+                    f"space {space!r} of branch {branch!r} was never written to",
+                    what="space",
+                    name=space,
+                    hint="the first write makes it",
+                )
+            self._known = True
+
+    def _rows(
+        self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Return the rows of a scan, all as of one version, in pages of 1,000."""
+        if limit is not None and limit.__class__ is int and 0 <= limit <= PAGE_ROWS:
+            found = self._txn.scan(prefix, start, end, reverse, limit)
+            if not found:
+                self._check_space()
+            return iter(found)
+        return pages(self._txn.pinned().scan, prefix, start, end, reverse, limit, self._check_space)
+
+    def _keys(
+        self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None
+    ) -> Iterator[Any]:
+        """Return the keys of a scan, as `_rows` does."""
+        return pages(self._txn.pinned().scan_keys, prefix, start, end, reverse, limit, self._check_space)
+
+    def _count(self, prefix: Key | None, start: Key | None, end: Key | None) -> int:
+        found = self._txn.count(prefix, start, end)
+        if not found:
+            self._check_space()
+        return found
+
+    def _history(self, key: Key, before: int | None, limit: int | None) -> list[HistoryRow]:
+        found = self._txn.history(key, before, limit)
+        if not found:
+            self._check_space()
+        return found
+
+
+class _Fetch(Protocol):
+    def __call__(
+        self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
+    ) -> list[Any]: ...
+
+
+def pages(
+    fetch: _Fetch,
+    prefix: Key | None,
+    start: Key | None,
+    end: Key | None,
+    reverse: bool,
+    limit: int | None,
+    nothing: Callable[[], None],
+) -> Iterator[Any]:
+    """Return what `scan` or `scan_keys` of a pinned Txn finds: one page now, more as they are asked for.
+
+    The first page is read here and not in the generator, so that errors come from the call.
+    """
+    size = PAGE_ROWS if limit is None else min(PAGE_ROWS, check_int(limit, "limit"))
+    first = fetch(prefix, start, end, reverse, size)
+    if not first:
+        nothing()
+    if len(first) < PAGE_ROWS or limit == PAGE_ROWS:
+        return iter(first)
+    left = None if limit is None else limit - PAGE_ROWS
+    return chain(first, _further(fetch, prefix, start, end, reverse, left, _key(first[-1])))
+
+
+def _further(
+    fetch: _Fetch,
+    prefix: Key | None,
+    start: Key | None,
+    end: Key | None,
+    reverse: bool,
+    left: int | None,
+    last: Key,
+) -> Iterator[Any]:
+    while left is None or left > 0:
+        size = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
+        if reverse:
+            page = fetch(prefix, start, last, True, size)
+        else:
+            # There is no text key just after `last` (NUL is not allowed), so begin with it and drop it.
+            page = fetch(prefix, last, end, False, size + 1)
+            if page and _key(page[0]) == last:
+                del page[0]
+        yield from page
+        if len(page) < size:
+            return
+        last = _key(page[-1])
+        left = None if left is None else left - size
+
+
+def _key(row: Any) -> Any:
+    return row[0] if row.__class__ is tuple else row

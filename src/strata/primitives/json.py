@@ -1,0 +1,220 @@
+"""JSON documents, read and changed by path.
+
+    key    name of the document, as UTF-8
+    value  the document: any value without NaN and infinities, usually a map
+
+Invariant: what concurrent transactions may do is decided by the paths that they read and touch
+(`core.patches`): siblings never conflict, a path conflicts with itself, its ancestors and descendants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, ClassVar, Final
+
+from strata.core.atomic import atomically
+from strata.core.clock import to_datetime
+from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
+from strata.core.keys import check_int
+from strata.core.paths import parse, render
+from strata.core.protocols import END, Layout, PatchOp, Txn
+from strata.core.values import Versioned
+from strata.core.where import compile
+from strata.primitives.base import MISSING, Primitive
+from strata.primitives.json_patch import translate
+
+ROOT: Final = "$"
+Versions = list[Versioned]  # a name of its own, since `Json.list` hides the builtin inside the class
+
+
+class Json(Primitive):
+    """The JSON documents of one branch and space.
+
+    A path is written `$.a.b[0]`, `$['odd key']`, `$[-1]`, or as a JSON Pointer `/a/b/0`. The path `$` is the
+    whole document.
+    """
+
+    LAYOUT: ClassVar[Layout] = Layout("json", finite=True)
+
+    __slots__ = ("_get_path", "_patch")
+
+    def __init__(self, txn: Txn) -> None:
+        super().__init__(txn)
+        self._get_path, self._patch = txn.get_path, txn.patch
+
+    def create(self, doc: str, value: Any) -> int | None:
+        """Store a new document; return the version of the commit.
+
+        Raises: AlreadyExists when there is one of that name.
+        """
+
+        def make(txn: Txn) -> None:
+            if txn.contains(doc):
+                raise AlreadyExists(what="document", name=doc, hint="use set to replace it")
+            txn.put(doc, value)
+
+        return atomically(self._txn, make)[1]
+
+    def get(self, doc: str, path: str = ROOT, default: Any = None) -> Any:
+        """Return the value at `path` of the document, or `default` when there is none; a stored null is None.
+
+        Cost: decodes what is returned, not the document.
+        """
+        value = self._get_path(doc, parse(path), MISSING)
+        if value is MISSING:
+            self._check_space()
+            return default
+        return value
+
+    def entry(self, doc: str) -> Versioned | None:
+        """Return the whole document with its version and time, or None."""
+        found = self._txn.entry(doc)
+        if found is None:
+            self._check_space()
+            return None
+        return Versioned(found[0], found[1], to_datetime(found[2]))
+
+    def exists(self, doc: str, path: str = ROOT) -> bool:
+        """Return whether the document has a value at `path`, which may be null."""
+        steps = parse(path)
+        if self._get_path(doc, steps, MISSING) is not MISSING if steps else self._txn.contains(doc):
+            return True
+        self._check_space()
+        return False
+
+    def set(self, doc: str, path: str, value: Any) -> int | None:
+        """Store `value` at `path`, making document and missing maps if need be; return the commit's version.
+
+        Raises: InvalidInput, naming document and path, for an index beyond the end and a child of a scalar.
+        """
+        return self._change(doc, [("set", parse(path), value)])
+
+    def delete(self, doc: str, path: str) -> int | None:
+        """Remove the map key or list element at `path`, if it is there; return the commit's version."""
+        steps = parse(path)
+        if not steps:
+            raise InvalidInput(f"the root of document {doc!r} cannot be deleted by path", hint="use destroy")
+        return self._change(doc, [("delete", steps)])
+
+    def destroy(self, doc: str) -> bool | None:
+        """Remove the document; return whether it existed (None inside a transaction)."""
+        return self._txn.delete(doc)
+
+    def merge(self, doc: str, patch: Any, path: str = ROOT) -> int | None:
+        """Merge `patch` into the value at `path` (RFC 7396); return the commit's version.
+
+        Maps merge, null removes, all else replaces. Two merges conflict only where their leaves meet.
+        """
+        return self._change(doc, [("merge", parse(path), patch)])
+
+    def patch(self, doc: str, operations: Iterable[Mapping[str, Any]]) -> int | None:
+        """Apply a JSON Patch (RFC 6902), all of it or nothing; return the commit's version.
+
+        Raises: InvalidInput when an operation is not one or its place does not exist; Conflict when a `test`
+            fails, which compares numbers by value.
+        """
+
+        def change(txn: Txn) -> None:
+            ops = translate(txn, doc, operations)
+            if ops:
+                txn.patch(doc, ops)
+
+        if not isinstance(operations, (list, tuple)):
+            operations = list(operations)  # it is read again when the commit has to be
+        return atomically(self._txn, change)[1]
+
+    def cas(self, doc: str, expected_version: int, path: str, value: Any) -> int | None:
+        """Store `value` at `path` if the document is as one commit left it; return the new version.
+
+        Args:
+            expected_version: of the document as it was read; 0 means that there must be none. Inside a
+                transaction: of the document as it is stored, whatever the transaction did to it before.
+        Raises: Conflict when it is another; inside a transaction, from the commit.
+        """
+        check_int(expected_version, "expected_version")
+        steps = parse(path)
+
+        def swap(txn: Txn) -> None:
+            if expected_version:
+                txn.expect(doc, version=expected_version)
+            else:
+                txn.expect(doc, absent=True)
+            self._try(txn, doc, [("set", steps, value)])
+
+        return atomically(self._txn, swap, tries=1)[1]
+
+    def append(self, doc: str, path: str, value: Any) -> int | None:
+        """Put `value` at the end of the list at `path`; return the commit's version.
+
+        Raises: InvalidInput when there is no list.
+        """
+        return self._change(doc, [("insert", (*parse(path), END), value)])
+
+    def insert(self, doc: str, path: str, value: Any) -> int | None:
+        """Put `value` before the list element at `path`, as `$.a[0]`; return the commit's version."""
+        return self._change(doc, [("insert", parse(path), value)])
+
+    def list(
+        self,
+        prefix: str | None = None,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
+        """Return the names of the documents in byte order: with `prefix`, and start <= name < end."""
+        return self._keys(prefix, start, end, reverse, limit)
+
+    def count(self, prefix: str | None = None, *, start: str | None = None, end: str | None = None) -> int:
+        """Return how many documents there are, limited as in `list`."""
+        return self._count(prefix, start, end)
+
+    def history(self, doc: str, *, before: int | None = None, limit: int | None = None) -> Versions:
+        """Return the versions of the document, newest first, deletions too, only those below `before`."""
+        found = self._history(doc, before, limit)
+        return [
+            Versioned(value, version, to_datetime(time), deleted) for value, version, time, deleted in found
+        ]
+
+    def find(
+        self,
+        where: Mapping[str, Any],
+        *,
+        scan: bool = False,
+        prefix: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Return (name, document) of the documents that pass `where`, in order of their names.
+
+        Args:
+            where: conditions by path, as `{"$.status": "open", "$.age": {"gte": 18}}`; see `core.where`.
+            scan: read all documents, when no index is declared for these paths.
+        Raises: NotIndexed when there is no index and no `scan`; InvalidInput for an unknown operator.
+        Cost: with `scan`, reads every document up to the last one taken.
+        """
+        passes = compile(where)
+        if not scan:
+            raise NotIndexed(
+                f"no index answers {', '.join(map(str, where))}",
+                what="index",
+                name=", ".join(map(str, where)),
+                hint="declare one with db.indexes.create, or pass scan=True to read all documents",
+            )
+        left = None if limit is None else check_int(limit, "limit")
+        return islice((row for row in self._rows(prefix, None, None, False, None) if passes(row[1])), left)
+
+    def _change(self, doc: str, ops: Ops) -> int | None:
+        return self._try(self._txn, doc, ops)
+
+    def _try(self, txn: Txn, doc: str, ops: Ops) -> int | None:
+        """Patch, and name document and path when that cannot be."""
+        try:
+            return txn.patch(doc, ops)
+        except InvalidInput as error:
+            error.args = (f"document {doc!r} at {render(ops[0][1])}: {error.message}",)
+            raise
+
+
+Ops = list[PatchOp]

@@ -1,0 +1,169 @@
+"""State: named cells with a counter, for what changes step by step and must not be changed twice.
+
+    key    name of the cell, as UTF-8
+    value  [counter, value]
+
+Invariant: the counter of a cell starts at 1 and rises by 1 with each write. It goes on after a deletion
+(from the tombstone in the history, as far as that is kept), so a counter once read never comes back with
+another value behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from strata.core.atomic import atomically
+from strata.core.clock import to_datetime
+from strata.core.errors import AlreadyExists, conflict
+from strata.core.keys import check_int
+from strata.core.protocols import Layout, Txn
+from strata.primitives.base import MISSING, Primitive
+
+_VALUE: Final = (1,)
+_COUNTER: Final = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell as one commit left it. In a history `deleted` marks a deletion, without value and counter."""
+
+    value: Any
+    counter: int
+    version: int
+    timestamp: datetime  # aware, UTC
+    deleted: bool = False
+
+
+Cells = list[Cell]  # a name of its own, since `State.list` hides the builtin inside the class
+
+
+class State(Primitive):
+    """The state cells of one branch and space."""
+
+    LAYOUT: ClassVar[Layout] = Layout("state")
+
+    __slots__ = ("_get_path",)
+
+    def __init__(self, txn: Txn) -> None:
+        super().__init__(txn)
+        self._get_path = txn.get_path
+
+    def init(self, name: str, value: Any) -> int | None:
+        """Make the cell `name`; return the version of the commit.
+
+        Raises: AlreadyExists when there is one.
+        """
+
+        def make(txn: Txn) -> None:
+            if txn.contains(name):
+                raise AlreadyExists(what="state cell", name=name, hint="use set, or cas with its counter")
+            txn.put(name, [_next(txn, name), value])
+
+        return atomically(self._txn, make)[1]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of the cell `name`, or `default`."""
+        value = self._get_path(name, _VALUE, MISSING)
+        if value is MISSING:
+            self._check_space()
+            return default
+        return value
+
+    def entry(self, name: str) -> Cell | None:
+        """Return the cell `name` with its counter, version and time, or None.
+
+        A cell written in this very transaction has no commit yet; its version is 0.
+        """
+        found = self._txn.entry(name)
+        if found is None:
+            self._check_space()
+            return None
+        (counter, value), version, time = found
+        return Cell(value, counter, version, to_datetime(time))
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a cell `name`."""
+        if self._txn.contains(name):
+            return True
+        self._check_space()
+        return False
+
+    def set(self, name: str, value: Any) -> int | None:
+        """Give the cell `name` a value, making it if need be; return the version of the commit."""
+        return atomically(self._txn, lambda txn: txn.put(name, [_next(txn, name), value]))[1]
+
+    def cas(self, name: str, expected: int, new: Any) -> int | None:
+        """Give the cell the value `new` if its counter is `expected`; return the version of the commit.
+
+        Args:
+            expected: the counter as it was read; 0 means that there must be no cell.
+        Raises: Conflict when the counter is another, or the cell is gone.
+        """
+        check_int(expected, "expected")
+
+        def swap(txn: Txn) -> None:
+            if txn.get_path(name, _COUNTER, 0) != expected:
+                raise conflict(keys=[(*txn.names, name)])
+            txn.put(name, [_next(txn, name), new])
+
+        return atomically(self._txn, swap)[1]
+
+    def transition(self, name: str, fn: Callable[[Any], Any], *, default: Any = None) -> int | None:
+        """Give the cell the value `fn(old value)`; return the version of the commit.
+
+        When another writer comes first, `fn` is called again with what that one wrote, so it should only
+        compute.
+
+        Args:
+            default: what `fn` gets when there is no cell, which is then made.
+        Raises: Conflict after 1,000 attempts in a row; what `fn` raises, with nothing written.
+        """
+
+        def step(txn: Txn) -> None:
+            value = fn(txn.get_path(name, _VALUE, default))
+            txn.put(name, [_next(txn, name), value])
+
+        return atomically(self._txn, step)[1]
+
+    def delete(self, name: str) -> bool | None:
+        """Remove the cell; return whether it existed (None inside a transaction: the commit will know)."""
+        return self._txn.delete(name)
+
+    def list(
+        self,
+        prefix: str | None = None,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
+        """Return the names of the cells in byte order: with `prefix`, and start <= name < end."""
+        return self._keys(prefix, start, end, reverse, limit)
+
+    def count(self, prefix: str | None = None, *, start: str | None = None, end: str | None = None) -> int:
+        """Return how many cells there are, limited as in `list`."""
+        return self._count(prefix, start, end)
+
+    def history(self, name: str, *, before: int | None = None, limit: int | None = None) -> Cells:
+        """Return what the cell was, newest first, deletions too, only below the version `before` if given."""
+        return [_cell(*row) for row in self._history(name, before, limit)]
+
+
+def _cell(stored: Any, version: int, time: int, deleted: bool) -> Cell:
+    counter, value = (0, None) if deleted else stored
+    return Cell(value, counter, version, to_datetime(time), deleted)
+
+
+def _next(txn: Txn, name: str) -> int:
+    """Return the counter of the next write."""
+    counter = txn.get_path(name, _COUNTER)
+    if counter is None:
+        # Absent: go on behind the value that the newest tombstone covers. The footprint of the read above is
+        # enough, since nobody can change the history without making the cell.
+        kept = (stored for stored, _, _, deleted in txn.history(name, None, 2) if not deleted)
+        counter = next(kept, (0,))[0]
+    return int(counter) + 1
