@@ -1,0 +1,136 @@
+"""The model's history: every commit is a whole copy of what its branch holds.
+
+    Line        one branch: the list of its points, beginning with those of the branch it was forked from
+    Point       a branch as one commit left it, and what that commit touched
+    rows        {(space, kind, key): Row}, the whole content
+    touched     {(space, kind, key): paths}, the root alone where the whole value was written
+
+Invariant: a point never changes once it is in a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from strata.core.paths import overlap, render
+from strata.core.protocols import Commit, HistoryRow, Key, Path
+from strata.core.values import decode
+
+Place = tuple[str, str, Key]  # space, kind, key
+Touched = Mapping[Place, list[Path]]
+WHOLE: Path = ()
+
+
+class Row(NamedTuple):
+    """What is under one key."""
+
+    value: bytes  # MessagePack, so that nobody can change it from outside
+    version: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A branch just after one commit. `commit` is None where a branch was made."""
+
+    version: int
+    time: int
+    rows: Mapping[Place, Row]
+    spaces: frozenset[str]
+    touched: Touched
+    commit: Commit | None
+
+
+@dataclass(slots=True)
+class Line:
+    """A branch."""
+
+    id: int
+    name: str
+    parent: Line | None
+    fork_version: int | None
+    created: int
+    points: list[Point]
+    deleted: bool = False
+    results: dict[str, int] = field(default_factory=dict)  # versions by idempotency key
+
+    @property
+    def newest(self) -> Point:
+        return self.points[-1]
+
+    def at(self, version: int) -> Point:
+        """Return the newest point at or below `version`."""
+        return [point for point in self.points if point.version <= version][-1]
+
+    def history(self, place: Place, upto: int) -> list[HistoryRow]:
+        """Return what became of one key, newest first."""
+        found: list[HistoryRow] = []
+        before: Row | None = None
+        for point in self.points:
+            row = point.rows.get(place)
+            if point.version <= upto and row != before:
+                found.append(
+                    (None, point.version, point.time, True)
+                    if row is None
+                    else (decode(row.value), row.version, row.time, False)
+                )
+            before = row
+        return found[::-1]
+
+
+EMPTY = Point(0, 0, {}, frozenset({"default"}), {}, None)
+
+
+class Range(NamedTuple):
+    """A range of keys of one keyspace. None is unbounded."""
+
+    space: str
+    kind: str
+    start: Any
+    end: Any
+
+    def holds(self, place: Place) -> bool:
+        space, kind, key = place
+        return (
+            (space, kind) == (self.space, self.kind)
+            and (self.start is None or key >= self.start)
+            and (self.end is None or key < self.end)
+        )
+
+
+@dataclass(slots=True)
+class Footprint:
+    """What a transaction has read."""
+
+    keys: set[Place] = field(default_factory=set)
+    paths: set[tuple[Place, Path]] = field(default_factory=set)
+    ranges: set[Range] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Clashes:
+    """Where commits that came first touched what a transaction relies on."""
+
+    keys: set[Place] = field(default_factory=set)
+    paths: set[tuple[Place, str, str]] = field(default_factory=set)
+    ranges: set[Range] = field(default_factory=set)
+
+    def add_reads(self, reads: Footprint, touched: Touched) -> None:
+        """Whoever read what was touched read what is no longer so."""
+        self.keys |= reads.keys & touched.keys()
+        for place, path in reads.paths:
+            if place not in reads.keys:
+                self.add_paths(place, [path], touched)
+        self.ranges |= {found for found in reads.ranges if any(map(found.holds, touched))}
+
+    def add_paths(self, place: Place, ours: Iterable[Path], touched: Touched) -> None:
+        theirs = touched.get(place, [])
+        meet = {
+            (place, render(one), render(other)) for one in ours for other in theirs if overlap(one, other)
+        }
+        self.paths |= meet
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.paths or self.ranges)

@@ -1,0 +1,327 @@
+"""Model: the oracle. All of `core.protocols` in plain Python, as small and as plainly right as can be.
+
+It is the specification of what the kernel does: every test of a primitive runs over both, and random
+histories compare them. Use it where a database of a few hundred entries and no files will do.
+
+Read `history` (every commit is a whole dict) and `writes` first, then this file, then `keyspace`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time as time_
+from collections.abc import Callable
+from typing import Any, Literal
+
+from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, conflict
+from strata.core.keys import check_int, check_name
+from strata.core.protocols import BranchInfo, Commit, Layout
+from strata.core.values import encode
+from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Place, Point, Row
+from strata.testing.keyspace import Automatic, Inside, View
+from strata.testing.writes import Append, Delete, Patch, Put, Write, change
+
+MAX_TRANSACTION_BYTES = 256 << 20
+
+
+class Model:
+    """A database in memory: `Store`."""
+
+    def __init__(self, clock: Callable[[], int] | None = None) -> None:
+        self.clock = clock or (lambda: time_.time_ns() // 1000)
+        self.lock = threading.RLock()
+        self.lines: dict[str, Line] = {"main": Line(0, "main", None, None, self.clock(), [EMPTY])}
+        self.version = 0
+        self.time = 0
+        self._ids = 0
+        self._closed = False
+
+    def tick(self) -> tuple[int, int]:
+        """Return version and time of the next commit. Time never goes backwards."""
+        self.version += 1
+        self.time = max(self.time, self.clock())
+        return self.version, self.time
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise Closed("the database is closed")
+
+    def line(self, name: str) -> Line:
+        self.check_open()
+        if name not in self.lines:
+            raise NotFound(what="branch", name=name)
+        return self.lines[name]
+
+    def branch(self, name: str, /) -> ModelBranch:
+        return ModelBranch(self, self.line(name))
+
+    def branches(self) -> list[BranchInfo]:
+        self.check_open()
+        return [
+            BranchInfo(
+                line.id,
+                line.name,
+                line.parent.name if line.parent and not line.parent.deleted else None,
+                line.fork_version,
+                line.newest.version,
+                line.created,
+            )
+            for _, line in sorted(self.lines.items())
+        ]
+
+    def create(self, name: str, /) -> int:
+        return self._add(name, None, None, [EMPTY])
+
+    def fork(self, source: str, name: str, at: int | None = None, /) -> int:
+        line = self.line(source)
+        head = line.newest.version
+        version = head if at is None else min(head, check_int(at, "version"))
+        return self._add(name, line, version, [point for point in line.points if point.version <= version])
+
+    def _add(self, name: str, parent: Line | None, fork_version: int | None, points: list[Point]) -> int:
+        with self.lock:
+            self._check_free(name)
+            version, time = self.tick()
+            self._ids += 1
+            start = Point(version, points[-1].time, points[-1].rows, points[-1].spaces, {}, None)
+            self.lines[name] = Line(self._ids, name, parent, fork_version, time, [*points, start])
+            return version
+
+    def rename(self, old: str, new: str, /) -> int:
+        with self.lock:
+            line = self.line(old)
+            self._check_free(new)
+            self.lines[new] = self.lines.pop(old)
+            line.name = new
+            return self.tick()[0]
+
+    def delete(self, name: str, /) -> int:
+        with self.lock:
+            self.line(name).deleted = True
+            del self.lines[name]
+            return self.tick()[0]
+
+    def _check_free(self, name: str) -> None:
+        self.check_open()
+        if check_name(name, "branch", reserved=True) in self.lines:
+            raise AlreadyExists(what="branch", name=name)
+
+    @property
+    def durable_version(self) -> int:
+        self.check_open()
+        return self.version
+
+    def flush(self) -> int:
+        self.check_open()
+        return self.version
+
+    def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
+        raise NotFound(what="transaction", name=transaction)  # no commit of ours has an unknown outcome
+
+    def close(self) -> None:
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+
+class ModelBranch:
+    """One branch: `Branch`. It follows a rename, and is of no use once the branch was deleted."""
+
+    def __init__(self, store: Model, line: Line) -> None:
+        self.store, self._line = store, line
+
+    @property
+    def line(self) -> Line:
+        self.store.check_open()
+        if self._line.deleted:
+            raise NotFound(what="branch", name=self._line.name)
+        return self._line
+
+    @property
+    def name(self) -> str:
+        return self._line.name
+
+    @property
+    def head(self) -> int:
+        return self.line.newest.version
+
+    def keyspace(self, space: str, layout: Layout, /) -> Automatic:
+        return Automatic(check_name(space, "space", reserved=True), layout, self)
+
+    def spaces(self) -> list[str]:
+        return sorted(self.line.newest.spaces)
+
+    def view(self, version: int | None = None, /) -> ModelSnapshot:
+        head = self.head
+        return ModelSnapshot(self, head if version is None else min(head, check_int(version, "version")))
+
+    def begin(
+        self,
+        isolation: Literal["serializable", "snapshot"] = "serializable",
+        record_reads: bool = False,
+        idempotency_key: str | None = None,
+        /,
+    ) -> ModelTransaction:
+        if isolation not in ("serializable", "snapshot"):
+            raise InvalidInput(f"isolation is 'serializable' or 'snapshot', not {isolation!r}")
+        return ModelTransaction(self, isolation, idempotency_key)
+
+    def version_at(self, time: int, /) -> int:
+        commits = [point.commit for point in self.line.points if point.commit]
+        return max((commit.version for commit in commits if commit.time <= time), default=0)
+
+    def commits(
+        self, after: int | None, before: int | None, reverse: bool, limit: int | None, /
+    ) -> list[Commit]:
+        commits = [point.commit for point in self.line.points if point.commit]
+        found = [
+            commit
+            for commit in commits
+            if (after is None or commit.version > after) and (before is None or commit.version < before)
+        ]
+        return found[::-1][:limit] if reverse else found[:limit]
+
+
+class ModelSnapshot:
+    """A branch at one version: `Snapshot`."""
+
+    def __init__(self, branch: ModelBranch, version: int) -> None:
+        self.store, self.branch, self.version = branch.store, branch, version
+        self.point = branch.line.at(version)
+
+    def keyspace(self, space: str, layout: Layout, /) -> View:
+        return View(check_name(space, "space", reserved=True), layout, self)
+
+    def spaces(self) -> list[str]:
+        return sorted(self.point.spaces)
+
+
+class ModelTransaction:
+    """Reads at one snapshot, own writes on top, one commit: `Transaction`."""
+
+    def __init__(self, branch: ModelBranch, isolation: str, idempotency_key: str | None) -> None:
+        self.branch, self.isolation, self.idempotency_key = branch, isolation, idempotency_key
+        self.base = branch.line.newest
+        self.rows = dict(self.base.rows)  # as the transaction sees them
+        self.reads = Footprint()
+        self.writes: dict[Place, list[Write]] = {}
+        self.appends: list[Append] = []
+        self.expects: list[tuple[Place, Callable[[Row | None], bool]]] = []
+        self.over = False
+        self._bytes = 0
+
+    @property
+    def snapshot(self) -> int:
+        return self.base.version
+
+    def check_open(self) -> None:
+        self.branch.store.check_open()
+        if self.over:
+            raise Closed("the transaction is over")
+
+    def keyspace(self, space: str, layout: Layout, /) -> Inside:
+        return Inside(check_name(space, "space", reserved=True), layout, self)
+
+    def spaces(self) -> list[str]:
+        return sorted(self.base.spaces | {place[0] for place in self.rows if place not in self.base.rows})
+
+    def decides(self, place: Place) -> bool:
+        """Whether it replaced the value of a key itself, so that it does not matter what was there."""
+        return isinstance(self.writes.get(place, [None])[0], (Put, Delete)) or any(
+            place == (row.space, row.kind, place[2]) and place not in self.base.rows for row in self.appends
+        )
+
+    def write(self, place: Place, write: Write, size: int) -> None:
+        """Note a write and apply it to what the transaction sees. What raises leaves all as it was."""
+        self.check_open()
+        if self._bytes + size > MAX_TRANSACTION_BYTES:
+            raise LimitExceeded(
+                what="transaction in bytes", limit=MAX_TRANSACTION_BYTES, actual=self._bytes + size
+            )
+        change(self.rows, place, write, 0, self.branch.store.clock())
+        self._bytes += size
+        if isinstance(write, (Put, Delete)):
+            self.writes[place] = [write]
+        else:
+            self.writes.setdefault(place, []).append(write)
+
+    def append(self, append: Append) -> int:
+        self.check_open()
+        sequence, _, _ = append.last(self.rows)
+        self.rows[append.place(sequence)] = Row(encode(append.pending()), 0, 0)
+        self.appends.append(append)
+        return sequence
+
+    def rollback(self) -> None:
+        self.over = True
+
+    def commit(
+        self, message: str | None = None, actor: str | None = None, cause: str | None = None, /
+    ) -> int:
+        self.check_open()
+        self.over = True
+        with self.branch.store.lock:
+            line = self.branch.line
+            if self.idempotency_key in line.results:
+                return line.results[self.idempotency_key]
+            self._validate(line)
+            if not (self.writes or self.appends or self.idempotency_key is not None):
+                return self.snapshot
+            return self._apply(line, message, actor, cause)
+
+    def _validate(self, line: Line) -> None:
+        """Raise Conflict if commits since the snapshot touched what this one relies on."""
+        clashes = Clashes()
+        if self.writes or self.appends:  # a transaction that only reads saw one version, and that is enough
+            for point in line.points:
+                if point.version > self.snapshot:
+                    self._meet(clashes, point)
+        clashes.keys |= {place for place, holds in self.expects if not holds(line.newest.rows.get(place))}
+        if clashes:
+            name = line.name
+            raise conflict(
+                [(name, *place) for place in sorted(clashes.keys, key=repr)],
+                [(name, *place, ours, theirs) for place, ours, theirs in sorted(clashes.paths, key=repr)],
+                [(name, *found) for found in sorted(clashes.ranges, key=repr)],
+            )
+
+    def _meet(self, clashes: Clashes, point: Point) -> None:
+        """Add where one commit meets this transaction.
+
+        Serializable: in what was read. Always: in paths that were patched, which is what patching is for.
+        Snapshot isolation: in keys that were put or deleted, where the first committer wins.
+        """
+        if self.isolation == "serializable":
+            clashes.add_reads(self.reads, point.touched)
+        for place, (first, *more) in self.writes.items():
+            if isinstance(first, (Put, Delete)):
+                if self.isolation == "snapshot" and place in point.touched:
+                    clashes.keys.add(place)
+                continue
+            for write in (first, *more):
+                if isinstance(write, Patch):
+                    clashes.add_paths(place, write.touched, point.touched)
+
+    def _apply(self, line: Line, message: str | None, actor: str | None, cause: str | None) -> int:
+        """Apply the writes to the newest rows and make that the next point. What raises changes nothing."""
+        store, before = self.branch.store, line.newest
+        version, time = store.version + 1, max(store.time, store.clock())
+        rows, touched = dict(before.rows), dict[Place, list[Any]]()
+        for place, writes in self.writes.items():
+            regions = [path for write in writes for path in change(rows, place, write, version, time)]
+            if regions:
+                touched[place] = regions
+        for append in self.appends:
+            sequence, last, hash = append.last(rows)
+            stored = append.stored(sequence, max(time, last), hash)
+            rows[append.place(sequence)] = Row(encode(stored), version, time)
+            touched[append.place(sequence)] = [WHOLE]
+        store.tick()
+        commit = Commit(version, line.name, time, message, actor, cause)
+        spaces = before.spaces | {place[0] for place in touched}
+        line.points.append(Point(version, time, rows, spaces, touched, commit))
+        if self.idempotency_key is not None:
+            line.results[self.idempotency_key] = version
+        return version

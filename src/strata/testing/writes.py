@@ -1,0 +1,120 @@
+"""The model's writes: what was asked for, and what it makes of a row.
+
+A write is kept as it was asked for and applied twice: at once to what its transaction sees, so that mistakes
+are told there, and at the commit to what is newest then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from strata.core import patches
+from strata.core.errors import InvalidInput, LimitExceeded
+from strata.core.patches import ABSENT
+from strata.core.protocols import PatchOp, Path
+from strata.core.values import INT_MAX, INT_MIN, canonical, check, decode, encode
+from strata.testing.history import WHOLE, Place, Row
+
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    value: bytes
+
+    def apply(self, old: Any) -> tuple[Any, list[Path]]:
+        return decode(self.value), [WHOLE]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    def apply(self, old: Any) -> tuple[Any, list[Path]]:
+        return ABSENT, [WHOLE]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    ops: tuple[PatchOp, ...]
+    touched: tuple[Path, ...]  # as its transaction saw it
+    finite: bool
+
+    def apply(self, old: Any) -> tuple[Any, list[Path]]:
+        value, touched = patches.apply(old, self.ops)
+        if value is not ABSENT:
+            check(value, finite=self.finite)  # depth and size of the whole
+        return value, touched
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    delta: int | float
+
+    def apply(self, old: Any) -> tuple[Any, list[Path]]:
+        if old is ABSENT:
+            return self.delta, [WHOLE]
+        if type(old) not in (int, float):
+            raise InvalidInput("the value is not a number, so nothing can be added to it")
+        if type(old) is not type(self.delta):
+            raise InvalidInput("an int is added to an int and a float to a float", hint="convert one of them")
+        total = old + self.delta
+        if type(total) is int and not INT_MIN <= total <= INT_MAX:
+            raise LimitExceeded(what="sum", limit=INT_MAX if total > 0 else INT_MIN, actual=total)
+        return total, [WHOLE]
+
+
+Write = Put | Delete | Patch | Add
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """An event at the end of a stream. The keys of a stream are `stream` and a sequence of 8 bytes."""
+
+    space: str
+    kind: str
+    stream: bytes
+    type: str
+    value: bytes
+    origin: bytes | None
+
+    def place(self, sequence: int) -> Place:
+        return self.space, self.kind, self.stream + sequence.to_bytes(8)
+
+    def last(self, rows: Mapping[Place, Row]) -> tuple[int, int, bytes]:
+        """Return the next sequence, and time and hash of the event before it."""
+        mine = [
+            place[2]
+            for place in rows
+            if place[:2] == (self.space, self.kind)
+            and isinstance(place[2], bytes)
+            and place[2].startswith(self.stream)
+            and len(place[2]) == len(self.stream) + 8
+        ]
+        if not mine:
+            return 0, 0, GENESIS
+        stored = decode(rows[self.space, self.kind, max(mine)].value)
+        return int.from_bytes(max(mine)[-8:]) + 1, stored[1] or 0, stored[3] or GENESIS
+
+    def stored(self, sequence: int, time: int, previous: bytes) -> list[Any]:
+        """Return the value of the event, chained to the one before."""
+        origin = [] if self.origin is None else [decode(self.origin)]
+        payload = decode(self.value)
+        chained = canonical([previous, sequence, self.type, time, payload, *origin])
+        return [self.type, time, payload, hashlib.sha256(chained).digest(), *origin]
+
+    def pending(self) -> list[Any]:
+        """Return how its own transaction sees it before the commit."""
+        origin = [] if self.origin is None else [decode(self.origin)]
+        return [self.type, None, decode(self.value), None, *origin]
+
+
+def change(rows: dict[Place, Row], place: Place, write: Write, version: int, time: int) -> list[Path]:
+    """Make one write on `rows`; return the regions that it touched, none when nothing changed."""
+    row = rows.get(place)
+    value, touched = write.apply(ABSENT if row is None else decode(row.value))
+    if value is ABSENT:
+        return touched if rows.pop(place, None) else []
+    rows[place] = Row(encode(value), version, time)
+    return touched
