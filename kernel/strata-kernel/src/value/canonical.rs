@@ -30,22 +30,25 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn is_canonical(reader: &mut Reader<'_>, bytes: &[u8], depth: usize) -> Result<bool> {
-    check::check_depth(depth)?;
     let start = reader.position();
-    let token = reader.next()?;
-    if !is_smallest(token, bytes[start], reader.position() - start) {
+    let token = reader.piece()?;
+    if !is_smallest(&token, bytes[start], reader.position() - start) {
         return Ok(false);
     }
     match token {
-        Token::List(count) => all(count, || is_canonical(reader, bytes, depth + 1)),
+        Token::List(count) => {
+            check::check_depth(depth + 1)?;
+            all(count, || is_canonical(reader, bytes, depth + 1))
+        }
         Token::Map(count) => {
+            check::check_depth(depth + 1)?;
             let mut newest = None;
             all(count, || {
                 let start = reader.position();
-                let key = reader.key()?;
+                let key = reader.key_raw()?;
                 let follows = newest.is_none_or(|newest| newest < key);
                 newest = Some(key);
-                let smallest = is_smallest(Token::String(key), bytes[start], reader.position() - start);
+                let smallest = reader.position() - start - key.len() == string_header(key.len());
                 Ok(follows && smallest && is_canonical(reader, bytes, depth + 1)?)
             })
         }
@@ -54,17 +57,22 @@ fn is_canonical(reader: &mut Reader<'_>, bytes: &[u8], depth: usize) -> Result<b
 }
 
 /// Whether `token` is written as we write it, told from its first byte and its size.
-fn is_smallest(token: Token<'_>, first: u8, size: usize) -> bool {
+#[inline]
+fn is_smallest(token: &Token<'_, &[u8]>, first: u8, size: usize) -> bool {
     match token {
         Token::Null | Token::Bool(_) => true,
         // Signed and unsigned forms are of one size, so here the size does not tell.
         Token::Int(0x80..) if matches!(first, 0xd0..=0xd3) => false,
-        Token::Int(value) => size == int_size(value),
+        Token::Int(value) => size == int_size(*value),
         Token::Float(_) => size == 9,
-        Token::String(text) => size - text.len() == if text.len() < 32 { 1 } else { length_size(text.len()) },
+        Token::String(text) => size - text.len() == string_header(text.len()),
         Token::Bytes(data) => size - data.len() == length_size(data.len()),
-        Token::List(count) | Token::Map(count) => size == if count < 16 { 1 } else { length_size(count).max(3) },
+        Token::List(count) | Token::Map(count) => size == if *count < 16 { 1 } else { length_size(*count).max(3) },
     }
+}
+
+fn string_header(length: usize) -> usize {
+    if length < 32 { 1 } else { length_size(length) }
 }
 
 fn int_size(value: i64) -> usize {

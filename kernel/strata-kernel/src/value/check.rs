@@ -23,7 +23,7 @@ pub fn check(bytes: &[u8]) -> Result<()> {
 pub fn finite(bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes);
     while reader.remaining() > 0 {
-        match reader.next() {
+        match reader.piece() {
             Ok(Token::Float(float)) if !float.is_finite() => return false,
             Ok(_) => {}
             Err(_) => return false,
@@ -53,37 +53,59 @@ pub(super) fn depth(bytes: &[u8]) -> Result<usize> {
 }
 
 /// `keys` is one stack for all levels, so that a value of many small maps allocates once.
-fn check_value<'a>(reader: &mut Reader<'a>, depth: usize, keys: &mut Vec<&'a str>) -> Result<()> {
-    match reader.next()? {
-        Token::List(count) => {
-            check_depth(depth + 1)?;
-            (0..count).try_for_each(|_| check_value(reader, depth + 1, keys))
-        }
-        Token::Map(count) => {
-            check_depth(depth + 1)?;
-            let base = keys.len();
-            for _ in 0..count {
-                let key = reader.key()?;
-                keys.push(key);
-                check_value(reader, depth + 1, keys)?;
-            }
-            check_distinct(&mut keys[base..])?;
-            keys.truncate(base);
-            Ok(())
-        }
+#[inline]
+fn check_value<'a>(reader: &mut Reader<'a>, depth: usize, keys: &mut Vec<&'a [u8]>) -> Result<()> {
+    match reader.piece()? {
+        Token::String(text) => check_text(text),
+        Token::List(count) => check_inside(reader, count, false, depth + 1, keys),
+        Token::Map(count) => check_inside(reader, count, true, depth + 1, keys),
         _ => Ok(()),
     }
 }
 
+fn check_inside<'a>(
+    reader: &mut Reader<'a>,
+    count: usize,
+    is_map: bool,
+    depth: usize,
+    keys: &mut Vec<&'a [u8]>,
+) -> Result<()> {
+    check_depth(depth)?;
+    let base = keys.len();
+    for _ in 0..count {
+        if is_map {
+            let key = reader.key_raw()?;
+            check_text(key)?;
+            keys.push(key);
+        }
+        check_value(reader, depth, keys)?;
+    }
+    check_distinct(&mut keys[base..])?;
+    keys.truncate(base);
+    Ok(())
+}
+
+#[inline]
+fn check_text(text: &[u8]) -> Result<()> {
+    // Most text is ASCII, and that is seen faster.
+    if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+        return Ok(());
+    }
+    Err(Error::InvalidInput(format!("the string {:?} is not UTF-8", String::from_utf8_lossy(text))))
+}
+
 /// A key given twice would be one value to a reader that takes the first and another to one that
 /// takes the last.
-fn check_distinct(keys: &mut [&str]) -> Result<()> {
+fn check_distinct(keys: &mut [&[u8]]) -> Result<()> {
     if keys.is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
     keys.sort_unstable();
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Error::InvalidInput(format!("the key {:?} stands twice in one map", pair[0]))),
+        Some(pair) => {
+            let key = String::from_utf8_lossy(pair[0]);
+            Err(Error::InvalidInput(format!("the key {key:?} stands twice in one map")))
+        }
         None => Ok(()),
     }
 }

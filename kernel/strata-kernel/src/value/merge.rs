@@ -50,21 +50,23 @@ impl Merge {
 
     fn map<'a>(&mut self, target: &[u8], patch: Vec<(&'a str, &'a [u8])>, covered: bool, depth: usize) -> Result<()> {
         let start = self.out.len();
-        let mut left: BTreeMap<&str, &[u8]> = patch.into_iter().collect();
+        let index: BTreeMap<&str, usize> = patch.iter().enumerate().map(|(n, (key, _))| (*key, n)).collect();
+        let mut used = vec![false; patch.len()];
         let mut reader = Reader::new(target);
         let Token::Map(count) = reader.next()? else { unreachable!("the caller looked") };
         let mut kept = 0;
         for (key, old) in pairs(&mut reader, count)? {
-            match left.remove(key) {
-                Some(patch) => kept += self.pair(key, Some(old), patch, covered, depth)?,
-                None => {
-                    write::string(&mut self.out, key);
-                    self.out.extend_from_slice(old);
-                    kept += 1;
-                }
+            if let Some(&n) = index.get(key) {
+                used[n] = true;
+                kept += self.pair(key, Some(old), patch[n].1, covered, depth)?;
+            } else {
+                write::string(&mut self.out, key);
+                self.out.extend_from_slice(old);
+                kept += 1;
             }
         }
-        for (key, patch) in left {
+        // What is new comes last, in the order of the patch.
+        for (key, patch) in patch.iter().zip(used).filter_map(|(pair, used)| (!used).then_some(pair)) {
             kept += self.pair(key, None, patch, covered, depth)?;
         }
         let mut header = Vec::with_capacity(5);

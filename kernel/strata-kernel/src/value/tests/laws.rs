@@ -109,9 +109,12 @@ proptest! {
     }
 
     #[test]
-    fn regions_are_resolved(document in model::small_document(), ops in vec(model::op(), 1..4)) {
+    fn regions_are_resolved_and_apart(document in model::small_document(), ops in vec(model::op(), 1..4)) {
         let bytes = document.as_ref().map(Value::encode);
         let touched = run(bytes.as_deref(), &ops).map_or(Vec::new(), |patched| patched.touched);
+        for (a, b) in touched.iter().zip(touched.iter().skip(1)) {
+            prop_assert!(a < b && !overlaps(a, b), "{} and {}", a.render(), b.render());
+        }
         for path in touched {
             prop_assert!(!path.0.iter().any(|step| matches!(step, Step::End | Step::Index(..0))), "{}", path.render());
         }

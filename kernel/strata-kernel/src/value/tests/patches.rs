@@ -244,3 +244,19 @@ fn a_patch_is_all_or_nothing_and_in_order() {
     assert_eq!(patched.touched, [path("x")]);
     assert!(apply(Some(&document), &[set("x", Value::Int(1)), set("x y", Value::Int(1))]).is_err());
 }
+
+/// Python shows maps in the order of their bytes, so a new key must not jump the queue.
+#[test]
+fn new_keys_come_last() {
+    let mut before = vec![0x81, 0xa1, b'm', 0x01];
+    let mut after = vec![0x83, 0xa1, b'm', 0x01, 0xa1, b'z', 0x02, 0xa1, b'a', 0x03];
+    let one_by_one = [set("z", Value::Int(2)), set("a", Value::Int(3))];
+    assert_eq!(apply(Some(&before), &one_by_one).unwrap().value.unwrap(), after);
+    let patch = vec![0x82, 0xa1, b'z', 0x02, 0xa1, b'a', 0x03];
+    let merged = apply(Some(&before), &[Op::Merge { path: Path::root(), patch: patch.clone() }]).unwrap();
+    assert_eq!(merged.value.unwrap(), after);
+    // What was there keeps its place.
+    (before[3], after[3]) = (9, 1);
+    let merged = apply(Some(&after), &[Op::Merge { path: Path::root(), patch: before }]).unwrap();
+    assert_eq!(merged.value.unwrap()[..4], [0x83, 0xa1, b'm', 0x09]);
+}
