@@ -42,7 +42,7 @@ sim: ## Crash simulated disks, seed after seed (SEED=8412 runs one again)
 	cargo run --quiet --release $(CARGO) -p strata-sim -- $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test-slow: $(VENV)/.built $(VENV)/.dev ## Run the slow Python tests
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PY) -m pytest -m slow -o faulthandler_timeout=1800 $(ARGS)
 
 coverage: $(VENV)/.built $(VENV)/.dev ## Print line coverage of src/, and of kernel/ where LLVM's tools are
 	@tools/coverage
