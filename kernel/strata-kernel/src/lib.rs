@@ -1,12 +1,22 @@
 //! The kernel of Strata: versioned, branching, transactional keyspaces over one log.
 //!
-//! Read in this order: `error`, `env` (the door to the world), `value` (bytes with eight kinds),
-//! `table` (versions of keys in memory), `log` (the truth), `branch`, `transaction`, `commit`, `store`.
-//! It knows no primitive: what a keyspace means is said in Python.
+//! Read in this order: `error`; `env`, the door to the world; `value`, bytes with eight kinds; `table`, versions of keys
+//! in memory; `log`, the truth; `branch`, history and reads; `transaction`, `footprint` and `commit`, how it changes;
+//! `store`, all of it together. The kernel knows no primitive: what a keyspace means is said in Python.
 
+pub mod branch;
+pub mod commit;
 pub mod env;
 pub mod error;
+pub mod footprint;
+pub mod keyspaces;
 pub mod log;
+pub mod manifest;
+pub mod payload;
+pub mod sabotage;
+pub mod store;
+pub mod table;
+pub mod transaction;
 pub mod value;
 
 pub use error::{Clash, Error, Result};

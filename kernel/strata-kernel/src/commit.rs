@@ -1,0 +1,496 @@
+//! Commit: prepare, log, apply.
+//!
+//! *Prepare* validates what the transaction relied on against the branch as it is now, and works out what each write
+//! gives. *Log* stamps the record with its version and time and makes it durable in order. *Apply* folds it into the
+//! tables; *publish* lets readers see it. A replica only applies.
+//!
+//! A commit holds its branch's line from validation to apply, but not while it waits for the disk: the next one of the
+//! branch is validated against what was applied and not yet published, and shares the same sync. What is published is
+//! always as durable as the mode promises.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use sha2::{Digest, Sha256};
+
+use crate::branch::{Branch, Data, Line, StreamHead, encode_touched};
+use crate::error::{Clash, Error, Result};
+use crate::footprint::{key_clash, path_clash};
+use crate::keyspaces::{CATALOGUE, catalogue_key};
+use crate::log::{self, Stamp};
+use crate::payload::{CommitWriter, Meta, Number, Read};
+use crate::sabotage;
+use crate::store::Store;
+use crate::table::{ChangeKind, Version};
+use crate::transaction::{Expect, Expected, Isolation, Pending, Request, Transaction};
+use crate::value::patch::{self, Op};
+use crate::value::path::Path;
+use crate::value::{canonical, equal, write};
+
+/// How long the first result of an idempotency key is remembered, in hybrid time.
+pub const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
+
+/// A write to make, as its caller asks for it.
+pub struct Write<'a> {
+    pub keyspace: u32,
+    /// For an append, the stream.
+    pub key: &'a [u8],
+    pub what: What<'a>,
+}
+
+pub enum What<'a> {
+    Put(&'a [u8]),
+    Delete,
+    /// The operations and, where they were tried before on the value of some version, that version and what came out.
+    Patch(&'a [Op], Option<Tried<'a>>),
+    Add(Number),
+    Append {
+        kind: &'a str,
+        value: &'a [u8],
+        origin: Option<&'a [u8]>,
+    },
+    /// An append whose key and value were settled before (recovery, a replica).
+    Appended(&'a [u8]),
+}
+
+/// The outcome of a patch on the value as of `version`.
+pub struct Tried<'a> {
+    pub version: u64,
+    /// `None` where there was no value and the patch made none.
+    pub value: Option<&'a [u8]>,
+    pub touched: &'a [Path],
+}
+
+/// A write with its outcome: what a table takes.
+struct Change<'a> {
+    keyspace: u32,
+    key: Cow<'a, [u8]>,
+    kind: ChangeKind,
+    value: Option<Cow<'a, [u8]>>,
+    touched: Vec<u8>,
+}
+
+/// The place that an append was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub sequence: u64,
+    pub time: u64,
+    pub hash: [u8; 32],
+}
+
+/// What a commit gave.
+pub struct Committed {
+    pub version: u64,
+    pub appended: Vec<Appended>,
+}
+
+#[derive(Default)]
+struct Prepared<'a> {
+    changes: Vec<Change<'a>>,
+    streams: Vec<(Vec<u8>, StreamHead)>,
+    known: Vec<u32>,
+    appended: Vec<Appended>,
+}
+
+impl Store {
+    /// Commit a transaction; it is over either way.
+    pub fn commit(&self, transaction: &mut Transaction) -> Result<u64> {
+        transaction.check_open()?;
+        transaction.is_over = true;
+        if transaction.is_read_only() && transaction.meta.idempotency_key.is_none() {
+            return Ok(transaction.snapshot);
+        }
+        let branch = Arc::clone(&transaction.branch);
+        self.check_writable(&branch)?;
+        let mut line = branch.line.lock();
+        if let Some(version) = self.first_result(&branch, &line, &transaction.meta) {
+            return self.settle(&branch, line).map(|()| version);
+        }
+        let clashes = self.clashes(transaction, &line);
+        if !clashes.is_empty() {
+            // Wait until what came first can be read, or a retry would run into it again and again.
+            self.settle(&branch, line)?;
+            return Err(Error::Conflict(clashes));
+        }
+        let reads = if transaction.record_reads { transaction.reads.to_reads() } else { Vec::new() };
+        let writes = writes_of(transaction);
+        Ok(self
+            .commit_writes(&branch, &mut line, &writes, &transaction.meta, &reads)?
+            .settle(self, &branch, line)?
+            .version)
+    }
+
+    /// Commit writes that rely on nothing read, as one.
+    pub fn write(&self, branch: &Arc<Branch>, writes: &[Write<'_>]) -> Result<Committed> {
+        self.check_writable(branch)?;
+        let mut line = branch.line.lock();
+        self.commit_writes(branch, &mut line, writes, &Meta::default(), &[])?.settle(self, branch, line)
+    }
+
+    /// Delete those of `keys` that exist; returns how many did. No commit when none does.
+    pub fn delete(&self, branch: &Arc<Branch>, keyspace: u32, keys: &[Vec<u8>]) -> Result<usize> {
+        self.check_writable(branch)?;
+        let mut line = branch.line.lock();
+        let exists = |key: &&Vec<u8>| branch.read(keyspace, key, u64::MAX, |found| found.is_some());
+        let mut present: Vec<&Vec<u8>> = keys.iter().filter(exists).collect();
+        present.sort_unstable();
+        present.dedup();
+        if present.is_empty() {
+            return self.settle(branch, line).map(|()| 0);
+        }
+        let writes: Vec<_> = present.iter().map(|key| Write { keyspace, key, what: What::Delete }).collect();
+        self.commit_writes(branch, &mut line, &writes, &Meta::default(), &[])?.settle(self, branch, line)?;
+        Ok(writes.len())
+    }
+
+    /// Prepare, log and apply, with the branch's line held. The result waits to be settled.
+    fn commit_writes(
+        &self,
+        branch: &Arc<Branch>,
+        line: &mut Line,
+        writes: &[Write<'_>],
+        meta: &Meta,
+        reads: &[Read],
+    ) -> Result<Unsettled> {
+        // Looked at again under the line, which deleting a branch and closing take.
+        self.check_writable(branch)?;
+        let guard = self.panic_guard();
+        let prepared = self.prepare(branch, line, writes)?;
+        if self.keeps_a_log() {
+            encode(branch.id, line, writes, &prepared, meta, reads);
+        }
+        let appended = self.log.append(line.hash, &line.payload)?;
+        line.last = Some(appended);
+        let result = Committed { version: appended.stamp.version, appended: prepared.appended.clone() };
+        if sabotage::on("T30") {
+            branch.publish(result.version);
+        }
+        apply(branch, line, prepared, appended.stamp, meta)?;
+        guard.disarm();
+        Ok(Unsettled { result, appended })
+    }
+
+    fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>]) -> Result<Prepared<'a>> {
+        let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
+        for write in writes {
+            self.register(branch, line, write.keyspace, &mut prepared);
+            let change = match &write.what {
+                What::Append { kind, value, origin } => {
+                    self.append(branch, line, write, kind, value, *origin, &mut prepared)
+                }
+                _ => resolve(branch, write)?,
+            };
+            prepared.changes.push(change);
+        }
+        Ok(prepared)
+    }
+
+    /// The first write of a branch to a keyspace enters it into the branch's catalogue.
+    fn register(&self, branch: &Branch, line: &Line, keyspace: u32, prepared: &mut Prepared<'_>) {
+        if keyspace == CATALOGUE || line.known.contains(&keyspace) || prepared.known.contains(&keyspace) {
+            return;
+        }
+        prepared.known.push(keyspace);
+        let (space, kind) = self.keyspace_name(keyspace);
+        let key = catalogue_key(&space, &kind);
+        if branch.read(CATALOGUE, &key, u64::MAX, |found| found.is_none()) {
+            let value = Number::Int(i64::from(keyspace)).to_value();
+            prepared.changes.push(Change::put(CATALOGUE, key.into(), ChangeKind::Put, value.into()));
+        }
+    }
+
+    /// Give an append its sequence, time and hash.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one write, and where it goes")]
+    fn append<'a>(
+        &self,
+        branch: &Branch,
+        line: &Line,
+        write: &Write<'a>,
+        kind: &str,
+        value: &[u8],
+        origin: Option<&[u8]>,
+        prepared: &mut Prepared<'a>,
+    ) -> Change<'a> {
+        let place = [&write.keyspace.to_be_bytes(), write.key].concat();
+        let pending = prepared.streams.iter().rposition(|(other, _)| *other == place);
+        let head = match pending {
+            Some(index) => prepared.streams[index].1,
+            None => match line.streams.get(&place) {
+                Some(head) => *head,
+                None => branch.stream_head(write.keyspace, write.key, u64::MAX),
+            },
+        };
+        let time = self.env.clock.wall_us().max(head.time);
+        let hash = chain(&head, kind, time, value, origin);
+        let after = StreamHead { next: head.next + 1, time, hash };
+        match pending {
+            Some(index) => prepared.streams[index].1 = after,
+            None => prepared.streams.push((place, after)),
+        }
+        prepared.appended.push(Appended { sequence: head.next, time, hash });
+        let key = [write.key, &head.next.to_be_bytes()].concat();
+        Change::put(
+            write.keyspace,
+            key.into(),
+            ChangeKind::Append,
+            stored_append(kind, time, value, &hash, origin).into(),
+        )
+    }
+
+    /// Wait until all that was applied to the branch is as durable as promised, and publish it.
+    fn settle(&self, branch: &Branch, line: MutexGuard<'_, Line>) -> Result<()> {
+        let (last, applied) = (line.last, line.applied);
+        drop(line);
+        if let Some(last) = last.filter(|_| applied > branch.head()) {
+            // What becomes of the other commit is its caller's to know; this one is certain not to be there.
+            self.log.wait(&last).map_err(|error| self.log.poisoned().unwrap_or(error))?;
+            branch.publish(applied);
+        }
+        Ok(())
+    }
+
+    /// The version that a commit with the same idempotency key gave, here or before the fork.
+    fn first_result(&self, branch: &Branch, line: &Line, meta: &Meta) -> Option<u64> {
+        let key = meta.idempotency_key.as_ref()?;
+        let lives = |&(_, time): &(u64, u64)| time + IDEMPOTENCY_LIFETIME_US > self.log.last_time();
+        if let Some((version, _)) = line.idempotent.get(key).copied().filter(lives) {
+            return Some(version);
+        }
+        let mut fork = branch.parent.as_ref();
+        while let Some(parent) = fork {
+            let found = parent.branch.line.lock().idempotent.get(key).copied();
+            if let Some((version, _)) = found.filter(lives).filter(|(version, _)| *version <= parent.version) {
+                return Some(version);
+            }
+            fork = parent.branch.parent.as_ref();
+        }
+        None
+    }
+
+    /// The places where a commit that came first changed what this transaction relied on.
+    fn clashes(&self, transaction: &Transaction, line: &Line) -> Vec<Clash> {
+        let data = transaction.branch.data.read();
+        let mut clashes = Vec::new();
+        if line.applied > transaction.snapshot {
+            match transaction.isolation {
+                Isolation::Serializable => clashes = transaction.reads.clashes(&data, transaction.snapshot),
+                Isolation::Snapshot => {}
+            }
+            clashes.extend(write_clashes(transaction, &data));
+        }
+        drop(data);
+        clashes.extend(
+            transaction
+                .expects
+                .iter()
+                .filter(|expect| !holds(&transaction.branch, expect))
+                .map(|expect| Clash::Key { keyspace: expect.keyspace, key: expect.key.clone() }),
+        );
+        // Maps give no order that a caller may rely on; keys and ranges do.
+        clashes.sort_by_cached_key(|clash| format!("{clash:?}"));
+        clashes.dedup();
+        clashes
+    }
+}
+
+/// A commit that was applied and that readers may not see yet.
+struct Unsettled {
+    result: Committed,
+    appended: log::Appended,
+}
+
+impl Unsettled {
+    /// Wait for the disk without the branch's line, then publish.
+    fn settle(self, store: &Store, branch: &Branch, line: MutexGuard<'_, Line>) -> Result<Committed> {
+        drop(line);
+        store.log.wait(&self.appended)?;
+        branch.publish(self.result.version);
+        Ok(self.result)
+    }
+}
+
+impl<'a> Change<'a> {
+    fn put(keyspace: u32, key: Cow<'a, [u8]>, kind: ChangeKind, value: Cow<'a, [u8]>) -> Change<'a> {
+        Change { keyspace, key, kind, value: Some(value), touched: Vec::new() }
+    }
+}
+
+/// What a write gives on the branch as it is now.
+fn resolve<'a>(branch: &Branch, write: &Write<'a>) -> Result<Change<'a>> {
+    let (keyspace, key) = (write.keyspace, Cow::Borrowed(write.key));
+    Ok(match &write.what {
+        What::Put(value) => Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)),
+        What::Appended(value) => Change::put(keyspace, key, ChangeKind::Append, Cow::Borrowed(value)),
+        What::Delete => Change { keyspace, key, kind: ChangeKind::Delete, value: None, touched: Vec::new() },
+        What::Add(delta) => {
+            let sum =
+                branch.read(keyspace, write.key, u64::MAX, |found| delta.added_to(found.and_then(|v| v.value)))?;
+            Change::put(keyspace, key, ChangeKind::Add, sum.to_value().into())
+        }
+        What::Patch(ops, tried) => patch_change(branch, write, ops, tried.as_ref())?,
+        What::Append { .. } => unreachable!("appends are given their place before"),
+    })
+}
+
+fn patch_change<'a>(branch: &Branch, write: &Write<'a>, ops: &[Op], tried: Option<&Tried<'a>>) -> Result<Change<'a>> {
+    // Nothing came in between: what the transaction saw is what there is.
+    let is_current = |tried: &&Tried<'_>| {
+        branch.data.read().changes_since(write.keyspace, write.key, tried.version).next().is_none()
+    };
+    let (value, touched) = match tried.filter(is_current) {
+        Some(tried) => (tried.value.map(Cow::Borrowed), encode_touched(tried.touched)),
+        None => {
+            let newest = |found: Option<Version<'_>>| patch::apply(found.and_then(|version| version.value), ops);
+            let patched = branch.read(write.keyspace, write.key, u64::MAX, newest)?;
+            (patched.value.map(Cow::Owned), encode_touched(&patched.touched))
+        }
+    };
+    // Deletes inside a value that is not there leave it so.
+    let kind = if value.is_some() { ChangeKind::Patch } else { ChangeKind::Delete };
+    Ok(Change { keyspace: write.keyspace, key: Cow::Borrowed(write.key), kind, value, touched })
+}
+
+/// SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]).
+pub fn chain(head: &StreamHead, kind: &str, time: u64, value: &[u8], origin: Option<&[u8]>) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(value.len() + kind.len() + 64);
+    write::list_header(&mut bytes, if origin.is_some() { 6 } else { 5 });
+    write::bytes(&mut bytes, &head.hash);
+    write::int(&mut bytes, head.next as i64);
+    write::string(&mut bytes, kind);
+    write::int(&mut bytes, time as i64);
+    bytes.extend_from_slice(&canonical(value));
+    if let Some(origin) = origin {
+        bytes.extend_from_slice(&canonical(origin));
+    }
+    Sha256::digest(&bytes).into()
+}
+
+fn stored_append(kind: &str, time: u64, value: &[u8], hash: &[u8; 32], origin: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + kind.len() + 64);
+    write::list_header(&mut out, if origin.is_some() { 5 } else { 4 });
+    write::string(&mut out, kind);
+    write::int(&mut out, time as i64);
+    out.extend_from_slice(value);
+    write::bytes(&mut out, hash);
+    out.extend_from_slice(origin.unwrap_or_default());
+    out
+}
+
+/// The record of a commit, into the line's buffer. Changes stand where their writes do, but for the catalogue's.
+fn encode(branch: u32, line: &mut Line, writes: &[Write<'_>], prepared: &Prepared<'_>, meta: &Meta, reads: &[Read]) {
+    let mut out = CommitWriter::new(&mut line.payload, branch, meta, !reads.is_empty(), prepared.changes.len());
+    let mut requests = writes.iter();
+    for change in &prepared.changes {
+        let request = if change.keyspace == CATALOGUE { None } else { requests.next().map(|write| &write.what) };
+        match (request, &change.value) {
+            (Some(What::Patch(ops, _)), _) => out.patch(change.keyspace, &change.key, ops),
+            (Some(What::Add(delta)), _) => out.add(change.keyspace, &change.key, *delta),
+            (_, Some(value)) => out.value(change.kind, change.keyspace, &change.key, value),
+            (_, None) => out.delete(change.keyspace, &change.key),
+        }
+    }
+    if !reads.is_empty() {
+        out.reads(reads);
+    }
+}
+
+/// Fold a commit into the tables of its branch. Readers do not see it before it is published.
+fn apply(branch: &Branch, line: &mut Line, prepared: Prepared<'_>, stamp: Stamp, meta: &Meta) -> Result<()> {
+    let mut data = branch.data.write();
+    for change in &prepared.changes {
+        let table = data.tables.entry(change.keyspace).or_default();
+        table.put(&change.key, stamp.version, change.kind, change.value.as_deref(), &change.touched)?;
+    }
+    data.commits.push((stamp.version, stamp.time));
+    if !meta.is_empty() {
+        data.notes.insert(stamp.version, meta.clone());
+    }
+    drop(data);
+    if let Some(key) = &meta.idempotency_key {
+        line.idempotent.insert(key.clone(), (stamp.version, stamp.time));
+    }
+    line.streams.extend(prepared.streams);
+    line.known.extend(prepared.known);
+    line.hash = stamp.hash;
+    line.applied = stamp.version;
+    Ok(())
+}
+
+impl Store {
+    /// Fold a commit that was stamped before (recovery, a replica) into its branch and publish it.
+    pub fn apply_logged(&self, branch: &Arc<Branch>, stamp: Stamp, writes: &[Write<'_>], meta: &Meta) -> Result<()> {
+        let mut line = branch.line.lock();
+        let mut prepared = Prepared { changes: Vec::with_capacity(writes.len()), ..Prepared::default() };
+        for write in writes {
+            prepared.changes.push(resolve(branch, write)?);
+            if let What::Appended(_) = write.what {
+                // The next append looks the stream's end up again.
+                let stream = &write.key[..write.key.len().saturating_sub(8)];
+                line.streams.remove(&[&write.keyspace.to_be_bytes(), stream].concat());
+            }
+        }
+        apply(branch, &mut line, prepared, stamp, meta)?;
+        branch.publish(stamp.version);
+        Ok(())
+    }
+}
+
+fn writes_of(transaction: &Transaction) -> Vec<Write<'_>> {
+    let snapshot = transaction.snapshot;
+    let mut writes = Vec::new();
+    let mut keyspaces: Vec<_> = transaction.writes.iter().collect();
+    keyspaces.sort_unstable_by_key(|(keyspace, _)| **keyspace);
+    for (&keyspace, rows) in keyspaces {
+        for (key, pending) in rows {
+            writes.extend(what_of(pending, snapshot).map(|what| Write { keyspace, key, what }));
+        }
+    }
+    writes.extend(transaction.appends.iter().map(|append| Write {
+        keyspace: append.keyspace,
+        key: &append.stream,
+        what: What::Append { kind: &append.kind, value: &append.value, origin: append.origin.as_deref() },
+    }));
+    writes
+}
+
+fn what_of(pending: &Pending, snapshot: u64) -> Option<What<'_>> {
+    let value = pending.view.as_deref();
+    match &pending.request {
+        Request::Put => Some(What::Put(value.expect("a put has a value"))),
+        Request::Delete => Some(What::Delete),
+        Request::Patch { ops, touched } => Some(What::Patch(ops, Some(Tried { version: snapshot, value, touched }))),
+        Request::Add(delta) => Some(What::Add(*delta)),
+        Request::Append => None,
+    }
+}
+
+/// Where writes themselves meet a change that came first: patches of overlapping paths always, and under snapshot
+/// isolation also keys that were put or deleted.
+fn write_clashes(transaction: &Transaction, data: &Data) -> Vec<Clash> {
+    let snapshot = transaction.snapshot;
+    let mut clashes = Vec::new();
+    for (&keyspace, writes) in &transaction.writes {
+        for (key, pending) in writes {
+            match (&pending.request, transaction.isolation) {
+                (Request::Patch { touched, .. }, _) => {
+                    clashes.extend(path_clash(data, keyspace, key, touched, snapshot))
+                }
+                (Request::Put | Request::Delete, Isolation::Snapshot) => {
+                    clashes.extend(key_clash(data, keyspace, key, snapshot));
+                }
+                _ => {}
+            }
+        }
+    }
+    clashes
+}
+
+fn holds(branch: &Branch, expect: &Expect) -> bool {
+    branch.read(expect.keyspace, &expect.key, u64::MAX, |found| match (&expect.expected, found) {
+        (Expected::Absent, None) => true,
+        (Expected::Version(version), Some(found)) => found.version == *version,
+        (Expected::Value(value), Some(found)) => found.value.is_some_and(|found| equal(found, value)),
+        _ => false,
+    })
+}

@@ -1,0 +1,179 @@
+//! The store: one database, its branches and its log.
+
+mod branches;
+mod open;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::branch::{Branch, Range, RowBuffer};
+use crate::env::{Env, Lock};
+use crate::error::{Error, Result};
+use crate::keyspaces::{CATALOGUE, Keyspaces};
+use crate::log::{Durability, Log};
+use crate::manifest::Manifest;
+
+pub use branches::{BranchInfo, Registry};
+pub use open::{Options, Recovered};
+
+pub struct Store {
+    pub env: Env,
+    pub log: Log,
+    pub durability: Durability,
+    pub recovered: Recovered,
+    registry: RwLock<Registry>,
+    keyspaces: RwLock<Keyspaces>,
+    files: Mutex<Option<Files>>,
+    database_id: [u8; 16],
+    read_only: bool,
+    closed: AtomicBool,
+    /// A panic in the middle of a commit: what is in memory may be half done, so nothing more is written.
+    broken: AtomicBool,
+}
+
+/// What an open directory holds on to.
+struct Files {
+    manifest: Manifest,
+    /// Held until the last file is closed.
+    _lock: Box<dyn Lock>,
+}
+
+impl Store {
+    #[inline]
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(Error::Closed("database")) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub fn check_readable(&self, branch: &Branch) -> Result<()> {
+        self.check_open()?;
+        if branch.is_deleted() { Err(self.no_branch(&branch.name.read())) } else { Ok(()) }
+    }
+
+    pub fn check_writable(&self, branch: &Branch) -> Result<()> {
+        self.check_readable(branch)?;
+        self.check_store_writable()
+    }
+
+    fn check_store_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.read_only {
+            return Err(Error::ReadOnly("the database was opened read-only".into()));
+        }
+        if self.broken.load(Ordering::Relaxed) {
+            let text = "a commit was interrupted by an internal error; open the database again to write";
+            return Err(Error::ReadOnly(text.into()));
+        }
+        Ok(())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub fn keeps_a_log(&self) -> bool {
+        self.durability != Durability::Memory
+    }
+
+    pub fn database_id(&self) -> [u8; 16] {
+        self.database_id
+    }
+
+    /// The number of a keyspace; it costs nothing until it is written to.
+    pub fn keyspace(&self, space: &str, kind: &str) -> u32 {
+        self.keyspaces.write().resolve(space, kind)
+    }
+
+    /// (space, kind) of a keyspace.
+    pub fn keyspace_name(&self, number: u32) -> (String, String) {
+        self.keyspaces.read().name(number)
+    }
+
+    /// Names of the spaces that a branch had been written to at a version, sorted.
+    pub fn spaces(&self, branch: &Branch, at: u64) -> Vec<String> {
+        let mut rows = RowBuffer::default();
+        branch.scan(CATALOGUE, &Range::default(), false, at, &mut rows, usize::MAX);
+        let space =
+            |key: &[u8]| String::from_utf8_lossy(key.split(|&byte| byte == 0).next().unwrap_or_default()).into();
+        let mut spaces: Vec<String> = rows.rows().map(|(key, _)| space(key)).collect();
+        spaces.dedup();
+        spaces
+    }
+
+    pub fn space_exists(&self, branch: &Branch, space: &str, at: u64) -> bool {
+        let mut rows = RowBuffer::default();
+        let prefix = [space.as_bytes(), &[0]].concat();
+        branch.scan(CATALOGUE, &Range::of_prefix(&prefix), false, at, &mut rows, 1);
+        !rows.is_empty()
+    }
+
+    /// Wait until everything committed is durable; returns the newest durable version.
+    pub fn flush(&self) -> Result<u64> {
+        self.check_open()?;
+        self.log.flush()
+    }
+
+    /// What became of a commit that ended with `OutcomeUnknown`: whether it is there.
+    pub fn outcome(&self, transaction: &str) -> Result<bool> {
+        self.check_open()?;
+        let parsed = transaction
+            .split_once('-')
+            .and_then(|(version, time)| Some((version.parse::<u64>().ok()?, time.parse::<u64>().ok()?)));
+        let Some(stamp) = parsed else {
+            return Err(Error::InvalidInput(format!("'{transaction}' is not a transaction id")));
+        };
+        let registry = self.registry.read();
+        let found = registry
+            .all()
+            .any(|branch| branch.data.read().commits.binary_search(&stamp).is_ok() && branch.head() >= stamp.0);
+        Ok(found)
+    }
+
+    /// Close: no write begins after it, what was written is synced, and the directory is free. Idempotent.
+    pub fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        // Every commit in progress holds its branch's line until its bytes are queued.
+        let branches: Vec<Arc<Branch>> = self.registry.read().all().cloned().collect();
+        for branch in branches {
+            drop(branch.line.lock());
+        }
+        let Some(Files { manifest, _lock }) = self.files.lock().take() else { return Ok(()) };
+        let proven = self.log.close()?;
+        if self.read_only { Ok(()) } else { Manifest { proven, ..manifest }.write(&*self.env.disk) }
+    }
+
+    /// Marks the store as broken unless disarmed, which a panic in between prevents.
+    pub(crate) fn panic_guard(&self) -> PanicGuard<'_> {
+        PanicGuard { store: self }
+    }
+}
+
+pub(crate) struct PanicGuard<'a> {
+    store: &'a Store,
+}
+
+impl PanicGuard<'_> {
+    pub(crate) fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        // Also reached by an ordinary early return, which leaves nothing half done.
+        if std::thread::panicking() {
+            self.store.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A handle that is dropped without `close` loses nothing: the log's bytes are with the operating system.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}

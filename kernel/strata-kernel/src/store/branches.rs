@@ -1,0 +1,220 @@
+//! The set of branches: create, fork, rename, delete. Each is one record of the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Store;
+use rustc_hash::FxHashMap;
+
+use crate::branch::{Branch, Fork};
+use crate::error::{Error, Result};
+use crate::log::{Stamp, StateHash};
+use crate::payload::BranchChange;
+
+/// The branch that every database begins with.
+pub const MAIN: &str = "main";
+
+pub struct Registry {
+    by_name: BTreeMap<String, Arc<Branch>>,
+    by_id: FxHashMap<u32, Arc<Branch>>,
+    next_id: u32,
+    /// The chain of the records that change this set.
+    pub hash: StateHash,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchInfo {
+    pub id: u32,
+    pub name: String,
+    pub parent: Option<String>,
+    pub fork_version: Option<u64>,
+    pub head: u64,
+    pub created: u64,
+}
+
+impl Registry {
+    pub fn new(created: u64) -> Registry {
+        let main = Arc::new(Branch::new(0, MAIN, None, 0, created));
+        let mut registry =
+            Registry { by_name: BTreeMap::new(), by_id: FxHashMap::default(), next_id: 0, hash: StateHash::default() };
+        registry.insert(main);
+        registry
+    }
+
+    fn insert(&mut self, branch: Arc<Branch>) {
+        self.next_id = self.next_id.max(branch.id + 1);
+        self.by_name.insert(branch.name.read().clone(), Arc::clone(&branch));
+        self.by_id.insert(branch.id, branch);
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Branch>> {
+        self.by_name.values()
+    }
+
+    pub fn by_id(&self, id: u32) -> Option<&Arc<Branch>> {
+        self.by_id.get(&id)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.by_name.keys().cloned().collect()
+    }
+
+    /// Fold a change in, which was checked before.
+    pub fn apply(&mut self, change: &BranchChange, stamp: Stamp) -> Result<()> {
+        match change {
+            BranchChange::Create { id, name, parent } => {
+                let fork = match parent {
+                    Some((parent, version)) => {
+                        let branch = Arc::clone(self.by_id(*parent).ok_or_else(|| unknown(*parent))?);
+                        Some(Fork { branch, version: *version })
+                    }
+                    None => None,
+                };
+                self.insert(Arc::new(Branch::new(*id, name, fork, stamp.version, stamp.time)));
+            }
+            BranchChange::Rename { id, name } => {
+                let branch = Arc::clone(self.by_id(*id).ok_or_else(|| unknown(*id))?);
+                let old = std::mem::replace(&mut *branch.name.write(), name.clone());
+                self.by_name.remove(&old);
+                self.by_name.insert(name.clone(), branch);
+            }
+            BranchChange::Delete { id } => {
+                let branch = self.by_id.remove(id).ok_or_else(|| unknown(*id))?;
+                branch.mark_deleted();
+                self.by_name.remove(&*branch.name.read());
+            }
+        }
+        self.hash = stamp.hash;
+        Ok(())
+    }
+}
+
+fn unknown(id: u32) -> Error {
+    Error::Corrupt {
+        file: "WAL".into(),
+        offset: 0,
+        reason: format!("a record names branch {id}, which does not exist"),
+    }
+}
+
+impl Store {
+    pub fn branch(&self, name: &str) -> Result<Arc<Branch>> {
+        self.check_open()?;
+        let found = self.registry.read().by_name.get(name).cloned();
+        found.ok_or_else(|| self.no_branch(name))
+    }
+
+    pub(super) fn no_branch(&self, name: &str) -> Error {
+        let names = self.registry.read().names();
+        Error::NotFound { what: "branch", name: name.to_owned(), near: near(name, names) }
+    }
+
+    /// All branches, by name.
+    pub fn branches(&self) -> Result<Vec<BranchInfo>> {
+        self.check_open()?;
+        let registry = self.registry.read();
+        let info = |branch: &Arc<Branch>| BranchInfo {
+            id: branch.id,
+            name: branch.name.read().clone(),
+            parent: branch
+                .parent
+                .as_ref()
+                .filter(|fork| !fork.branch.is_deleted())
+                .map(|fork| fork.branch.name.read().clone()),
+            fork_version: branch.parent.as_ref().map(|fork| fork.version),
+            head: branch.head(),
+            created: branch.created,
+        };
+        Ok(registry.all().map(info).collect())
+    }
+
+    /// An empty branch. Returns the version that made it.
+    pub fn create(&self, name: &str) -> Result<u64> {
+        self.change_branches(|registry| {
+            registry.check_free(name)?;
+            Ok(BranchChange::Create { id: registry.next_id, name: name.to_owned(), parent: None })
+        })
+    }
+
+    /// A branch that begins as `source` is now, or was at version `at`. Copies nothing.
+    pub fn fork(&self, source: &str, name: &str, at: Option<u64>) -> Result<u64> {
+        self.change_branches(|registry| {
+            registry.check_free(name)?;
+            let parent = registry.by_name.get(source).ok_or_else(|| registry.missing(source))?;
+            let version = at.unwrap_or(u64::MAX).min(parent.head());
+            Ok(BranchChange::Create { id: registry.next_id, name: name.to_owned(), parent: Some((parent.id, version)) })
+        })
+    }
+
+    pub fn rename(&self, old: &str, new: &str) -> Result<u64> {
+        self.change_branches(|registry| {
+            let branch = registry.by_name.get(old).ok_or_else(|| registry.missing(old))?;
+            registry.check_free(new)?;
+            Ok(BranchChange::Rename { id: branch.id, name: new.to_owned() })
+        })
+    }
+
+    /// Forget a branch. What its forks see of it stays.
+    pub fn delete_branch(&self, name: &str) -> Result<u64> {
+        let branch = self.branch(name)?;
+        // No commit is in the middle while the name goes.
+        let line = branch.line.lock();
+        let version = self.change_branches(|registry| {
+            let branch = registry.by_name.get(name).ok_or_else(|| registry.missing(name))?;
+            Ok(BranchChange::Delete { id: branch.id })
+        });
+        drop(line);
+        version
+    }
+
+    fn change_branches(&self, change: impl FnOnce(&Registry) -> Result<BranchChange>) -> Result<u64> {
+        self.check_store_writable()?;
+        let mut registry = self.registry.write();
+        let change = change(&registry)?;
+        let appended = self.log.append(registry.hash, &change.encode())?;
+        // A branch that others can see and write to must not be lost before what they write.
+        self.log.wait(&appended)?;
+        registry.apply(&change, appended.stamp)?;
+        Ok(appended.stamp.version)
+    }
+}
+
+impl Registry {
+    fn check_free(&self, name: &str) -> Result<()> {
+        if self.by_name.contains_key(name) {
+            return Err(Error::AlreadyExists { what: "branch", name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::NotFound { what: "branch", name: name.to_owned(), near: near(name, self.names()) }
+    }
+}
+
+/// Names that `name` may have been meant to be, nearest first.
+fn near(name: &str, names: Vec<String>) -> Vec<String> {
+    let mut near: Vec<_> = names.into_iter().map(|other| (edits(name, &other), other)).collect();
+    near.retain(|(edits, other)| *edits <= 1 + other.chars().count() / 4);
+    near.sort();
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Edit distance with transpositions (optimal string alignment).
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let swap = if swapped { rows[i - 2][j - 2] + 1 } else { usize::MAX };
+                replace.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(swap)
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}

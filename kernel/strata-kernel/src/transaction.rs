@@ -1,0 +1,351 @@
+//! A transaction: reads at one snapshot, and writes that wait for the commit.
+//!
+//! Each write is kept as what was asked for (a patch, a delta) and as what the transaction itself now sees of the
+//! key, so that its own reads are plain look-ups and the commit can apply the request to the newest value.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::branch::{Branch, Range, RowBuffer};
+use crate::error::{Error, Result};
+use crate::footprint::Footprint;
+use crate::payload::{Meta, Number};
+use crate::value::patch::{self, Op};
+use crate::value::path::{Path, find};
+
+/// Writes of one transaction, encoded. A bound, so that one caller cannot take all memory.
+pub const TRANSACTION_BYTES_MAX: u64 = 256 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Every read is validated at commit.
+    Serializable,
+    /// Only what is written is validated: the first committer wins.
+    Snapshot,
+}
+
+/// What must be true of a key at commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    Absent,
+    Version(u64),
+    Value(Vec<u8>),
+}
+
+pub struct Expect {
+    pub keyspace: u32,
+    pub key: Vec<u8>,
+    pub expected: Expected,
+}
+
+/// A write that waits, and what this transaction sees of its key.
+pub struct Pending {
+    pub request: Request,
+    pub view: Option<Vec<u8>>,
+}
+
+pub enum Request {
+    Put,
+    Delete,
+    Patch {
+        ops: Vec<Op>,
+        touched: Vec<Path>,
+    },
+    Add(Number),
+    /// A row of `appends` under its provisional key.
+    Append,
+}
+
+pub struct PendingAppend {
+    pub keyspace: u32,
+    pub stream: Vec<u8>,
+    pub kind: String,
+    pub value: Vec<u8>,
+    pub origin: Option<Vec<u8>>,
+}
+
+pub struct Transaction {
+    pub branch: Arc<Branch>,
+    pub snapshot: u64,
+    pub isolation: Isolation,
+    pub record_reads: bool,
+    pub meta: Meta,
+    pub reads: Footprint,
+    pub expects: Vec<Expect>,
+    pub writes: FxHashMap<u32, BTreeMap<Vec<u8>, Pending>>,
+    pub appends: Vec<PendingAppend>,
+    pub is_over: bool,
+    streams: FxHashMap<(u32, Vec<u8>), u64>,
+    bytes: u64,
+}
+
+impl Transaction {
+    pub fn new(branch: Arc<Branch>, isolation: Isolation, record_reads: bool, idempotency_key: Option<String>) -> Self {
+        let snapshot = branch.head();
+        Transaction {
+            branch,
+            snapshot,
+            isolation,
+            record_reads,
+            meta: Meta { idempotency_key, ..Meta::default() },
+            reads: Footprint::default(),
+            expects: Vec::new(),
+            writes: FxHashMap::default(),
+            appends: Vec::new(),
+            is_over: false,
+            streams: FxHashMap::default(),
+            bytes: 0,
+        }
+    }
+
+    pub fn check_open(&self) -> Result<()> {
+        if self.is_over { Err(Error::Closed("transaction")) } else { Ok(()) }
+    }
+
+    /// End it and give back what it holds. Idempotent.
+    pub fn roll_back(&mut self) {
+        self.is_over = true;
+        self.writes = FxHashMap::default();
+        self.appends = Vec::new();
+        self.reads = Footprint::default();
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.expects.is_empty() && self.appends.is_empty() && self.writes.values().all(BTreeMap::is_empty)
+    }
+
+    fn keeps_reads(&self) -> bool {
+        self.isolation == Isolation::Serializable || self.record_reads
+    }
+
+    fn own(&self, keyspace: u32, key: &[u8]) -> Option<&Pending> {
+        self.writes.get(&keyspace)?.get(key)
+    }
+
+    /// Note that `key` was relied on, unless this transaction itself decides what is there.
+    fn note_key(&mut self, keyspace: u32, key: &[u8]) {
+        let decided = self.own(keyspace, key).is_some_and(Pending::is_absolute);
+        if !decided && self.keeps_reads() {
+            self.reads.key(keyspace, key);
+        }
+    }
+
+    /// Call `read` with what this transaction sees of `key`, and the version it stems from (`None` if its own).
+    pub fn get<R>(&mut self, keyspace: u32, key: &[u8], read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R) -> R {
+        self.note_key(keyspace, key);
+        self.look(keyspace, key, read)
+    }
+
+    /// `get` that leaves no footprint.
+    fn look<R>(&self, keyspace: u32, key: &[u8], read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R) -> R {
+        if let Some(own) = self.own(keyspace, key) {
+            return read(own.view.as_deref().map(|view| (view, None)));
+        }
+        self.branch.read(keyspace, key, self.snapshot, |found| {
+            read(found.and_then(|version| version.value.map(|value| (value, Some(version.version)))))
+        })
+    }
+
+    fn view(&self, keyspace: u32, key: &[u8]) -> Option<Vec<u8>> {
+        self.look(keyspace, key, |found| found.map(|(value, _)| value.to_vec()))
+    }
+
+    /// Call `read` with the value at `path` inside the value of `key`.
+    pub fn get_path<R>(&mut self, keyspace: u32, key: &[u8], path: &Path, read: impl FnOnce(Option<&[u8]>) -> R) -> R {
+        let decided = self.own(keyspace, key).is_some_and(Pending::is_absolute);
+        if !decided && self.keeps_reads() {
+            self.reads.path(keyspace, key, path);
+        }
+        self.look(keyspace, key, |found| {
+            read(found.and_then(|(value, _)| find(value, path).map(|place| &value[place])))
+        })
+    }
+
+    /// The rows of `range` as this transaction sees them, at most `limit`.
+    pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: usize) -> RowBuffer {
+        let mut rows = RowBuffer::default();
+        if limit > 0 {
+            self.visit(keyspace, range, reverse, |key, value| {
+                rows.push(key, value);
+                if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
+        self.note_range(keyspace, range, reverse, rows.last_key().filter(|_| rows.len() == limit));
+        rows
+    }
+
+    pub fn count(&mut self, keyspace: u32, range: &Range) -> u64 {
+        let mut count = 0;
+        self.visit(keyspace, range, false, |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        self.note_range(keyspace, range, false, None);
+        count
+    }
+
+    fn visit(&self, keyspace: u32, range: &Range, reverse: bool, row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
+        let writes = self.writes.get(&keyspace).into_iter().flatten();
+        let inside = writes.filter(|(key, _)| range.contains(key));
+        let own: Vec<_> = inside.map(|(key, pending)| (key.clone(), pending.view.clone())).collect();
+        self.branch.visit(keyspace, range, reverse, self.snapshot, &own, row);
+    }
+
+    /// Note the part of `range` that was looked at: all of it, or up to the row where a limit stopped.
+    fn note_range(&mut self, keyspace: u32, range: &Range, reverse: bool, stopped_at: Option<&[u8]>) {
+        if !self.keeps_reads() {
+            return;
+        }
+        let mut seen = range.clone();
+        match stopped_at {
+            Some(key) if reverse => seen.start = key.to_vec(),
+            // The next possible key after `key` is `key` and a zero byte.
+            Some(key) => seen.end = Some([key, &[0]].concat()),
+            None => {}
+        }
+        self.reads.range(keyspace, seen);
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<()> {
+        self.check_open()?;
+        let actual = self.bytes + bytes as u64;
+        if actual > TRANSACTION_BYTES_MAX {
+            return Err(Error::LimitExceeded { what: "transaction in bytes", limit: TRANSACTION_BYTES_MAX, actual });
+        }
+        self.bytes = actual;
+        Ok(())
+    }
+
+    fn set(&mut self, keyspace: u32, key: &[u8], request: Request, view: Option<Vec<u8>>) {
+        self.writes.entry(keyspace).or_default().insert(key.to_vec(), Pending { request, view });
+    }
+
+    pub fn put(&mut self, keyspace: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        self.grow(key.len() + value.len())?;
+        self.set(keyspace, key, Request::Put, Some(value.to_vec()));
+        Ok(())
+    }
+
+    pub fn delete(&mut self, keyspace: u32, key: &[u8]) -> Result<()> {
+        self.grow(key.len())?;
+        self.set(keyspace, key, Request::Delete, None);
+        Ok(())
+    }
+
+    /// Change inside a value. Tried at once on what this transaction sees, so that a mistake is told here.
+    pub fn patch(&mut self, keyspace: u32, key: &[u8], mut ops: Vec<Op>) -> Result<()> {
+        let patched = patch::apply(self.view(keyspace, key).as_deref(), &ops)?;
+        self.grow(key.len() + patched.value.as_ref().map_or(0, Vec::len))?;
+        let mut touched = patched.touched;
+        let replaces_all = ops.iter().any(Op::replaces_all);
+        let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
+            _ if replaces_all => Request::Put,
+            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Put,
+            Some(Pending { request: Request::Patch { ops: earlier, touched: mut before }, .. }) => {
+                ops.splice(0..0, earlier);
+                before.append(&mut touched);
+                Request::Patch { ops, touched: before }
+            }
+            Some(Pending { request: Request::Add(_) | Request::Append, .. }) | None => Request::Patch { ops, touched },
+        };
+        self.set(keyspace, key, request, patched.value);
+        Ok(())
+    }
+
+    pub fn add(&mut self, keyspace: u32, key: &[u8], delta: Number) -> Result<()> {
+        let sum = delta.added_to(self.view(keyspace, key).as_deref())?;
+        self.grow(key.len() + 9)?;
+        let request = match self.own(keyspace, key).map(|own| &own.request) {
+            Some(Request::Put | Request::Delete) => Request::Put,
+            Some(Request::Add(earlier)) => Request::Add(delta.plus(*earlier)?),
+            _ => Request::Add(delta),
+        };
+        self.set(keyspace, key, request, Some(sum.to_value()));
+        Ok(())
+    }
+
+    /// Append to a stream; returns the provisional sequence.
+    pub fn append(&mut self, append: PendingAppend) -> Result<u64> {
+        self.grow(append.stream.len() + append.kind.len() + append.value.len() + 64)?;
+        let place = (append.keyspace, append.stream.clone());
+        let next = match self.streams.get(&place) {
+            Some(&next) => next,
+            None => self.branch.stream_head(append.keyspace, &append.stream, self.snapshot).next,
+        };
+        self.streams.insert(place, next + 1);
+        let key = [&append.stream[..], &next.to_be_bytes()].concat();
+        let stored = provisional(&append);
+        self.set(append.keyspace, &key, Request::Append, Some(stored));
+        self.appends.push(append);
+        Ok(next)
+    }
+
+    pub fn expect(&mut self, keyspace: u32, key: &[u8], expected: Expected) -> Result<()> {
+        self.grow(key.len())?;
+        self.expects.push(Expect { keyspace, key: key.to_vec(), expected });
+        Ok(())
+    }
+
+    /// Whether any write waits in a keyspace that `wanted` accepts.
+    pub fn writes_to(&self, wanted: impl Fn(u32) -> bool) -> bool {
+        self.writes.iter().any(|(&keyspace, writes)| !writes.is_empty() && wanted(keyspace))
+    }
+}
+
+impl Pending {
+    /// Whether the outcome does not depend on what is there.
+    fn is_absolute(&self) -> bool {
+        matches!(self.request, Request::Put | Request::Delete | Request::Append)
+    }
+}
+
+/// What a pending append looks like to its own transaction: no time and no hash before the commit.
+fn provisional(append: &PendingAppend) -> Vec<u8> {
+    use crate::value::write;
+    let mut out = Vec::with_capacity(append.value.len() + append.kind.len() + 16);
+    write::list_header(&mut out, if append.origin.is_some() { 5 } else { 4 });
+    write::string(&mut out, &append.kind);
+    write::null(&mut out);
+    out.extend_from_slice(&append.value);
+    write::null(&mut out);
+    out.extend_from_slice(append.origin.as_deref().unwrap_or_default());
+    out
+}
+
+impl Number {
+    pub fn to_value(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(9);
+        self.encode(&mut out);
+        out
+    }
+
+    /// The sum with an encoded value, which must be a number of the same kind, or nothing.
+    pub fn added_to(self, value: Option<&[u8]>) -> Result<Number> {
+        match value {
+            None => Ok(self),
+            Some(value) => match Number::decode(value) {
+                Some(number) => self.plus(number),
+                None => Err(Error::InvalidInput("the value is not a number, so nothing can be added to it".into())),
+            },
+        }
+    }
+
+    pub fn plus(self, other: Number) -> Result<Number> {
+        match (self, other) {
+            (Number::Int(a), Number::Int(b)) => match a.checked_add(b) {
+                Some(sum) => Ok(Number::Int(sum)),
+                None => {
+                    let actual = (i128::from(a) + i128::from(b)).unsigned_abs() as u64;
+                    Err(Error::LimitExceeded { what: "counter", limit: i64::MAX as u64, actual })
+                }
+            },
+            (Number::Float(a), Number::Float(b)) => Ok(Number::Float(a + b)),
+            _ => {
+                Err(Error::InvalidInput("an int is added to an int and a float to a float; convert one of them".into()))
+            }
+        }
+    }
+}
