@@ -1,0 +1,151 @@
+//! Branches and views of them as Python holds them.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyList};
+use strata_kernel::Error;
+use strata_kernel::branch::Branch;
+use strata_kernel::transaction::{Isolation, Transaction};
+
+use crate::errors::to_python;
+use crate::handle::Handle;
+use crate::keyspace::{Mode, PyKeyspace};
+use crate::transaction::{PyTransaction, Shared};
+
+#[pyclass(frozen, name = "Branch", module = "strata._kernel")]
+pub struct PyBranch {
+    store: Handle,
+    branch: Arc<Branch>,
+}
+
+/// Everything of one branch as it was at one version.
+#[pyclass(frozen, name = "Snapshot", module = "strata._kernel")]
+pub struct PySnapshot {
+    store: Handle,
+    branch: Arc<Branch>,
+    #[pyo3(get)]
+    version: u64,
+}
+
+impl PyBranch {
+    pub fn new(store: &Handle, branch: Arc<Branch>) -> PyBranch {
+        PyBranch { store: store.clone(), branch }
+    }
+
+    fn error(&self, py: Python<'_>, error: Error) -> PyErr {
+        to_python(py, error, Some((&self.store, &self.branch.name.read())))
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let checked = self.store.check().and_then(|()| self.store.check_readable(&self.branch));
+        checked.map_err(|error| self.error(py, error))
+    }
+}
+
+#[pymethods]
+impl PyBranch {
+    #[getter]
+    fn name(&self) -> String {
+        self.branch.name.read().clone()
+    }
+
+    #[getter]
+    fn head(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check(py).map(|()| self.branch.head())
+    }
+
+    #[pyo3(signature = (space, layout, /))]
+    fn keyspace(&self, space: &str, layout: &Bound<'_, PyAny>) -> PyResult<PyKeyspace> {
+        PyKeyspace::new(&self.store, &self.branch, Mode::Automatic, space, layout)
+    }
+
+    fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.check(py)?;
+        Ok(self.store.spaces(&self.branch, self.branch.head()))
+    }
+
+    #[pyo3(signature = (version=None, /))]
+    fn view(&self, py: Python<'_>, version: Option<i64>) -> PyResult<PySnapshot> {
+        self.check(py)?;
+        let head = self.branch.head();
+        let version = match version.map(u64::try_from) {
+            None => head,
+            Some(Ok(version)) => version.min(head),
+            Some(Err(_)) => {
+                return Err(self.error(py, Error::InvalidInput("versions are counted from 0".into())));
+            }
+        };
+        Ok(PySnapshot { store: self.store.clone(), branch: Arc::clone(&self.branch), version })
+    }
+
+    #[pyo3(signature = (isolation="serializable", record_reads=false, idempotency_key=None, /))]
+    fn begin(
+        &self,
+        py: Python<'_>,
+        isolation: &str,
+        record_reads: bool,
+        idempotency_key: Option<String>,
+    ) -> PyResult<PyTransaction> {
+        self.check(py)?;
+        let isolation = match isolation {
+            "serializable" => Isolation::Serializable,
+            "snapshot" => Isolation::Snapshot,
+            other => {
+                let text = format!("isolation is 'serializable' or 'snapshot', not '{other}'");
+                return Err(self.error(py, Error::InvalidInput(text)));
+            }
+        };
+        let transaction = Transaction::new(Arc::clone(&self.branch), isolation, record_reads, idempotency_key);
+        Ok(PyTransaction::new(&self.store, Shared::new(transaction)))
+    }
+
+    #[pyo3(signature = (time, /))]
+    fn version_at(&self, py: Python<'_>, time: i64) -> PyResult<u64> {
+        self.check(py)?;
+        Ok(u64::try_from(time).map_or(0, |time| self.branch.version_at(time)))
+    }
+
+    #[pyo3(signature = (after, before, reverse, limit, /))]
+    fn commits<'py>(
+        &self,
+        py: Python<'py>,
+        after: Option<u64>,
+        before: Option<u64>,
+        reverse: bool,
+        limit: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        self.check(py)?;
+        let (after, before) = (after.unwrap_or(0), before.unwrap_or(u64::MAX));
+        let limit = limit.unwrap_or(usize::MAX);
+        let commits = py.detach(|| self.branch.commits(after, before, reverse, limit));
+        let class: Bound<'py, PyAny> = py.import("strata.core.protocols")?.getattr("Commit")?;
+        let list = PyList::empty(py);
+        for commit in commits {
+            let meta = commit.meta;
+            list.append(class.call1((
+                commit.version,
+                commit.branch,
+                commit.time,
+                meta.message,
+                meta.actor,
+                meta.cause,
+            ))?)?;
+        }
+        Ok(list)
+    }
+}
+
+#[pymethods]
+impl PySnapshot {
+    #[pyo3(signature = (space, layout, /))]
+    fn keyspace(&self, space: &str, layout: &Bound<'_, PyAny>) -> PyResult<PyKeyspace> {
+        PyKeyspace::new(&self.store, &self.branch, Mode::View(self.version), space, layout)
+    }
+
+    fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let checked = self.store.check().and_then(|()| self.store.check_open());
+        checked.map_err(|error| to_python(py, error, None))?;
+        Ok(self.store.spaces(&self.branch, self.version))
+    }
+}

@@ -1,0 +1,128 @@
+//! The whole map from the kernel's errors to Python's, and from panics to `InternalError`.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use strata_kernel::store::Store;
+use strata_kernel::{Clash, Error};
+
+/// Run a kernel call. A panic is our bug, and says so, rather than an exception that `except Exception` misses.
+pub fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("this is a bug in Strata, please report it: {}", text.unwrap_or("the kernel panicked"))
+}
+
+/// The Python exception for `error`. `place` names the branch, for conflicts.
+pub fn to_python(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyErr {
+    build(py, error, store).unwrap_or_else(|failure| failure)
+}
+
+fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResult<PyErr> {
+    let fields = PyDict::new(py);
+    let mut message = error.to_string();
+    let class = match error {
+        Error::InvalidInput(_) => "InvalidInput",
+        Error::NotFound { what, name, .. } => {
+            fields.set_item("what", what)?;
+            fields.set_item("name", name)?;
+            if what == "database" {
+                fields.set_item("hint", "pass create=True to make it")?;
+            }
+            "NotFound"
+        }
+        Error::AlreadyExists { what, name } => {
+            fields.set_item("what", what)?;
+            fields.set_item("name", name)?;
+            "AlreadyExists"
+        }
+        Error::Conflict(clashes) => {
+            // The product has its own words, with the places in them.
+            message = String::new();
+            describe_clashes(py, &fields, &clashes, store)?;
+            "Conflict"
+        }
+        Error::HistoryTrimmed { requested, oldest } => {
+            fields.set_item("requested", requested)?;
+            fields.set_item("oldest", oldest)?;
+            "HistoryTrimmed"
+        }
+        Error::LimitExceeded { what, limit, actual } => {
+            fields.set_item("what", what)?;
+            fields.set_item("limit", limit)?;
+            fields.set_item("actual", actual)?;
+            "LimitExceeded"
+        }
+        Error::Closed(_) => "Closed",
+        Error::ReadOnly(_) => "ReadOnly",
+        Error::TooNew { .. } => {
+            fields.set_item("hint", "open it with a newer release of Strata")?;
+            "ReadOnly"
+        }
+        Error::Locked { path, owner } => {
+            fields.set_item("path", path)?;
+            fields.set_item("owner", owner)?;
+            "Locked"
+        }
+        Error::Storage { operation, path, errno, .. } => {
+            fields.set_item("operation", operation)?;
+            fields.set_item("path", path)?;
+            fields.set_item("errno", errno)?;
+            "StorageError"
+        }
+        Error::Corrupt { file, offset, .. } => {
+            fields.set_item("file", file)?;
+            fields.set_item("offset", offset)?;
+            "Corrupt"
+        }
+        Error::OutcomeUnknown { transaction, .. } => {
+            fields.set_item("transaction", transaction)?;
+            "OutcomeUnknown"
+        }
+        Error::Internal(_) => "InternalError",
+    };
+    let module = py.import("strata.core.errors")?;
+    let exception = module.call_method1("from_kernel", (class, message, fields))?;
+    Ok(PyErr::from_value(exception))
+}
+
+/// Fill in `keys`, `paths` and `ranges`.
+fn describe_clashes(
+    py: Python<'_>,
+    fields: &Bound<'_, PyDict>,
+    clashes: &[Clash],
+    store: Option<(&Store, &str)>,
+) -> PyResult<()> {
+    let (keys, paths, ranges) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+    let branch = store.map_or("", |(_, branch)| branch);
+    for clash in clashes {
+        let (Clash::Key { keyspace, .. } | Clash::Path { keyspace, .. } | Clash::Range { keyspace, .. }) = clash;
+        let (space, kind) = store.map(|(store, _)| store.keyspace_name(*keyspace)).unwrap_or_default();
+        match clash {
+            Clash::Key { key, .. } => keys.append((branch, space, kind, key_object(py, key)))?,
+            Clash::Path { key, ours, theirs, .. } => {
+                paths.append((branch, space, kind, key_object(py, key), ours, theirs))?;
+            }
+            Clash::Range { start, end, .. } => {
+                let end = end.as_ref().map(|end| key_object(py, end));
+                ranges.append((branch, space, kind, key_object(py, start), end))?;
+            }
+        }
+    }
+    fields.set_item("keys", keys)?;
+    fields.set_item("paths", paths)?;
+    fields.set_item("ranges", ranges)
+}
+
+/// A key as Python names it: text where it is text.
+fn key_object<'py>(py: Python<'py>, key: &[u8]) -> Bound<'py, PyAny> {
+    match std::str::from_utf8(key) {
+        Ok(text) if !text.contains('\0') => PyString::new(py, text).into_any(),
+        _ => PyBytes::new(py, key).into_any(),
+    }
+}

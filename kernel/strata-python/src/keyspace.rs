@@ -1,0 +1,671 @@
+//! One keyspace as one transaction sees it: the `Txn` protocol, in its three modes.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use strata_kernel::Error;
+use strata_kernel::branch::{Branch, Range, RowBuffer};
+use strata_kernel::commit::{Committed, What, Write};
+use strata_kernel::log::Durability;
+use strata_kernel::payload::Number;
+use strata_kernel::transaction::{Expected, Isolation, PendingAppend, Transaction};
+use strata_kernel::value::patch::Op;
+use strata_kernel::value::path::{Path, Step, find};
+
+use crate::convert::{decode, encode, is_scalar};
+use crate::errors::{guarded, to_python};
+use crate::handle::Handle;
+use crate::rows;
+use crate::transaction::{PyTransaction, Shared};
+
+const TEXT_KEY_BYTES_MAX: usize = 1024;
+/// A text key, a separator and a sequence, with room to spare.
+const KEY_BYTES_MAX: usize = 2048;
+/// From here on work leaves the GIL to others: about ten microseconds of it.
+const MANY: usize = 64;
+
+#[pyclass(frozen, name = "Keyspace", module = "strata._kernel")]
+pub struct PyKeyspace {
+    store: Handle,
+    branch: Arc<Branch>,
+    mode: Mode,
+    number: u32,
+    text: bool,
+    finite: bool,
+    space: String,
+    kind: String,
+}
+
+pub enum Mode {
+    Automatic,
+    Inside(Arc<Shared>),
+    View(u64),
+}
+
+/// Sequence, time, hash and version, as `Appended` in the protocols has them.
+type AppendedTuple<'py> = (u64, Option<u64>, Option<Bound<'py, PyBytes>>, Option<u64>);
+
+/// What a primitive's `Layout` says.
+struct Layout {
+    kind: String,
+    text: bool,
+    finite: bool,
+}
+
+fn layout_of(layout: &Bound<'_, PyAny>) -> PyResult<Layout> {
+    Ok(Layout {
+        kind: layout.getattr("kind")?.extract()?,
+        text: layout.getattr("text_keys")?.extract()?,
+        finite: layout.getattr("finite")?.extract()?,
+    })
+}
+
+impl PyKeyspace {
+    pub fn new(
+        store: &Handle,
+        branch: &Arc<Branch>,
+        mode: Mode,
+        space: &str,
+        layout: &Bound<'_, PyAny>,
+    ) -> PyResult<PyKeyspace> {
+        let Layout { kind, text, finite } = layout_of(layout)?;
+        let number = store.keyspace(space, &kind);
+        let (store, branch) = (store.clone(), Arc::clone(branch));
+        Ok(PyKeyspace { store, branch, mode, number, text, finite, space: space.to_owned(), kind })
+    }
+
+    fn with_mode(&self, mode: Mode) -> PyKeyspace {
+        PyKeyspace {
+            store: self.store.clone(),
+            branch: Arc::clone(&self.branch),
+            mode,
+            number: self.number,
+            text: self.text,
+            finite: self.finite,
+            space: self.space.clone(),
+            kind: self.kind.clone(),
+        }
+    }
+
+    #[cold]
+    fn error(&self, py: Python<'_>, error: Error) -> PyErr {
+        let name = self.branch.name.read().clone();
+        to_python(py, error, Some((&self.store, &name)))
+    }
+
+    /// The version that plain reads see. Refuses a closed database and a deleted branch.
+    #[inline]
+    fn readable(&self, py: Python<'_>) -> PyResult<u64> {
+        let check = || {
+            self.store.check()?;
+            match self.mode {
+                Mode::View(version) => self.store.check_open().map(|()| version),
+                _ => self.store.check_readable(&self.branch).map(|()| self.branch.head()),
+            }
+        };
+        check().map_err(|error| self.error(py, error))
+    }
+
+    fn inside<R>(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        run: impl FnOnce(&mut Transaction) -> Result<R, Error>,
+    ) -> PyResult<R> {
+        let run = || {
+            self.store.check()?;
+            self.store.check_open()?;
+            let mut transaction = shared.transaction.lock();
+            transaction.check_open()?;
+            run(&mut transaction)
+        };
+        guarded(run).map_err(|error| self.error(py, error))
+    }
+
+    /// Commit writes of automatic mode. The GIL is kept for a single small commit, which takes a microsecond, and
+    /// given up where the disk may be waited for.
+    fn commit(&self, py: Python<'_>, writes: &[Write<'_>]) -> PyResult<Committed> {
+        let commit = || guarded(|| self.store.check().and_then(|()| self.store.write(&self.branch, writes)));
+        self.store.tick(py)?;
+        let result = if self.must_wait(writes.len()) { py.detach(commit) } else { commit() };
+        result.map_err(|error| self.error(py, error))
+    }
+
+    fn must_wait(&self, count: usize) -> bool {
+        count >= MANY
+            || match self.store.durability {
+                Durability::Memory => false,
+                Durability::Buffered => self.store.log.would_wait(),
+                Durability::Strict => true,
+            }
+    }
+
+    fn write(&self, py: Python<'_>, write: Write<'_>) -> PyResult<u64> {
+        self.commit(py, &[write]).map(|committed| committed.version)
+    }
+
+    #[cold]
+    fn read_only(&self, py: Python<'_>) -> PyErr {
+        self.error(py, Error::ReadOnly("a view shows the past, which cannot be written to".into()))
+    }
+
+    #[inline]
+    fn key<'k>(&self, key: &'k Bound<'_, PyAny>) -> PyResult<&'k [u8]> {
+        if self.text
+            && let Ok(text) = key.cast_exact::<PyString>()
+            && let Ok(text) = text.to_str()
+            && (1..=TEXT_KEY_BYTES_MAX).contains(&text.len())
+            && !text.as_bytes().contains(&0)
+        {
+            return Ok(text.as_bytes());
+        }
+        self.other_key(key)
+    }
+
+    /// Keys that are bytes, and the words for those that are wrong.
+    fn other_key<'k>(&self, key: &'k Bound<'_, PyAny>) -> PyResult<&'k [u8]> {
+        if !self.text
+            && let Ok(bytes) = key.cast_exact::<PyBytes>()
+            && (1..=KEY_BYTES_MAX).contains(&bytes.as_bytes().len())
+        {
+            return Ok(bytes.as_bytes());
+        }
+        let py = key.py();
+        if self.text {
+            // `strata.core.keys` has the rule and its words. It also takes subclasses of str.
+            py.import("strata.core.keys")?.call_method1("check_key", (key,))?;
+            if let Ok(text) = key.cast::<PyString>() {
+                return Ok(text.to_str()?.as_bytes());
+            }
+        }
+        Err(self.error(py, Error::InvalidInput(format!("a key of {} is not {}", self.kind, key.get_type()))))
+    }
+
+    /// A bound of a scan: as a key, but any bytes and any length will do.
+    fn bound(&self, key: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u8>>> {
+        let Some(key) = key else { return Ok(None) };
+        if let Ok(text) = key.cast::<PyString>() {
+            return Ok(Some(text.to_str()?.as_bytes().to_vec()));
+        }
+        match key.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Some(bytes.as_bytes().to_vec())),
+            Err(_) => {
+                let text = format!("a bound of a scan is not {}", key.get_type());
+                Err(self.error(key.py(), Error::InvalidInput(text)))
+            }
+        }
+    }
+
+    fn range(
+        &self,
+        prefix: Option<&Bound<'_, PyAny>>,
+        start: Option<&Bound<'_, PyAny>>,
+        end: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Range> {
+        let range = Range { start: self.bound(start)?.unwrap_or_default(), end: self.bound(end)? };
+        Ok(match self.bound(prefix)? {
+            Some(prefix) => range.intersect(Range::of_prefix(&prefix)),
+            None => range,
+        })
+    }
+
+    fn rows(&self, py: Python<'_>, range: &Range, reverse: bool, limit: usize) -> PyResult<RowBuffer> {
+        if let Mode::Inside(shared) = &self.mode {
+            return self.inside(py, shared, |txn| Ok(txn.scan(self.number, range, reverse, limit)));
+        }
+        let at = self.readable(py)?;
+        let scan = || {
+            guarded(|| {
+                let mut rows = RowBuffer::default();
+                self.branch.scan(self.number, range, reverse, at, &mut rows, limit);
+                Ok(rows)
+            })
+        };
+        let rows = if limit > 4 * MANY { py.detach(scan) } else { scan() };
+        rows.map_err(|error| self.error(py, error))
+    }
+
+    /// Decode what `read` finds, outside of any lock where that may run other Python code.
+    fn decode_found<'py>(
+        py: Python<'py>,
+        default: Option<Bound<'py, PyAny>>,
+        read: impl FnOnce(&mut dyn FnMut(Option<&[u8]>) -> Found<'py>) -> PyResult<Found<'py>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut take = |found: Option<&[u8]>| match found {
+            None => Found::Missing,
+            Some(bytes) if is_scalar(bytes) => Found::Object(decode(py, bytes)),
+            Some(bytes) => Found::Bytes(bytes.to_vec()),
+        };
+        match read(&mut take)? {
+            Found::Missing => Ok(default.unwrap_or_else(|| py.None().into_bound(py))),
+            Found::Object(object) => object,
+            Found::Bytes(bytes) => decode(py, &bytes),
+        }
+    }
+
+    fn encoded(&self, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+        let mut out = Vec::with_capacity(128);
+        encode(value, self.finite, &mut out)?;
+        Ok(out)
+    }
+
+    /// The operations of a patch, as `PatchOp` has them.
+    fn ops(&self, ops: &Bound<'_, PyAny>) -> PyResult<Vec<Op>> {
+        let mut out = Vec::new();
+        for op in ops.try_iter()? {
+            let op = op?;
+            let op = op.cast::<PyTuple>()?;
+            let (name, path) = (op.get_item(0)?, path_of(&op.get_item(1)?)?);
+            let value = || self.encoded(&op.get_item(2)?);
+            out.push(match name.cast::<PyString>()?.to_str()? {
+                "set" => Op::Set { path, value: value()? },
+                "insert" => Op::Insert { path, value: value()? },
+                "merge" => Op::Merge { path, patch: value()? },
+                "delete" => Op::Delete { path },
+                other => {
+                    return Err(self.error(op.py(), Error::InvalidInput(format!("'{other}' is no patch operation"))));
+                }
+            });
+        }
+        Ok(out)
+    }
+}
+
+enum Found<'py> {
+    Missing,
+    Object(PyResult<Bound<'py, PyAny>>),
+    Bytes(Vec<u8>),
+}
+
+fn path_of(path: &Bound<'_, PyAny>) -> PyResult<Path> {
+    let steps = path.cast::<PyTuple>()?;
+    let step = |step: Bound<'_, PyAny>| -> PyResult<Step> {
+        if step.is_none() {
+            return Ok(Step::End);
+        }
+        match step.cast::<PyString>() {
+            Ok(key) => Ok(Step::Key(key.to_str()?.to_owned())),
+            Err(_) => Ok(Step::Index(step.extract()?)),
+        }
+    };
+    Ok(Path(steps.iter().map(step).collect::<PyResult<_>>()?))
+}
+
+fn number_of(value: &Bound<'_, PyAny>, encoded: &[u8]) -> PyResult<Number> {
+    Number::decode(encoded).ok_or_else(|| {
+        let text = format!("a delta is an int or a float, not {}", value.get_type());
+        to_python(value.py(), Error::InvalidInput(text), None)
+    })
+}
+
+#[pymethods]
+impl PyKeyspace {
+    #[getter]
+    fn mode(&self) -> &'static str {
+        match self.mode {
+            Mode::Automatic => "automatic",
+            Mode::Inside(_) => "inside",
+            Mode::View(_) => "view",
+        }
+    }
+
+    #[getter]
+    fn version(&self, py: Python<'_>) -> PyResult<u64> {
+        match &self.mode {
+            Mode::Inside(shared) => Ok(shared.snapshot),
+            _ => self.readable(py),
+        }
+    }
+
+    #[getter]
+    fn now(&self, py: Python<'_>) -> PyResult<u64> {
+        self.store.tick(py)?;
+        Ok(self.store.env.clock.wall_us())
+    }
+
+    #[getter]
+    fn exists(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.space == "default" {
+            return Ok(true);
+        }
+        if let Mode::Inside(shared) = &self.mode {
+            let is_here = |number| self.store.keyspace_name(number).0 == self.space;
+            if self.inside(py, shared, |txn| Ok(txn.writes_to(is_here)))? {
+                return Ok(true);
+            }
+        }
+        let at = self.version(py)?;
+        Ok(self.store.space_exists(&self.branch, &self.space, at))
+    }
+
+    #[getter]
+    fn names(&self) -> (String, &str, &str) {
+        (self.branch.name.read().clone(), &self.space, &self.kind)
+    }
+
+    #[pyo3(signature = (key, default=None, /))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let key = self.key(key)?;
+        Self::decode_found(py, default, |take| match &self.mode {
+            Mode::Inside(shared) => self
+                .inside(py, shared, |txn| Ok(txn.get(self.number, key, |found| take(found.map(|(value, _)| value))))),
+            _ => {
+                let at = self.readable(py)?;
+                Ok(self.branch.read(self.number, key, at, |found| take(found.and_then(|version| version.value))))
+            }
+        })
+    }
+
+    #[pyo3(signature = (key, path, default=None, /))]
+    fn get_path<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        path: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (key, path) = (self.key(key)?, path_of(path)?);
+        Self::decode_found(py, default, |take| match &self.mode {
+            Mode::Inside(shared) => self.inside(py, shared, |txn| Ok(txn.get_path(self.number, key, &path, take))),
+            _ => {
+                let at = self.readable(py)?;
+                Ok(self.branch.read(self.number, key, at, |found| {
+                    let value = found.and_then(|version| version.value);
+                    take(value.and_then(|value| find(value, &path).map(|place| &value[place])))
+                }))
+            }
+        })
+    }
+
+    #[pyo3(signature = (keys, default=None, /))]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for key in keys.try_iter()? {
+            list.append(self.get(py, &key?, default.clone())?)?;
+        }
+        Ok(list)
+    }
+
+    #[pyo3(signature = (key, /))]
+    fn entry<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, u64, u64)>> {
+        let key = self.key(key)?;
+        let found = match &self.mode {
+            Mode::Inside(shared) => self.inside(py, shared, |txn| {
+                let snapshot = txn.snapshot;
+                Ok(txn.get(self.number, key, |found| {
+                    // Own writes have no version yet: the snapshot stands in, and is corrected by the commit.
+                    found.map(|(value, version)| (value.to_vec(), version.unwrap_or(snapshot)))
+                }))
+            })?,
+            _ => {
+                let at = self.readable(py)?;
+                let copy = |version: strata_kernel::table::Version<'_>| {
+                    version.value.map(|value| (value.to_vec(), version.version))
+                };
+                self.branch.read(self.number, key, at, |found| found.and_then(copy))
+            }
+        };
+        let Some((value, version)) = found else { return Ok(None) };
+        Ok(Some((decode(py, &value)?, version, self.branch.time_of(version))))
+    }
+
+    #[pyo3(signature = (key, /))]
+    fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let key = self.key(key)?;
+        match &self.mode {
+            Mode::Inside(shared) => {
+                self.inside(py, shared, |txn| Ok(txn.get(self.number, key, |found| found.is_some())))
+            }
+            _ => {
+                let at = self.readable(py)?;
+                Ok(self.branch.read(self.number, key, at, |found| found.is_some()))
+            }
+        }
+    }
+
+    #[pyo3(signature = (prefix, start, end, reverse, limit, /))]
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: Option<&Bound<'py, PyAny>>,
+        start: Option<&Bound<'py, PyAny>>,
+        end: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
+        limit: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let range = self.range(prefix, start, end)?;
+        let found = self.rows(py, &range, reverse, limit.unwrap_or(usize::MAX))?;
+        rows::pairs(py, &found, self.text)
+    }
+
+    #[pyo3(signature = (prefix, start, end, reverse, limit, /))]
+    fn scan_keys<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: Option<&Bound<'py, PyAny>>,
+        start: Option<&Bound<'py, PyAny>>,
+        end: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
+        limit: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let range = self.range(prefix, start, end)?;
+        let found = self.rows(py, &range, reverse, limit.unwrap_or(usize::MAX))?;
+        rows::keys(py, &found, self.text)
+    }
+
+    #[pyo3(signature = (prefix, start, end, /))]
+    fn count(
+        &self,
+        py: Python<'_>,
+        prefix: Option<&Bound<'_, PyAny>>,
+        start: Option<&Bound<'_, PyAny>>,
+        end: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let range = self.range(prefix, start, end)?;
+        match &self.mode {
+            Mode::Inside(shared) => self.inside(py, shared, |txn| Ok(txn.count(self.number, &range))),
+            _ => {
+                let at = self.readable(py)?;
+                py.detach(|| guarded(|| Ok(self.branch.count(self.number, &range, at))))
+                    .map_err(|error| self.error(py, error))
+            }
+        }
+    }
+
+    #[pyo3(signature = (key, before, limit, /))]
+    fn history<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        before: Option<u64>,
+        limit: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let key = self.key(key)?;
+        let at = self.version(py)?;
+        let (before, limit) = (before.unwrap_or(u64::MAX), limit.unwrap_or(usize::MAX));
+        let list = PyList::empty(py);
+        for row in self.branch.history(self.number, key, at, before, limit) {
+            let value = row.value.as_deref().map(|value| decode(py, value)).transpose()?;
+            let is_deleted = value.is_none();
+            list.append((value, row.version, row.time, is_deleted))?;
+        }
+        Ok(list)
+    }
+
+    #[pyo3(signature = (key, value, /))]
+    fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let (key, value) = (self.key(key)?, self.encoded(value)?);
+        match &self.mode {
+            Mode::Automatic => self.write(py, Write { keyspace: self.number, key, what: What::Put(&value) }).map(Some),
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.put(self.number, key, &value)).map(|()| None),
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+
+    #[pyo3(signature = (rows, /))]
+    fn put_many(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let mut buffer = Vec::new();
+        let mut places = Vec::new();
+        for row in rows.try_iter()? {
+            let (key, value) = row?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+            let start = buffer.len();
+            buffer.extend_from_slice(self.key(&key)?);
+            let middle = buffer.len();
+            encode(&value, self.finite, &mut buffer)?;
+            places.push((start, middle, buffer.len()));
+        }
+        let rows = places.iter().map(|&(start, middle, end)| (&buffer[start..middle], &buffer[middle..end]));
+        match &self.mode {
+            Mode::Automatic if places.is_empty() => self.readable(py).map(Some),
+            Mode::Automatic => {
+                let write = |(key, value)| Write { keyspace: self.number, key, what: What::Put(value) };
+                let writes: Vec<Write<'_>> = rows.map(write).collect();
+                self.commit(py, &writes).map(|committed| Some(committed.version))
+            }
+            Mode::Inside(shared) => self.inside(py, shared, |txn| {
+                for (key, value) in rows {
+                    txn.put(self.number, key, value)?;
+                }
+                Ok(None)
+            }),
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+
+    #[pyo3(signature = (key, /))]
+    fn delete(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+        let keys = [self.key(key)?.to_vec()];
+        self.delete_all(py, &keys).map(|existed| existed.map(|count| count > 0))
+    }
+
+    #[pyo3(signature = (keys, /))]
+    fn delete_many(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+        let mut all = Vec::new();
+        for key in keys.try_iter()? {
+            all.push(self.key(&key?)?.to_vec());
+        }
+        self.delete_all(py, &all)
+    }
+
+    #[pyo3(signature = (key, ops, /))]
+    fn patch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ops: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let (key, ops) = (self.key(key)?, self.ops(ops)?);
+        match &self.mode {
+            Mode::Automatic => {
+                self.write(py, Write { keyspace: self.number, key, what: What::Patch(&ops, None) }).map(Some)
+            }
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.patch(self.number, key, ops)).map(|()| None),
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+
+    #[pyo3(signature = (stream, kind, value, origin=None, /))]
+    fn append<'py>(
+        &self,
+        py: Python<'py>,
+        stream: &[u8],
+        kind: &str,
+        value: &Bound<'py, PyAny>,
+        origin: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<AppendedTuple<'py>> {
+        let value = self.encoded(value)?;
+        let origin = origin.filter(|origin| !origin.is_none()).map(|origin| self.encoded(origin)).transpose()?;
+        match &self.mode {
+            Mode::Automatic => {
+                let what = What::Append { kind, value: &value, origin: origin.as_deref() };
+                let committed = self.commit(py, &[Write { keyspace: self.number, key: stream, what }])?;
+                let appended = committed.appended[0];
+                let hash = PyBytes::new(py, &appended.hash);
+                Ok((appended.sequence, Some(appended.time), Some(hash), Some(committed.version)))
+            }
+            Mode::Inside(shared) => {
+                let (stream, kind) = (stream.to_vec(), kind.to_owned());
+                let append = PendingAppend { keyspace: self.number, stream, kind, value, origin };
+                let sequence = self.inside(py, shared, |txn| txn.append(append))?;
+                Ok((sequence, None, None, None))
+            }
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+
+    #[pyo3(signature = (key, delta, /))]
+    fn add(&self, py: Python<'_>, key: &Bound<'_, PyAny>, delta: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let (key, encoded) = (self.key(key)?, self.encoded(delta)?);
+        let number = number_of(delta, &encoded)?;
+        match &self.mode {
+            Mode::Automatic => self.write(py, Write { keyspace: self.number, key, what: What::Add(number) }).map(Some),
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.add(self.number, key, number)).map(|()| None),
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+
+    #[pyo3(signature = (key, *, version=None, value=None, absent=false))]
+    fn expect(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        version: Option<u64>,
+        value: Option<Bound<'_, PyAny>>,
+        absent: bool,
+    ) -> PyResult<()> {
+        let key = self.key(key)?;
+        let mut expected = Vec::new();
+        expected.extend(version.map(Expected::Version));
+        if let Some(value) = value.filter(|value| !value.is(py.Ellipsis())) {
+            expected.push(Expected::Value(self.encoded(&value)?));
+        }
+        expected.extend(absent.then_some(Expected::Absent));
+        let Mode::Inside(shared) = &self.mode else {
+            return Err(self.error(py, Error::InvalidInput("only a transaction can expect something".into())));
+        };
+        self.inside(py, shared, |txn| expected.into_iter().try_for_each(|what| txn.expect(self.number, key, what)))
+    }
+
+    fn begin(&self, py: Python<'_>) -> PyResult<(PyTransaction, PyKeyspace)> {
+        self.readable(py)?;
+        if !matches!(self.mode, Mode::Automatic) {
+            return Err(self.error(py, Error::InvalidInput("a transaction begins outside of any other".into())));
+        }
+        let transaction = Transaction::new(Arc::clone(&self.branch), Isolation::Serializable, false, None);
+        let shared = Shared::new(transaction);
+        let inside = self.with_mode(Mode::Inside(Arc::clone(&shared)));
+        Ok((PyTransaction::new(&self.store, shared), inside))
+    }
+
+    fn pinned(&self, py: Python<'_>) -> PyResult<PyKeyspace> {
+        Ok(match &self.mode {
+            Mode::Automatic => self.with_mode(Mode::View(self.readable(py)?)),
+            Mode::Inside(shared) => self.with_mode(Mode::Inside(Arc::clone(shared))),
+            Mode::View(version) => self.with_mode(Mode::View(*version)),
+        })
+    }
+}
+
+impl PyKeyspace {
+    /// How many of `keys` existed; inside a transaction nobody knows before the commit.
+    fn delete_all(&self, py: Python<'_>, keys: &[Vec<u8>]) -> PyResult<Option<usize>> {
+        match &self.mode {
+            Mode::Automatic => {
+                self.store.tick(py)?;
+                let delete =
+                    || guarded(|| self.store.check().and_then(|()| self.store.delete(&self.branch, self.number, keys)));
+                let count = if self.must_wait(keys.len()) { py.detach(delete) } else { delete() };
+                count.map(Some).map_err(|error| self.error(py, error))
+            }
+            Mode::Inside(shared) => self
+                .inside(py, shared, |txn| keys.iter().try_for_each(|key| txn.delete(self.number, key)).map(|()| None)),
+            Mode::View(_) => Err(self.read_only(py)),
+        }
+    }
+}

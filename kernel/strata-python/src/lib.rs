@@ -1,0 +1,29 @@
+//! The Python binding: convert arguments, give up the GIL where it pays, call the kernel, map errors.
+//!
+//! The classes implement the protocols of `strata.core.protocols`; `src/strata/_kernel.pyi` is their signature, and a
+//! test compares the two. No meaning lives here.
+
+mod branch;
+mod convert;
+mod errors;
+mod handle;
+mod keyspace;
+mod rows;
+mod sim;
+mod store;
+mod transaction;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<store::PyStore>()?;
+    module.add_class::<branch::PyBranch>()?;
+    module.add_class::<branch::PySnapshot>()?;
+    module.add_class::<transaction::PyTransaction>()?;
+    module.add_class::<keyspace::PyKeyspace>()?;
+    module.add_class::<sim::PySimDisk>()?;
+    module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The store as Python holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use strata_kernel::Error;
+use strata_kernel::env::{Clock, Env, real};
+use strata_kernel::log::Durability;
+use strata_kernel::store::{Options, Store};
+
+use crate::branch::PyBranch;
+use crate::errors::{guarded, to_python};
+use crate::handle::Handle;
+use crate::sim::PySimDisk;
+
+#[pyclass(frozen, name = "Store", module = "strata._kernel")]
+pub struct PyStore {
+    store: Handle,
+    path: Option<String>,
+}
+
+/// A Python function as the kernel's clock. It is asked before each operation, under no lock: a function that was
+/// called from inside a commit could wait for a thread that waits for the commit.
+pub struct PyClock {
+    function: Py<PyAny>,
+    wall_us: AtomicU64,
+    monotonic: Arc<dyn Clock>,
+}
+
+impl PyClock {
+    pub fn tick(&self, py: Python<'_>) -> PyResult<()> {
+        self.wall_us.store(self.function.call0(py)?.extract(py)?, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Clock for PyClock {
+    fn wall_us(&self) -> u64 {
+        self.wall_us.load(Ordering::Relaxed)
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        self.monotonic.monotonic_us()
+    }
+}
+
+fn durability_of(text: &str) -> Result<Durability, Error> {
+    match text {
+        "memory" => Ok(Durability::Memory),
+        "buffered" => Ok(Durability::Buffered),
+        "strict" => Ok(Durability::Strict),
+        other => Err(Error::InvalidInput(format!("durability is 'memory', 'buffered' or 'strict', not '{other}'"))),
+    }
+}
+
+fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bound<'_, PyDict>) -> PyResult<Options> {
+    let mut options = Options { durability, create, read_only, ..Options::default() };
+    for (name, value) in given.iter() {
+        match name.extract::<&str>()? {
+            "flush_interval_us" => options.flush_interval_us = value.extract()?,
+            "segment_bytes" => options.segment_bytes = value.extract()?,
+            "compress_above" => options.compress_above = value.extract()?,
+            other => {
+                let error = Error::InvalidInput(format!("'{other}' is no option of the kernel"));
+                return Err(to_python(given.py(), error, None));
+            }
+        }
+    }
+    Ok(options)
+}
+
+impl PyStore {
+    fn run<T: Send>(&self, py: Python<'_>, call: impl FnOnce(&Store) -> Result<T, Error> + Send) -> PyResult<T> {
+        self.store.tick(py)?;
+        let result = py.detach(|| guarded(|| self.store.check().and_then(|()| call(&self.store))));
+        result.map_err(|error| to_python(py, error, None))
+    }
+}
+
+#[pymethods]
+impl PyStore {
+    #[staticmethod]
+    #[pyo3(signature = (path, durability, create, read_only, options, disk=None, clock=None))]
+    #[expect(clippy::too_many_arguments, reason = "the one door; `strata.open` gives them names")]
+    fn open(
+        py: Python<'_>,
+        path: Option<String>,
+        durability: &str,
+        create: bool,
+        read_only: bool,
+        options: &Bound<'_, PyDict>,
+        disk: Option<&Bound<'_, PySimDisk>>,
+        clock: Option<Py<PyAny>>,
+    ) -> PyResult<PyStore> {
+        let durability = durability_of(durability).map_err(|error| to_python(py, error, None))?;
+        let options = options_of(durability, create, read_only, options)?;
+        let mut env: Env = match (disk, &path) {
+            (Some(disk), _) => disk.get().env(),
+            (None, path) => real::env(path.clone().unwrap_or_default()),
+        };
+        let clock = clock.map(|function| {
+            let monotonic = Arc::clone(&env.clock);
+            Arc::new(PyClock { function, wall_us: AtomicU64::new(0), monotonic })
+        });
+        if let Some(clock) = &clock {
+            clock.tick(py)?;
+            env.clock = Arc::clone(clock) as Arc<dyn Clock>;
+        }
+        let has_files = path.is_some() || disk.is_some();
+        let open = || guarded(|| if has_files { Store::open(env, &options) } else { Ok(Store::memory(env)) });
+        let store = py.detach(open).map_err(|error| to_python(py, error, None))?;
+        Ok(PyStore { store: Handle::new(store, clock), path })
+    }
+
+    #[pyo3(signature = (name, /))]
+    fn branch(&self, py: Python<'_>, name: &str) -> PyResult<PyBranch> {
+        let branch = self.run(py, |store| store.branch(name))?;
+        Ok(PyBranch::new(&self.store, branch))
+    }
+
+    fn branches<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let class = py.import("strata.core.protocols")?.getattr("BranchInfo")?;
+        let list = PyList::empty(py);
+        for info in self.run(py, Store::branches)? {
+            let (fork, head) = (info.fork_version, info.head);
+            list.append(class.call1((info.id, info.name, info.parent, fork, head, info.created))?)?;
+        }
+        Ok(list)
+    }
+
+    #[pyo3(signature = (name, /))]
+    fn create(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.run(py, |store| store.create(name))
+    }
+
+    #[pyo3(signature = (source, name, at=None, /))]
+    fn fork(&self, py: Python<'_>, source: &str, name: &str, at: Option<u64>) -> PyResult<u64> {
+        self.run(py, |store| store.fork(source, name, at))
+    }
+
+    #[pyo3(signature = (old, new, /))]
+    fn rename(&self, py: Python<'_>, old: &str, new: &str) -> PyResult<u64> {
+        self.run(py, |store| store.rename(old, new))
+    }
+
+    #[pyo3(signature = (name, /))]
+    fn delete(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.run(py, |store| store.delete_branch(name))
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<u64> {
+        self.run(py, Store::flush)
+    }
+
+    #[pyo3(signature = (transaction, /))]
+    fn outcome(&self, py: Python<'_>, transaction: &str) -> PyResult<&'static str> {
+        let is_there = self.run(py, |store| store.outcome(transaction))?;
+        Ok(if is_there { "committed" } else { "lost" })
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        // A forked child has nothing to close: the files and the lock are its parent's.
+        if self.store.check().is_err() {
+            return Ok(());
+        }
+        self.run(py, Store::close)
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.store.check().is_err() || self.store.is_closed()
+    }
+
+    #[getter]
+    fn durable_version(&self) -> u64 {
+        self.store.log.durable_version()
+    }
+
+    #[getter]
+    fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    #[getter]
+    fn database_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.store.database_id())
+    }
+
+    #[getter]
+    fn durability(&self) -> &'static str {
+        match self.store.durability {
+            Durability::Memory => "memory",
+            Durability::Buffered => "buffered",
+            Durability::Strict => "strict",
+        }
+    }
+
+    #[getter]
+    fn poisoned(&self) -> Option<String> {
+        self.store.log.poisoned().map(|error| error.to_string())
+    }
+
+    #[getter]
+    fn recovery<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let found = PyDict::new(py);
+        found.set_item("records", self.store.recovered.records)?;
+        found.set_item("cut_bytes", self.store.recovered.cut_bytes)?;
+        Ok(found)
+    }
+}
