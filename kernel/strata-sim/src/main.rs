@@ -1,0 +1,3 @@
+//! Seeded crash histories of the whole store over a simulated disk.
+
+fn main() {}
