@@ -1,1 +1,276 @@
-//! The log: the ordered record of all commits.
+//! The log: the ordered record of all commits. It is the database; all else can be made from it again.
+//!
+//! A commit calls `append`, which gives it version, time and state hash and queues its bytes, and then
+//! `wait`, which returns when the bytes are as safe as the durability promises. Order in the log is
+//! order of versions. Files: `WAL/wal-000001.seg` and so on; bytes: `format`.
+//!
+//! Write-order rules that recovery relies on:
+//! 1. a segment is synced before the next one is created, and the next is synced, name and all, before it
+//!    takes a record: so only the newest can have a torn tail, and its header is whole if it has a record;
+//! 2. `synced_upto` in a record never says more than was durable when the record was written;
+//! 3. after a failed sync nothing is synced on that file again, after a failed write nothing is written.
+
+mod codec;
+mod format;
+mod hash;
+mod recover;
+mod segment;
+mod window;
+mod writer;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::env::{Clock, Env};
+use crate::error::{Error, Result};
+use writer::Writer;
+
+pub use codec::{Codec, Place};
+pub use hash::StateHash;
+pub use recover::Recovery;
+
+/// What is done before a commit is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: no file is ever made.
+    Memory,
+    /// The bytes were handed to the operating system: safe from the death of the process, and from a power cut
+    /// but for the last flush interval.
+    Buffered,
+    /// The bytes are on disk.
+    Strict,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    pub durability: Durability,
+    /// A segment takes records until they reach this size. A record that is larger gets a segment of its own.
+    pub segment_bytes: u64,
+    /// Buffered: what a power cut can take was acknowledged within this time of each other.
+    pub flush_interval_us: u64,
+    /// Payloads longer than this are packed when that makes them shorter.
+    pub compress_above: usize,
+    pub database_id: [u8; 16],
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            durability: Durability::Buffered,
+            segment_bytes: 16 << 20,
+            flush_interval_us: 100_000,
+            compress_above: 4096,
+            database_id: [0; 16],
+        }
+    }
+}
+
+/// Where the log begins, and what is known about it from elsewhere (the MANIFEST).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// The first live segment; those before it are of no use any more.
+    pub segment: u64,
+    /// The position up to which the log is proven to have been durable.
+    pub proven: u64,
+    /// Version and time before the first record of the first live segment.
+    pub version: u64,
+    pub time: u64,
+}
+
+impl Default for Anchor {
+    fn default() -> Anchor {
+        Anchor { segment: 1, proven: 0, version: 0, time: 0 }
+    }
+}
+
+/// What the log gives to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    pub version: u64,
+    /// Microseconds since 1970, never less than that of the commit before.
+    pub time: u64,
+    pub hash: StateHash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub stamp: Stamp,
+    /// Where the record ends in the log.
+    pub position: u64,
+}
+
+/// One record, as recovery hands it out.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    pub stamp: Stamp,
+    pub payload: &'a [u8],
+    /// Where the record ends, and the segment that it is in.
+    pub position: u64,
+    pub segment: u64,
+}
+
+/// An open log. Any thread may append and wait.
+pub struct Log {
+    kind: Kind,
+}
+
+enum Kind {
+    Memory { clock: Arc<dyn Clock>, last: Mutex<(u64, u64)> },
+    Disk(Arc<Writer>),
+}
+
+impl Log {
+    /// A log that keeps nothing and only gives stamps, after `anchor`.
+    pub fn memory(env: &Env, anchor: Anchor) -> Log {
+        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Mutex::new((anchor.version, anchor.time)) } }
+    }
+
+    /// Begin the log of a new database. It is durable, name and all, when this returns, so a MANIFEST may follow.
+    ///
+    /// Returns `Corrupt` when there are records already: then it is the MANIFEST that is missing.
+    pub fn create(env: &Env, options: LogOptions, anchor: Anchor) -> Result<Log> {
+        check(&options)?;
+        recover::clear_unused(env, anchor)?;
+        let start = recover::begin(env, &options, anchor)?;
+        Ok(Log { kind: Kind::Disk(Writer::start(env, options, start)?) })
+    }
+
+    /// Read the log that is there, hand each record to `apply` in order, and go on behind the last.
+    ///
+    /// When this fails, nothing on disk has changed but for what every open does (a sync), and the caller drops what
+    /// was applied. Returns `Corrupt` when something is missing or damaged that was once durable.
+    pub fn recover(
+        env: &Env,
+        options: LogOptions,
+        anchor: Anchor,
+        apply: &mut dyn FnMut(Entry<'_>) -> Result<()>,
+    ) -> Result<(Log, Recovery)> {
+        check(&options)?;
+        let (start, recovery) = recover::recover(env, &options, anchor, apply)?;
+        Ok((Log { kind: Kind::Disk(Writer::start(env, options, start)?) }, recovery))
+    }
+
+    /// Give the next version and time to a commit, and queue its record. `previous` is the state hash it builds on.
+    ///
+    /// After an error nothing was queued. After success the outcome is open until `wait` returned.
+    pub fn append(&self, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+        match &self.kind {
+            Kind::Memory { clock, last } => Ok(append_in_memory(&**clock, last, previous, payload)),
+            Kind::Disk(writer) => writer.append(previous, payload),
+        }
+    }
+
+    /// Return when the record is as safe as the durability promises.
+    ///
+    /// Returns `OutcomeUnknown` when that cannot be had any more; every later `wait` then says so, too.
+    pub fn wait(&self, appended: &Appended) -> Result<()> {
+        match &self.kind {
+            Kind::Memory { .. } => Ok(()),
+            Kind::Disk(writer) => writer.wait(appended),
+        }
+    }
+
+    /// Whether `wait` would now wait for a disk, so that a caller can let go of its locks first. Cheap, and a guess.
+    pub fn would_wait(&self) -> bool {
+        match &self.kind {
+            Kind::Memory { .. } => false,
+            Kind::Disk(writer) => writer.would_wait(),
+        }
+    }
+
+    /// Make all that was appended durable; returns the durable version.
+    pub fn flush(&self) -> Result<u64> {
+        match &self.kind {
+            Kind::Memory { .. } => Ok(0),
+            Kind::Disk(writer) => writer.flush(),
+        }
+    }
+
+    /// The newest version that a power cut cannot take.
+    pub fn durable_version(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { .. } => 0,
+            Kind::Disk(writer) => writer.durable_version(),
+        }
+    }
+
+    pub fn last_version(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { last, .. } => last.lock().0,
+            Kind::Disk(writer) => writer.last().0,
+        }
+    }
+
+    pub fn last_time(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { last, .. } => last.lock().1,
+            Kind::Disk(writer) => writer.last().1,
+        }
+    }
+
+    /// How long the oldest acknowledged and not yet durable commit has waited, in microseconds; 0 when there is none.
+    pub fn unflushed_us(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { .. } => 0,
+            Kind::Disk(writer) => writer.unflushed_us(),
+        }
+    }
+
+    /// Why the log takes no more records, if so.
+    pub fn poisoned(&self) -> Option<Error> {
+        match &self.kind {
+            Kind::Memory { .. } => None,
+            Kind::Disk(writer) => writer.poisoned(),
+        }
+    }
+
+    /// The number of the segment that takes records: segments below the one of a checkpoint can be retired.
+    pub fn segment(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { .. } => 0,
+            Kind::Disk(writer) => writer.segment(),
+        }
+    }
+
+    /// Remove the segments below `segment`. Call this only when a MANIFEST that begins at `segment` is durable.
+    pub fn retire(&self, segment: u64) -> Result<()> {
+        match &self.kind {
+            Kind::Memory { .. } => Ok(()),
+            Kind::Disk(writer) => writer.retire(segment),
+        }
+    }
+
+    /// Stop the flusher, make everything durable and give reserved space back. Returns the position that is proven
+    /// durable, for the MANIFEST. Later appends get `Closed`.
+    pub fn close(&self) -> Result<u64> {
+        match &self.kind {
+            Kind::Memory { .. } => Ok(0),
+            Kind::Disk(writer) => writer.close(),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Kind::Disk(writer) = &self.kind {
+            writer.stop();
+        }
+    }
+}
+
+fn append_in_memory(clock: &dyn Clock, last: &Mutex<(u64, u64)>, previous: StateHash, payload: &[u8]) -> Appended {
+    let (digest, now) = (hash::digest(payload), clock.wall_us());
+    let mut last = last.lock();
+    let (version, time) = (last.0 + 1, last.1.max(now));
+    *last = (version, time);
+    let hash = StateHash::step(previous, version, time, digest);
+    Appended { stamp: Stamp { version, time, hash }, position: 0 }
+}
+
+fn check(options: &LogOptions) -> Result<()> {
+    if options.durability == Durability::Memory {
+        return Err(Error::InvalidInput("durability 'memory' has no files: use Log::memory".to_owned()));
+    }
+    Ok(())
+}

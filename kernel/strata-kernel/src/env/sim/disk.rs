@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use super::world::{Op, SyncFault, World, parent};
-use super::{EIO, SimRng};
+use super::{EIO, ENOSPC, SimRng};
 use crate::env::{Disk, File, Lock};
 use crate::error::{Error, Result};
 
@@ -31,6 +32,7 @@ struct State {
     locks: BTreeMap<String, String>,
     rng: SimRng,
     hook: Option<Hook>,
+    retried_syncs: Vec<String>,
 }
 
 /// What a test is shown before each call. It runs outside the disk's lock, so it may use the disk, and make images.
@@ -58,6 +60,9 @@ pub enum FaultKind {
     ShortRead,
     /// A sync fails so; calls that do not sync are not hurt.
     Sync(SyncFault),
+    /// The disk is full: what makes a file or a name more fails with ENOSPC. Writes to space that was reserved, syncs
+    /// and removals work.
+    Full,
 }
 
 impl SimDisk {
@@ -76,6 +81,7 @@ impl SimDisk {
             locks: BTreeMap::new(),
             rng: SimRng::new(seed),
             hook: None,
+            retried_syncs: Vec::new(),
         };
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
@@ -130,6 +136,11 @@ impl SimDisk {
     /// Show `hook` every call before it is done; `None` ends that.
     pub fn hook(&self, hook: Option<Hook>) {
         self.state.lock().hook = hook;
+    }
+
+    /// The files that were synced again through a handle whose sync had failed: each is a bug of the caller.
+    pub fn retried_syncs(&self) -> Vec<String> {
+        self.state.lock().retried_syncs.clone()
     }
 
     /// Every file, with its whole path.
@@ -187,12 +198,15 @@ impl SimDisk {
     fn enter(&self, operation: &'static str, path: &str) -> Result<()> {
         match self.begin(operation, path) {
             Some(FaultKind::Errno(errno)) => Err(failure(operation, path, errno)),
+            Some(FaultKind::Full) if matches!(operation, "create" | "create directory") => {
+                Err(failure(operation, path, ENOSPC))
+            }
             _ => Ok(()),
         }
     }
 
     fn handle(&self, inode: usize, path: &str) -> Arc<dyn File> {
-        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() })
+        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), sync_failed: AtomicBool::new(false) })
     }
 }
 
@@ -283,7 +297,7 @@ impl Disk for SimDisk {
         match self.begin("sync directory", path) {
             Some(FaultKind::Errno(errno)) => return Err(failure("sync directory", path, errno)),
             Some(FaultKind::Sync(_)) => return Err(failure("sync directory", path, EIO)),
-            Some(FaultKind::ShortRead) | None => {}
+            Some(FaultKind::ShortRead | FaultKind::Full) | None => {}
         }
         self.state.lock().act(Op::SyncDir(path.to_owned()));
         Ok(())
@@ -314,6 +328,7 @@ struct SimFile {
     disk: SimDisk,
     inode: usize,
     path: String,
+    sync_failed: AtomicBool,
 }
 
 impl SimFile {
@@ -347,6 +362,11 @@ impl File for SimFile {
         let fault = self.disk.begin("write", &self.path);
         let mut state = self.disk.state.lock();
         let mut bytes = bytes;
+        let grows = state.world.content(self.inode).len() < offset as usize + bytes.len();
+        let fault = match fault {
+            Some(FaultKind::Full) => grows.then_some(FaultKind::Errno(ENOSPC)),
+            other => other,
+        };
         if let Some(FaultKind::Errno(_)) = fault {
             // A short write comes before the failure it announces.
             let part = state.rng.below(bytes.len() as u64 + 1) as usize;
@@ -360,10 +380,13 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> Result<()> {
+        if self.sync_failed.load(Ordering::SeqCst) {
+            self.disk.state.lock().retried_syncs.push(self.path.clone());
+        }
         let fault = match self.disk.begin("sync", &self.path) {
             Some(FaultKind::Sync(fault)) => Some((fault, EIO)),
             Some(FaultKind::Errno(errno)) => Some((SyncFault::Once, errno)),
-            Some(FaultKind::ShortRead) | None => None,
+            Some(FaultKind::ShortRead | FaultKind::Full) | None => None,
         };
         match fault {
             None => {
@@ -371,6 +394,7 @@ impl File for SimFile {
                 Ok(())
             }
             Some((fault, errno)) => {
+                self.sync_failed.store(true, Ordering::SeqCst);
                 self.act(Op::SyncFailed { inode: self.inode, fault });
                 Err(failure("sync", &self.path, errno))
             }
@@ -389,9 +413,15 @@ impl File for SimFile {
     }
 
     fn allocate(&self, size: u64) -> Result<()> {
-        self.enter("reserve space in")?;
+        let fault = self.disk.begin("reserve space in", &self.path);
         let mut state = self.disk.state.lock();
-        if (state.world.content(self.inode).len() as u64) < size {
+        let grows = (state.world.content(self.inode).len() as u64) < size;
+        match fault {
+            Some(FaultKind::Errno(errno)) => return Err(failure("reserve space in", &self.path, errno)),
+            Some(FaultKind::Full) if grows => return Err(failure("reserve space in", &self.path, ENOSPC)),
+            _ => {}
+        }
+        if grows {
             state.act(Op::SetLen { inode: self.inode, size });
         }
         Ok(())

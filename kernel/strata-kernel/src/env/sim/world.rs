@@ -108,7 +108,9 @@ impl World {
         let content = Arc::new(content);
         self.files[inode] = File { seen: content.clone(), durable: content, pending: Vec::new() };
         self.durable.files.insert(path.to_owned(), inode);
-        self.durable.dirs.insert(parent(path).to_owned());
+        for names in [&mut self.seen, &mut self.durable] {
+            names.dirs.insert(parent(path).to_owned());
+        }
     }
 
     pub fn forget(&mut self, path: &str) {

@@ -1,0 +1,419 @@
+//! Opening the log that a process, or a power cut, left behind.
+//!
+//! Every segment but the newest is whole: each was synced before the next was created. In the newest,
+//! let b be the first byte that is no valid record in its place. A record says how much of the log was
+//! durable when it was written (`synced_upto`), and a power cut spoils only bytes that were not. So a
+//! valid record behind b that knew b to be durable, or a MANIFEST that knows, makes this damage:
+//! `Corrupt`, and nothing is changed. Otherwise the crash cut a write short, and the log ends at b.
+//!
+//! What this cannot tell: damage to the last synced records when nothing behind them tells of the sync.
+//! It is cut like a torn tail. A clean close removes the case, since the MANIFEST then knows the end.
+
+use std::sync::Arc;
+
+use super::codec::{self, Place};
+use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
+use super::segment::{self, Segment};
+use super::writer::Start;
+use super::{Anchor, Entry, LogOptions, Stamp};
+use crate::env::{Env, File};
+use crate::error::{Error, Result};
+use crate::sabotage;
+
+/// What opening found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    pub records: u64,
+    /// Bytes of unfinished writes that were cut from the end; 0 when only zeros were there.
+    pub cut_bytes: u64,
+    /// The position where the log ends now. All below is durable.
+    pub end: u64,
+    pub segments: u64,
+}
+
+type Apply<'a> = &'a mut dyn FnMut(Entry<'_>) -> Result<()>;
+
+/// The first segment of a new log, durable.
+pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Start> {
+    env.disk.create_dir(segment::DIR)?;
+    let header =
+        SegmentHeader { database_id: options.database_id, number: anchor.segment, base: anchor.proven, previous: 0 };
+    let segment = segment::create(&*env.disk, &header, options.segment_bytes)?;
+    segment::publish(&*env.disk, &segment)?;
+    env.disk.sync_dir("")?;
+    Ok(Start {
+        end: segment.base + SEGMENT_HEADER as u64,
+        first_segment: anchor.segment,
+        segment,
+        checksum: 0,
+        version: anchor.version,
+        time: anchor.time,
+    })
+}
+
+/// Remove what a creation that did not come to its end has left. Records are never removed.
+pub(super) fn clear_unused(env: &Env, anchor: Anchor) -> Result<()> {
+    for number in segment::numbers(&*env.disk)? {
+        let path = segment::path(number);
+        let Some(file) = env.disk.open(&path)? else { continue };
+        let mut bytes = Vec::new();
+        read_whole(&*file, &path, &mut bytes)?;
+        if number != anchor.segment || used_bytes(bytes.get(SEGMENT_HEADER..).unwrap_or_default()) > 0 {
+            let reason = "there is a log, and the MANIFEST that belongs to it is missing".to_owned();
+            return Err(Error::Corrupt { file: path, offset: 0, reason });
+        }
+        env.disk.remove(&path)?;
+    }
+    Ok(())
+}
+
+pub(super) fn recover(env: &Env, options: &LogOptions, anchor: Anchor, apply: Apply<'_>) -> Result<(Start, Recovery)> {
+    let found = find_segments(env, options, anchor)?;
+    let mut reader = Reader::new(anchor, apply);
+    for (index, header) in found.live.iter().enumerate() {
+        let file = reader.load(env, header)?;
+        match found.live.get(index + 1) {
+            Some(next) => reader.closed_segment(header, next)?,
+            None => return reader.newest_segment(env, options, anchor, header, file, found.unborn),
+        }
+    }
+    unreachable!("there is at least one live segment")
+}
+
+struct Found {
+    /// Headers of the segments, the newest last; at least one.
+    live: Vec<SegmentHeader>,
+    /// A file behind them whose header never became durable: a change of segment that was cut short.
+    unborn: Option<u64>,
+}
+
+/// Look at the headers of all segments, and tell what is missing, foreign or in the wrong place.
+fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Found> {
+    let mut numbers = segment::numbers(&*env.disk)?;
+    numbers.retain(|number| *number >= anchor.segment);
+    for (index, number) in numbers.iter().enumerate() {
+        let expected = anchor.segment + index as u64;
+        if *number != expected {
+            return Err(missing(expected));
+        }
+    }
+    let Some(newest) = numbers.last().copied() else { return Err(missing(anchor.segment)) };
+    // A process that was killed may have left names that a power cut could still take, with all we append to them.
+    env.disk.sync_dir(segment::DIR)?;
+    let mut found = Found { live: Vec::with_capacity(numbers.len()), unborn: None };
+    for number in numbers {
+        let path = segment::path(number);
+        let file = env.disk.open(&path)?.ok_or_else(|| missing(number))?;
+        // The newest, and the one before it when the newest was never begun: the cache may show what the disk lacks.
+        if number + 1 >= newest && !sabotage::on("T14") {
+            file.sync()?;
+            file.drop_cache()?;
+        }
+        match read_header(&*file)? {
+            Ok(header) => {
+                check_header(&header, number, &path, options)?;
+                found.live.push(header);
+            }
+            Err(HeaderFault::TooNew(version)) => {
+                return Err(Error::TooNew { file: path, found: version, known: format::FORMAT });
+            }
+            Err(HeaderFault::Bad(_)) if number == newest && !found.live.is_empty() => found.unborn = Some(number),
+            Err(HeaderFault::Bad(reason)) => return Err(corrupt(number, 0, reason)),
+        }
+    }
+    Ok(found)
+}
+
+fn read_header(file: &dyn File) -> Result<Result<SegmentHeader, HeaderFault>> {
+    let mut bytes = [0; SEGMENT_HEADER];
+    let count = file.read_at(0, &mut bytes)?;
+    Ok(SegmentHeader::decode(&bytes[..count]))
+}
+
+fn check_header(header: &SegmentHeader, number: u64, path: &str, options: &LogOptions) -> Result<()> {
+    if header.database_id != options.database_id {
+        let reason = "the segment belongs to another database".to_owned();
+        return Err(Error::Corrupt { file: path.to_owned(), offset: 16, reason });
+    }
+    if header.number != number {
+        let reason = format!("the segment says that it is number {}", header.number);
+        return Err(Error::Corrupt { file: path.to_owned(), offset: 32, reason });
+    }
+    Ok(())
+}
+
+/// Walks through the segments, with what must hold from one record to the next.
+struct Reader<'a> {
+    apply: Apply<'a>,
+    bytes: Vec<u8>,
+    unpacked: Vec<u8>,
+    checksum: Option<u32>,
+    version: u64,
+    time: u64,
+    /// Position where the last segment ended; `None` before the first, which tells where it begins.
+    end: Option<u64>,
+    recovery: Recovery,
+}
+
+impl<'a> Reader<'a> {
+    fn new(anchor: Anchor, apply: Apply<'a>) -> Reader<'a> {
+        Reader {
+            apply,
+            bytes: Vec::new(),
+            unpacked: Vec::new(),
+            checksum: None,
+            version: anchor.version,
+            time: anchor.time,
+            end: None,
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// Read a segment, and check that it follows on the one before.
+    fn load(&mut self, env: &Env, header: &SegmentHeader) -> Result<Arc<dyn File>> {
+        let path = segment::path(header.number);
+        let file = env.disk.open(&path)?.ok_or_else(|| missing(header.number))?;
+        read_whole(&*file, &path, &mut self.bytes)?;
+        if self.end.is_some_and(|end| end != header.base) || header.base.checked_add(self.bytes.len() as u64).is_none()
+        {
+            return Err(corrupt(header.number, 40, "the segment does not begin where the one before ends"));
+        }
+        if *self.checksum.get_or_insert(header.previous) != header.previous {
+            return Err(corrupt(header.number, 48, "the segment does not follow on the one before"));
+        }
+        self.recovery.segments += 1;
+        Ok(file)
+    }
+
+    /// All of a segment that has a successor: the successor's base tells where it must end.
+    fn closed_segment(&mut self, header: &SegmentHeader, next: &SegmentHeader) -> Result<()> {
+        let length = next.base.checked_sub(header.base).and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length.filter(|length| (SEGMENT_HEADER..=self.bytes.len()).contains(length)) else {
+            return Err(corrupt(header.number, self.bytes.len() as u64, "the segment has not the length it had"));
+        };
+        let (offset, reason) = self.scan(header, length)?;
+        if offset != length {
+            return Err(corrupt(header.number, offset as u64, reason));
+        }
+        self.end = Some(next.base);
+        Ok(())
+    }
+
+    /// The last segment: find where the log ends, and make the file ready to take records there.
+    fn newest_segment(
+        mut self,
+        env: &Env,
+        options: &LogOptions,
+        anchor: Anchor,
+        header: &SegmentHeader,
+        file: Arc<dyn File>,
+        unborn: Option<u64>,
+    ) -> Result<(Start, Recovery)> {
+        let (mut offset, reason) = self.scan(header, self.bytes.len())?;
+        let torn = used_bytes(&self.bytes[offset..]);
+        let mut proven = anchor.proven;
+        if torn > 0 {
+            proven = proven.max(self.witnessed(header, offset)?);
+        }
+        if let Some(number) = unborn {
+            // A segment is synced before its successor is created, so nothing in this one can be torn.
+            let successor = Successor { env, number, base: header.base + offset as u64 };
+            if torn > 0 || successor.has_records(&mut self.unpacked)? {
+                proven = u64::MAX;
+            }
+        }
+        let cut_anyway = sabotage::on("T10") && torn > 0;
+        if (header.base + (offset as u64) < proven && !cut_anyway) || (sabotage::on("T09") && torn > 0) {
+            let reason = format!("{reason}, though the log was durable beyond");
+            return Err(corrupt(header.number, offset as u64, &reason));
+        }
+        if sabotage::on("T21") {
+            self.twice(header, offset)?;
+        }
+        // All is known to be well: only from here on the disk is changed.
+        if let Some(number) = unborn {
+            env.disk.remove(&segment::path(number))?;
+            env.disk.sync_dir(segment::DIR)?;
+        }
+        if sabotage::on("T08") {
+            offset = (offset + torn).next_multiple_of(8);
+        } else if torn > 0 {
+            // Synced before anything is written behind it: the old bytes must not come back between new ones.
+            file.set_len(offset as u64)?;
+            file.sync()?;
+        }
+        let limit = header.base + reserve(&*file, offset as u64, options.segment_bytes)?;
+        let end = header.base + offset as u64;
+        self.recovery.cut_bytes = torn as u64;
+        self.recovery.end = end;
+        let start = Start {
+            segment: Segment { file, number: header.number, base: header.base, limit },
+            first_segment: anchor.segment,
+            end,
+            checksum: self.checksum.unwrap_or_default(),
+            version: self.version,
+            time: self.time,
+        };
+        Ok((start, self.recovery))
+    }
+
+    /// Apply records up to `limit`; returns the offset behind the last good one and why the next is none.
+    fn scan(&mut self, header: &SegmentHeader, limit: usize) -> Result<(usize, &'static str)> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut offset = SEGMENT_HEADER;
+        let mut reason = "the log ends here";
+        while offset < limit {
+            match self.next(&bytes, offset, header) {
+                Ok(record) => offset = self.take(&record, offset, header)?,
+                Err(_) if sabotage::on("T07") && is_zero_record(&bytes, offset) => {
+                    offset = self.take_zeros(offset, header)?;
+                }
+                Err(why) => {
+                    reason = why;
+                    break;
+                }
+            }
+        }
+        self.bytes = bytes;
+        Ok((offset, reason))
+    }
+
+    fn next<'b>(&self, bytes: &'b [u8], offset: usize, header: &SegmentHeader) -> Result<Record<'b>, &'static str> {
+        let record = format::read(bytes, offset, place(header, offset))?;
+        if self.checksum != Some(record.header.previous) && !sabotage::on("T15") {
+            return Err("a record does not follow on the one before");
+        }
+        if record.header.version <= self.version || record.header.time < self.time {
+            return Err("the version or time of a record runs backwards");
+        }
+        Ok(record)
+    }
+
+    fn take(&mut self, record: &Record<'_>, offset: usize, header: &SegmentHeader) -> Result<usize> {
+        let path = || segment::path(header.number);
+        let fields = &record.header;
+        let payload = match codec::by_id(fields.codec, &path())? {
+            None => record.stored,
+            Some(codec) => {
+                let place = place(header, offset);
+                codec
+                    .unpack(place, record.stored, fields.raw_length as usize, &mut self.unpacked)
+                    .map_err(|reason| corrupt(header.number, offset as u64, reason))?;
+                &self.unpacked
+            }
+        };
+        let stamp = Stamp { version: fields.version, time: fields.time, hash: fields.hash };
+        let position = header.base + record.end as u64;
+        (self.apply)(Entry { stamp, payload, position, segment: header.number })?;
+        self.checksum = Some(record.checksum);
+        (self.version, self.time) = (fields.version, fields.time);
+        self.recovery.records += 1;
+        Ok(record.end)
+    }
+
+    /// How far the log was known to be durable by any valid record behind the damage at `offset`.
+    fn witnessed(&self, header: &SegmentHeader, offset: usize) -> Result<u64> {
+        // Bytes made to look like many long records would make this quadratic. No crash leaves such.
+        let mut budget = self.bytes.len().saturating_mul(16);
+        let mut proven = 0;
+        let mut at = offset;
+        while at + format::RECORD_HEADER <= self.bytes.len() {
+            if let Ok(record) = format::read(&self.bytes, at, place(header, at)) {
+                proven = proven.max(record.header.synced_upto.min(header.base + at as u64));
+            }
+            budget = budget.saturating_sub(format::claimed_length(&self.bytes, at));
+            if budget == 0 {
+                return Err(corrupt(header.number, at as u64, "the bytes behind the damage were made to mislead"));
+            }
+            at += 8;
+        }
+        Ok(proven)
+    }
+
+    // --- planted bugs -------------------------------------------------------------------------------
+
+    fn take_zeros(&mut self, offset: usize, header: &SegmentHeader) -> Result<usize> {
+        let stamp = Stamp { version: self.version + 1, time: self.time, ..Stamp::default() };
+        let end = offset + format::RECORD_HEADER;
+        (self.apply)(Entry { stamp, payload: &[], position: header.base + end as u64, segment: header.number })?;
+        self.version += 1;
+        Ok(end)
+    }
+
+    fn twice(&mut self, header: &SegmentHeader, offset: usize) -> Result<()> {
+        let (version, time) = (self.version, self.time);
+        (self.version, self.time, self.checksum) = (0, 0, Some(header.previous));
+        self.scan(header, offset)?;
+        (self.version, self.time) = (version, time);
+        Ok(())
+    }
+}
+
+/// The file behind the newest segment, whose header is no header.
+struct Successor<'a> {
+    env: &'a Env,
+    number: u64,
+    base: u64,
+}
+
+impl Successor<'_> {
+    /// Whether it has a valid record: then its header was durable once, and has been damaged.
+    fn has_records(&self, bytes: &mut Vec<u8>) -> Result<bool> {
+        let path = segment::path(self.number);
+        let file = self.env.disk.open(&path)?.ok_or_else(|| missing(self.number))?;
+        read_whole(&*file, &path, bytes)?;
+        let header = SegmentHeader { database_id: [0; 16], number: self.number, base: self.base, previous: 0 };
+        // Its first record lies right behind the header; if that one was torn, too, nothing in it was acknowledged.
+        Ok((SEGMENT_HEADER..bytes.len()).step_by(8).any(|at| format::read(bytes, at, place(&header, at)).is_ok()))
+    }
+}
+
+fn place(header: &SegmentHeader, offset: usize) -> Place {
+    Place { segment: header.number, position: header.base + offset as u64 }
+}
+
+/// Reserve the rest of a segment again; returns where its space ends.
+fn reserve(file: &dyn File, used: u64, bytes: u64) -> Result<u64> {
+    let bytes = bytes.max(used);
+    match file.allocate(bytes) {
+        Ok(()) => Ok(bytes),
+        // A full disk can still be opened and read; the first append then tries a new segment, and is refused.
+        Err(Error::Storage { .. }) => Ok(used),
+        Err(other) => Err(other),
+    }
+}
+
+fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {
+    let size = file.size()?;
+    let too_large = || Error::LimitExceeded { what: "size of a log segment", limit: isize::MAX as u64, actual: size };
+    let size = usize::try_from(size).map_err(|_| too_large())?;
+    bytes.truncate(size);
+    bytes.try_reserve_exact(size - bytes.len()).map_err(|_| too_large())?;
+    bytes.resize(size, 0);
+    if file.read_at(0, bytes)? < size {
+        return Err(Error::Storage {
+            operation: "read",
+            path: path.to_owned(),
+            errno: 0,
+            message: "the file gave fewer bytes than its size".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Length without the zeros at the end.
+fn used_bytes(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+fn is_zero_record(bytes: &[u8], offset: usize) -> bool {
+    bytes.get(offset..offset + format::RECORD_HEADER).is_some_and(|header| header.iter().all(|byte| *byte == 0))
+}
+
+fn missing(number: u64) -> Error {
+    corrupt(number, 0, "the segment is missing")
+}
+
+fn corrupt(number: u64, offset: u64, reason: &str) -> Error {
+    Error::Corrupt { file: segment::path(number), offset, reason: reason.to_owned() }
+}

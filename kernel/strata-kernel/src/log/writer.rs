@@ -1,0 +1,507 @@
+//! Appending: one queue, one writer at a time, one sync at a time.
+//!
+//! Threads put records into the queue under the lock. Whoever then needs bytes written and finds nobody
+//! writing takes the whole queue and writes it for all; likewise with syncs. Neither holds the lock
+//! while the disk works, so the next group gathers meanwhile. Only a change of segment holds it: that
+//! is rare, and no record can be placed before it is done.
+//!
+//! Positions: `synced <= written <= end`. A record's outcome is known once `synced` (strict) or
+//! `written` and the window (buffered) let it be; after a failure never.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::codec::{self, Codec, Place};
+use super::format::{self, RecordHeader, SegmentHeader};
+use super::segment::{self, Segment};
+use super::window::Window;
+use super::{Appended, Durability, LogOptions, Stamp, StateHash, hash};
+use crate::env::{Env, Next, Worker};
+use crate::error::{Error, Result};
+use crate::sabotage;
+
+/// Where appending goes on: all below `end` is durable.
+pub(super) struct Start {
+    pub segment: Segment,
+    pub first_segment: u64,
+    pub end: u64,
+    pub checksum: u32,
+    pub version: u64,
+    pub time: u64,
+}
+
+pub(super) struct Writer {
+    env: Env,
+    options: LogOptions,
+    state: Mutex<State>,
+    /// Told when `written` or `synced` moved, or the log failed.
+    changed: Condvar,
+    flusher: OnceLock<Arc<dyn Worker>>,
+    // Copies of what stands in `state`, for those who only look.
+    durable_version: AtomicU64,
+    oldest: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+struct State {
+    segment: Segment,
+    first_segment: u64,
+    /// Records not yet written: they belong at `written`.
+    queue: Vec<u8>,
+    /// The other buffer, empty, so that appending goes on while one is written.
+    spare: Vec<u8>,
+    end: u64,
+    written: u64,
+    synced: u64,
+    version: u64,
+    written_version: u64,
+    synced_version: u64,
+    time: u64,
+    checksum: u32,
+    writing: bool,
+    syncing: bool,
+    window: Window,
+    failure: Option<Failure>,
+    closed: bool,
+}
+
+struct Failure {
+    error: Error,
+    /// After a failed write what was written before can still be synced; after a failed sync nothing can.
+    by_sync: bool,
+}
+
+type Guard<'a> = MutexGuard<'a, State>;
+
+impl Writer {
+    pub fn start(env: &Env, options: LogOptions, start: Start) -> Result<Arc<Writer>> {
+        let state = State {
+            segment: start.segment,
+            first_segment: start.first_segment,
+            queue: Vec::new(),
+            spare: Vec::new(),
+            end: start.end,
+            written: start.end,
+            synced: start.end,
+            version: start.version,
+            written_version: start.version,
+            synced_version: start.version,
+            time: start.time,
+            checksum: start.checksum,
+            writing: false,
+            syncing: false,
+            window: Window::default(),
+            failure: None,
+            closed: false,
+        };
+        let writer = Arc::new(Writer {
+            env: env.clone(),
+            options,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            flusher: OnceLock::new(),
+            durable_version: AtomicU64::new(start.version),
+            oldest: AtomicU64::new(NEVER),
+        });
+        if writer.options.durability == Durability::Buffered {
+            let weak = Arc::downgrade(&writer);
+            let task = move || weak.upgrade().map_or(Next::Stop, |writer| writer.flush_due());
+            let _ = writer.flusher.set(env.spawn.spawn("strata-flush", Box::new(task))?);
+        }
+        Ok(writer)
+    }
+
+    // --- what a commit calls ---------------------------------------------------------------------
+
+    pub fn append(&self, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+        // All that needs neither version nor place is done before the lock is taken.
+        let packed = self.pack(payload)?;
+        let (stored, codec) = packed.as_ref().map_or((payload, codec::NONE), |packed| (&packed[..], codec::LZ4));
+        let raw_length = if packed.is_some() { payload.len() as u32 } else { 0 };
+        let (stored_checksum, digest) = (format::payload_checksum(stored), hash::digest(payload));
+        let now = self.env.clock.wall_us();
+        let size = format::record_size(stored.len()) as u64;
+
+        let mut state = self.state.lock();
+        state.check_open()?;
+        if state.end + size > state.segment.limit {
+            self.rotate(&mut state, size)?;
+        }
+        let (version, time) = (state.version + 1, state.time.max(now));
+        let stamp = Stamp { version, time, hash: StateHash::step(previous, version, time, digest) };
+        let place = Place { segment: state.segment.number, position: state.end };
+        let synced_upto = state.synced;
+        let header =
+            RecordHeader { codec, raw_length, previous: state.checksum, synced_upto, version, time, hash: stamp.hash };
+        state.checksum = format::encode(&mut state.queue, place, &header, stored, stored_checksum);
+        (state.version, state.time) = (version, time);
+        state.end += size;
+        Ok(Appended { stamp, position: state.end })
+    }
+
+    pub fn wait(&self, appended: &Appended) -> Result<()> {
+        let mut state = self.state.lock();
+        let safe = match self.options.durability {
+            Durability::Strict => self.reach_synced(&mut state, appended.position),
+            _ => self.reach_written(&mut state, appended.position),
+        };
+        if safe.is_err() {
+            return Err(state.unknown(&appended.stamp));
+        }
+        if self.options.durability == Durability::Buffered {
+            return self.acknowledge(state, appended);
+        }
+        Ok(())
+    }
+
+    /// Hold the acknowledgement back while it would stretch the span that a power cut can take beyond an interval.
+    fn acknowledge(&self, mut state: Guard<'_>, appended: &Appended) -> Result<()> {
+        while appended.position > state.synced {
+            let now = self.env.clock.monotonic_us();
+            let oldest = state.window.oldest();
+            if oldest.is_none_or(|oldest| now.saturating_sub(oldest) <= self.options.flush_interval_us)
+                || sabotage::on("T04")
+            {
+                state.window.acknowledge(appended.position, now);
+                self.show_oldest(&state);
+                drop(state);
+                if oldest.is_none() {
+                    self.wake_flusher();
+                }
+                return Ok(());
+            }
+            if self.sync_or_wait(&mut state).is_err() {
+                return Err(state.unknown(&appended.stamp));
+            }
+        }
+        Ok(())
+    }
+
+    fn pack(&self, payload: &[u8]) -> Result<Option<Vec<u8>>> {
+        if payload.len() > format::MAX_STORED {
+            let (limit, actual) = (format::MAX_STORED as u64, payload.len() as u64);
+            return Err(Error::LimitExceeded { what: "size of a commit in bytes", limit, actual });
+        }
+        if payload.len() <= self.options.compress_above {
+            return Ok(None);
+        }
+        // LZ4 does not look at the place; a codec that does will have to pack under the lock.
+        let mut packed = Vec::new();
+        let shorter = codec::Lz4.pack(Place { segment: 0, position: 0 }, payload, &mut packed);
+        Ok(shorter.then_some(packed))
+    }
+
+    // --- writing and syncing: who finds nobody at it leads, the others wait ------------------------
+
+    fn reach_written(&self, state: &mut Guard<'_>, position: u64) -> Result<(), Broken> {
+        while state.written < position && !sabotage::on("T01") {
+            self.write_or_wait(state)?;
+        }
+        // A failure of what came before or behind: nothing is acknowledged any more that is not durable.
+        if state.failure.is_some() && state.synced < position { Err(Broken) } else { Ok(()) }
+    }
+
+    fn reach_synced(&self, state: &mut Guard<'_>, position: u64) -> Result<(), Broken> {
+        if sabotage::on("T02") {
+            return self.reach_written(state, position);
+        }
+        while state.synced < position {
+            if !state.syncing && !state.queue.is_empty() {
+                // Take along all that has gathered: each record fewer in the next group.
+                self.write_or_wait(state)?;
+            } else {
+                self.sync_or_wait(state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
+        if state.failure.is_some() {
+            return Err(Broken);
+        }
+        if state.writing {
+            self.changed.wait(state);
+            return Ok(());
+        }
+        let spare = std::mem::take(&mut state.spare);
+        let mut bytes = std::mem::replace(&mut state.queue, spare);
+        let (file, offset) = (state.segment.file.clone(), state.segment.offset(state.written));
+        let version = state.version;
+        state.writing = true;
+        let outcome = MutexGuard::unlocked(state, || file.write_at(offset, &bytes));
+        state.writing = false;
+        let count = bytes.len() as u64;
+        // A buffer that one large commit blew up is not kept.
+        if bytes.capacity() <= 1 << 20 {
+            bytes.clear();
+            state.spare = bytes;
+        }
+        self.wrote(state, count, version, outcome)
+    }
+
+    fn wrote(&self, state: &mut State, count: u64, version: u64, outcome: Result<()>) -> Result<(), Broken> {
+        let outcome = if sabotage::on("T11") { Ok(()) } else { outcome };
+        self.changed.notify_all();
+        match outcome {
+            Ok(()) => {
+                state.written += count;
+                state.written_version = version;
+                Ok(())
+            }
+            Err(error) => Err(state.fail(error, false)),
+        }
+    }
+
+    /// Sync what is written, or wait for the sync that runs.
+    fn sync_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
+        if state.failure.as_ref().is_some_and(|failure| failure.by_sync) {
+            return Err(Broken);
+        }
+        if state.syncing {
+            self.changed.wait(state);
+            return Ok(());
+        }
+        let file = state.segment.file.clone();
+        let (position, version) = (state.written, state.written_version);
+        state.syncing = true;
+        state.window.sync_begins(position);
+        let outcome = MutexGuard::unlocked(state, || file.sync());
+        state.syncing = false;
+        self.synced(state, position, version, outcome)?;
+        // A write that failed meanwhile leaves nothing to wait for.
+        if state.failure.is_some() { Err(Broken) } else { Ok(()) }
+    }
+
+    fn synced(&self, state: &mut State, position: u64, version: u64, outcome: Result<()>) -> Result<(), Broken> {
+        self.changed.notify_all();
+        match outcome {
+            Ok(()) => {
+                (state.synced, state.synced_version) = (position, version);
+                state.window.sync_ended_well();
+                self.durable_version.store(version, Ordering::Release);
+                self.show_oldest(state);
+                Ok(())
+            }
+            Err(_) if sabotage::on("T13") => Ok(()),
+            Err(error) => Err(state.fail(error, true)),
+        }
+    }
+
+    /// Finish this segment and begin the next, so that a record of `size` bytes fits.
+    ///
+    /// The lock is held all the while. A full disk shows here, before anything of the record was handed over.
+    fn rotate(&self, state: &mut Guard<'_>, size: u64) -> Result<()> {
+        while state.writing || state.syncing {
+            self.changed.wait(state);
+        }
+        state.check_open()?;
+        if state.end + size <= state.segment.limit {
+            return Ok(()); // another thread was here while we waited
+        }
+        self.settle(state, !sabotage::on("T05")).map_err(|Broken| state.refusal())?;
+        // Once its successor may exist the segment takes no more records, even if this fails: rule 1.
+        state.segment.limit = state.end;
+        let header = SegmentHeader {
+            database_id: self.options.database_id,
+            number: state.segment.number + 1,
+            base: state.end,
+            previous: state.checksum,
+        };
+        let bytes = self.options.segment_bytes.max(format::SEGMENT_HEADER as u64 + size);
+        let segment = segment::create(&*self.env.disk, &header, bytes)?;
+        if let Err(error) = segment::publish(&*self.env.disk, &segment) {
+            let Broken = state.fail(error, true);
+            self.changed.notify_all();
+            return Err(state.refusal());
+        }
+        state.segment = segment;
+        state.end += format::SEGMENT_HEADER as u64;
+        (state.written, state.synced) = (state.end, if sabotage::on("T05") { state.synced } else { state.end });
+        Ok(())
+    }
+
+    /// Write and sync all there is while holding the lock, when nobody else writes or syncs.
+    fn settle(&self, state: &mut State, sync: bool) -> Result<(), Broken> {
+        if state.failure.is_some() {
+            return Err(Broken);
+        }
+        if !state.queue.is_empty() {
+            let (count, version) = (state.queue.len() as u64, state.version);
+            let outcome = state.segment.file.write_at(state.segment.offset(state.written), &state.queue);
+            state.queue.clear();
+            self.wrote(state, count, version, outcome)?;
+        }
+        if state.synced < state.written && sync {
+            let (position, version) = (state.written, state.written_version);
+            state.window.sync_begins(position);
+            let outcome = state.segment.file.sync();
+            self.synced(state, position, version, outcome)?;
+        }
+        Ok(())
+    }
+
+    // --- the flusher -------------------------------------------------------------------------------
+
+    /// Sync when the oldest acknowledgement at risk is half an interval old: the other half is for the disk.
+    fn flush_due(&self) -> Next {
+        let half = self.options.flush_interval_us / 2;
+        let mut state = self.state.lock();
+        loop {
+            if state.closed || state.failure.as_ref().is_some_and(|failure| failure.by_sync) {
+                return Next::Stop;
+            }
+            let Some(oldest) = state.window.oldest() else { return Next::After(NEVER) };
+            let age = self.env.clock.monotonic_us().saturating_sub(oldest);
+            if age < half || sabotage::on("T03") {
+                return Next::After(half.saturating_sub(age).max(1));
+            }
+            // The outcome stands in the state: the next turn, or the next commit, sees it.
+            let _ = self.sync_or_wait(&mut state);
+        }
+    }
+
+    fn wake_flusher(&self) {
+        if let Some(flusher) = self.flusher.get() {
+            flusher.wake();
+        }
+    }
+
+    fn show_oldest(&self, state: &State) {
+        self.oldest.store(state.window.oldest().unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
+    // --- for those who look, and the end ------------------------------------------------------------
+
+    pub fn would_wait(&self) -> bool {
+        match self.options.durability {
+            Durability::Strict => true,
+            _ => {
+                let oldest = self.oldest.load(Ordering::Relaxed);
+                // A tenth early: between the question and the wait time passes.
+                let limit = self.options.flush_interval_us / 10 * 9;
+                oldest != NEVER && self.env.clock.monotonic_us().saturating_sub(oldest) > limit
+            }
+        }
+    }
+
+    pub fn flush(&self) -> Result<u64> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Ok(self.durable_version());
+        }
+        let end = state.end;
+        // What is owed to the disk is tried even after a failed write, and reported as failed all the same.
+        let outcome = self.reach_synced(&mut state, end);
+        if outcome.is_err() || state.failure.is_some() { Err(state.refusal()) } else { Ok(self.durable_version()) }
+    }
+
+    pub fn durable_version(&self) -> u64 {
+        self.durable_version.load(Ordering::Acquire)
+    }
+
+    pub fn last(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.version, state.time)
+    }
+
+    pub fn unflushed_us(&self) -> u64 {
+        match self.oldest.load(Ordering::Relaxed) {
+            NEVER => 0,
+            oldest => self.env.clock.monotonic_us().saturating_sub(oldest),
+        }
+    }
+
+    pub fn poisoned(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state.failure.is_some().then(|| state.refusal())
+    }
+
+    pub fn segment(&self) -> u64 {
+        self.state.lock().segment.number
+    }
+
+    pub fn retire(&self, segment: u64) -> Result<()> {
+        let (first, newest) = {
+            let state = self.state.lock();
+            (state.first_segment, state.segment.number)
+        };
+        assert!(segment <= newest, "the segment that takes records cannot go");
+        for number in first..segment {
+            self.env.disk.remove(&segment::path(number))?;
+            self.state.lock().first_segment = number + 1;
+        }
+        Ok(())
+    }
+
+    /// Stop the flusher. What was acknowledged stays with the operating system.
+    pub fn stop(&self) {
+        if let Some(flusher) = self.flusher.get() {
+            flusher.stop();
+        }
+    }
+
+    pub fn close(&self) -> Result<u64> {
+        self.stop(); // not under the lock: the flusher may need it to end
+        let mut state = self.state.lock();
+        while state.writing || state.syncing {
+            self.changed.wait(&mut state);
+        }
+        if state.closed {
+            return Ok(state.end);
+        }
+        if state.failure.is_some() {
+            // What was acknowledged before a write failed is still owed to the disk.
+            let _ = self.sync_or_wait(&mut state);
+            return Err(state.refusal());
+        }
+        self.settle(&mut state, true).map_err(|Broken| state.refusal())?;
+        let used = state.segment.offset(state.end);
+        let cut = state.segment.file.set_len(used).and_then(|()| state.segment.file.sync());
+        if let Err(error) = cut {
+            let Broken = state.fail(error, true);
+            return Err(state.refusal());
+        }
+        state.closed = true;
+        Ok(state.end)
+    }
+}
+
+/// The log has failed; the state says how.
+struct Broken;
+
+impl State {
+    fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed("log"));
+        }
+        if self.failure.is_some() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Remember the first failure: those behind it follow from it.
+    fn fail(&mut self, error: Error, by_sync: bool) -> Broken {
+        let failure = self.failure.get_or_insert(Failure { error, by_sync });
+        failure.by_sync |= by_sync;
+        Broken
+    }
+
+    fn refusal(&self) -> Error {
+        let Some(failure) = &self.failure else { return Error::Closed("log") };
+        naming(failure.error.clone(), self.synced_version)
+    }
+
+    fn unknown(&self, stamp: &Stamp) -> Error {
+        let transaction = format!("{}-{}", stamp.version, stamp.time);
+        Error::OutcomeUnknown { transaction, reason: self.refusal().to_string() }
+    }
+}
+
+fn naming(error: Error, version: u64) -> Error {
+    let Error::Storage { operation, path, errno, message } = error else { return error };
+    let message =
+        format!("{message}; the last durable version is {version}, and nothing more is written until it is reopened");
+    Error::Storage { operation, path, errno, message }
+}
