@@ -1,0 +1,43 @@
+"""The door to the kernel: the one module that imports `strata._kernel`.
+
+The native classes are the protocols of `strata.core.protocols` themselves, so there is nothing to wrap: a
+call from a primitive goes straight into the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from strata._kernel import SimDisk, __version__, after_fork_in_child
+from strata._kernel import Store as KernelStore
+
+__all__ = ["KernelStore", "SimDisk", "__version__", "open_store"]
+
+# Every handle that a forked child inherits raises Closed there: the files and the threads are its parent's.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork_in_child)
+
+
+def open_store(
+    path: str | None = None,
+    *,
+    durability: str = "memory",
+    create: bool = True,
+    read_only: bool = False,
+    memory_budget: int | None = None,
+    flush_interval_ms: float = 100,
+    segment_bytes: int | None = None,
+    disk: SimDisk | None = None,
+    clock: Callable[[], int] | None = None,
+) -> KernelStore:
+    """Open the store in directory `path`, on `disk` when one is given, or in memory.
+
+    `segment_bytes` is for tests that want many small log segments. Raises: see `strata.open`.
+    """
+    options = {"flush_interval_us": round(flush_interval_ms * 1000)}
+    if memory_budget is not None:
+        options["memory_budget_bytes"] = memory_budget
+    if segment_bytes is not None:
+        options["segment_bytes"] = segment_bytes
+    return KernelStore.open(path, durability, create, read_only, options, disk, clock)
