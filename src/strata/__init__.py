@@ -1,0 +1,53 @@
+"""Strata, the SQLite of agent memory: embedded, versioned, branchable, transactional.
+
+    import strata
+
+    db = strata.open("memory.strata")
+    db.kv.put("name", "Ada")
+
+The layers, each importing only those to its right:
+
+    cli -> api -> primitives -> core        what you call, what the data means, what all share
+           api -> store -> _kernel          the one way to the Rust kernel, which knows no primitive
+
+Read them from the left: `api/database.py` opens, `api/face.py` gives `db.kv` and its like,
+`primitives/kv.py` says what a key-value store is, over a `Txn` (`core/protocols.py`), of which there are two:
+the kernel's, and the oracle's in `testing/`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strata.api import (
+    Branch,
+    Branches,
+    Database,
+    Space,
+    Spaces,
+    Transaction,
+    View,
+    open,
+)
+from strata.core import errors
+
+__all__ = [
+    "Branch",
+    "Branches",
+    "Database",
+    "Space",
+    "Spaces",
+    "Transaction",
+    "View",
+    "__version__",
+    "errors",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # asked for rarely, and only the kernel knows it
+        from strata.store import __version__
+
+        return __version__
+    raise AttributeError(f"module 'strata' has no attribute {name!r}")

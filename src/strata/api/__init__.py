@@ -1,0 +1,19 @@
+"""Handles and lifetimes: how a program reaches the primitives.
+
+face.py         the primitives of one place, as attributes
+place.py        Branch, Space: read and write, look back, begin a transaction
+view.py         the same at an earlier version, read-only
+transaction.py  the same inside a transaction
+branches.py     make, find, rename, delete branches
+database.py     Database and `open`
+operations.py   the catalogue of every public operation (imported by whoever lists operations)
+"""
+
+from strata.api.branches import Branches
+from strata.api.database import Database, open
+from strata.api.face import Spaces
+from strata.api.place import Branch, Space
+from strata.api.transaction import Transaction
+from strata.api.view import View
+
+__all__ = ["Branch", "Branches", "Database", "Space", "Spaces", "Transaction", "View", "open"]

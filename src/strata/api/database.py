@@ -1,0 +1,189 @@
+"""The database: the handle on everything, and `open`, which makes one."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from strata.api.branches import Branches
+from strata.api.face import PRIMITIVES
+from strata.api.place import Place
+from strata.core.errors import InvalidInput
+from strata.core.keys import check_int, check_name
+from strata.core.protocols import Store
+
+if TYPE_CHECKING:
+    from strata.store import SimDisk
+
+Clock = Callable[[], int]  # microseconds since 1970, UTC
+Durability = Literal["memory", "buffered", "strict"]
+
+_FLUSH_INTERVAL_MAX_MS = 3_600_000
+_DURABILITIES = ("memory", "buffered", "strict")
+
+
+class Database(Place):
+    """One database: the face of its default branch and space, and the way to all others.
+
+    Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
+    """
+
+    __slots__ = ("_process", "branches", "path")
+
+    def __init__(
+        self, store: Store, *, branch: str = "main", space: str = "default", path: Path | None = None
+    ) -> None:
+        super().__init__(store, store.branch(check_name(branch, "branch")), check_name(space, "space"))
+        for primitive in PRIMITIVES:
+            self._make(primitive)
+        self.branches = Branches(store, space)
+        self.path = path  # None in memory
+        self._process = os.getpid()
+        _opened.add(self)
+
+    @property
+    def name(self) -> str:
+        """The directory's name without ".strata"; "memory" when there is none."""
+        return self.path.name.removesuffix(".strata") if self.path else "memory"
+
+    @property
+    def durable_version(self) -> int:
+        """Everything up to this version survives a power cut."""
+        return self._store.durable_version
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._store.closed
+
+    def flush(self) -> int:
+        """Wait until everything committed so far survives a power cut, and return its version."""
+        return self._store.flush()
+
+    def outcome(self, transaction: str) -> Literal["committed", "lost"]:
+        """Return what became of a commit that raised OutcomeUnknown, by its `.transaction`."""
+        return self._store.outcome(transaction)
+
+    def close(self) -> None:
+        """Write out what is pending and release the files. Idempotent.
+
+        All handles raise Closed from then on.
+        """
+        _opened.discard(self)
+        self._store.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"branch={self._branch.name!r} version={self.version}"
+        return f"<Database {self.name!r} {state}>"
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    durability: Durability | None = None,
+    branch: str = "main",
+    space: str = "default",
+    create: bool = True,
+    read_only: bool = False,
+    memory_budget: int | None = None,
+    flush_interval_ms: float = 100,
+    disk: SimDisk | None = None,
+    clock: Clock | None = None,
+) -> Database:
+    """Open the database in directory `path`, or a new one in memory when there is no path.
+
+    Args:
+        durability: "buffered" (the default with a path): nothing acknowledged is lost to a killed process,
+            and a power cut takes at most the last flush interval. "strict": nothing is lost to either; each
+            commit waits for the disk. "memory": no files; all is gone with the process.
+        branch, space: what `db.kv` and the others work on. The branch must exist ("main" always does).
+        create: make the directory when it does not exist; else that is NotFound.
+        read_only: refuse every write.
+        memory_budget: bytes of memory to stay within.
+        flush_interval_ms: how much a power cut may take in buffered mode.
+        disk, clock: simulated ones, for tests (`strata.testing`).
+    Raises: InvalidInput for a directory that is not a database or is written by a newer version; Locked when
+        it is open elsewhere; Corrupt, with file and offset, when it is damaged. Nothing in it changes then.
+    """
+    from strata.store import open_store  # here, so that `import strata` does not load the kernel
+
+    if durability is None:
+        durability = "memory" if path is None and disk is None else "buffered"
+    directory = _directory(path)
+    _check_durability(durability, on_disk=directory is not None or disk is not None)
+    _check_limits(memory_budget, flush_interval_ms)
+    check_name(branch, "branch")
+    check_name(space, "space")
+    store = open_store(
+        directory,
+        durability=durability,
+        create=create,
+        read_only=read_only,
+        memory_budget=memory_budget,
+        flush_interval_ms=flush_interval_ms,
+        disk=disk,
+        clock=clock,
+    )
+    try:
+        return Database(
+            store, branch=branch, space=space, path=None if directory is None else Path(directory)
+        )
+    except BaseException:
+        store.close()  # an unknown branch must not leave the directory locked
+        raise
+
+
+def _directory(path: object) -> str | None:
+    if path is None:
+        return None
+    directory: object = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(directory, str) or not directory or "\0" in directory:
+        raise InvalidInput(f"a path is a str or a Path, not {path!r}", hint="strata.open() is in memory")
+    return directory
+
+
+def _check_durability(durability: str, *, on_disk: bool) -> None:
+    if durability not in _DURABILITIES:
+        raise InvalidInput(f"durability {durability!r} is unknown", hint=f"one of {', '.join(_DURABILITIES)}")
+    if durability == "memory" and on_disk:
+        raise InvalidInput(
+            "durability 'memory' writes no files, so it takes no path",
+            hint="leave out the path, or choose 'buffered' or 'strict'",
+        )
+    if durability != "memory" and not on_disk:
+        raise InvalidInput(f"durability {durability!r} needs a path", hint="strata.open() is in memory")
+
+
+def _check_limits(memory_budget: object, flush_interval_ms: object) -> None:
+    if memory_budget is not None:
+        check_int(memory_budget, "memory_budget", 1)
+    number = type(flush_interval_ms) in (int, float)
+    if not number or not 0 < flush_interval_ms <= _FLUSH_INTERVAL_MAX_MS:  # type: ignore[operator]
+        raise InvalidInput(
+            f"flush_interval_ms is a number above 0 and up to an hour, not {flush_interval_ms!r}"
+        )
+
+
+# Databases still open when the interpreter ends are closed then. Nothing acknowledged depends on it: it saves
+# the next opening the replay. A handle that is dropped earlier closes when the last of its faces is gone.
+_opened: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for database in list(_opened):
+        if database._process == os.getpid():  # else we are a forked child, and the files are the parent's
+            database.close()

@@ -1,0 +1,178 @@
+"""Places: a branch and a space in which one can read, write and look back.
+
+    Place          what all have
+      Branch       db.branch("draft")
+      Space        db.space("notes"), db.branch("draft").space("notes")
+      Database     (database.py) its default branch and space
+
+A place is a handle: cheap to make, safe to share between threads, valid until the database closes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
+
+from strata.api.face import Face, Lazy
+from strata.api.instants import Instant, version_of
+from strata.api.retry import RETRIES, retrying
+from strata.api.table import Table
+from strata.api.transaction import Cause, Transaction
+from strata.api.view import View
+from strata.core.errors import InvalidInput
+from strata.core.keys import check_int, check_key, check_name
+from strata.core.protocols import Branch as NativeBranch
+from strata.core.protocols import Commit, Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Isolation = Literal["serializable", "snapshot"]
+_ISOLATIONS: Final = ("serializable", "snapshot")
+Body = Callable[Concatenate[Transaction, P], R]
+
+
+class Place(Face):
+    """One branch and one space, now."""
+
+    __slots__ = ("_branch", "_store")
+
+    def __init__(self, store: Store, branch: NativeBranch, space: str) -> None:
+        self._store = store
+        self._branch = branch
+        self._source = branch
+        self._space = space
+
+    @property
+    def version(self) -> int:
+        """The version of the newest commit of this branch."""
+        return self._branch.head
+
+    def branch(self, name: str) -> Branch:
+        """Return the handle of a branch, in the same space as here.
+
+        Raises: NotFound when there is none; `branches.create` and `branches.fork` make one.
+        """
+        return Branch(self._store, self._store.branch(check_name(name, "branch")), self._space)
+
+    def space(self, name: str) -> Space:
+        """Return the handle of a space of this branch. The space begins to exist with its first write."""
+        return Space(self._store, self._branch, check_name(name, "space"))
+
+    def at(self, when: Instant) -> View:
+        """Return everything as it was at `when`: a version, an aware datetime or an ISO 8601 string.
+
+        An instant means the newest commit at or before it; before the first commit all is empty.
+        Raises: HistoryTrimmed when that is no longer kept. InvalidInput for a time without a zone.
+        Cost: none worth naming; nothing is copied.
+        """
+        return View(self._branch.view(version_of(self._branch, when)), self._space)
+
+    def transaction(
+        self,
+        *,
+        isolation: Isolation = "serializable",
+        record_reads: bool = False,
+        idempotency_key: str | None = None,
+        message: str | None = None,
+        actor: str | None = None,
+        cause: Cause = None,
+    ) -> Transaction:
+        """Begin a transaction on this branch; use it in a `with` block.
+
+        Args:
+            isolation: "serializable" refuses whatever could not have happened one after the other;
+                "snapshot" lets write skew and phantoms pass.
+            record_reads: keep with the commit what it read, so that it can be explained.
+            idempotency_key: the same key again writes nothing and gives the first commit's version.
+            message, actor, cause: what the commit says about itself.
+        """
+        if isolation not in _ISOLATIONS:
+            raise InvalidInput(f"isolation {isolation!r} is unknown", hint=f"one of {', '.join(_ISOLATIONS)}")
+        if idempotency_key is not None:
+            check_key(idempotency_key)
+        begun = self._branch.begin(isolation, record_reads, idempotency_key)
+        return Transaction(self._store, begun, self._space, message, actor, cause)
+
+    def transact(self, body: Callable[[Transaction], R], *, retries: int = RETRIES, **options: Any) -> R:
+        """Return what `body(tx)` returns, committed. On Conflict it runs again, after a random short pause.
+
+        `body` may run several times, so what it does outside the database should bear that. Options are
+        those of `transaction`.
+        Raises: Conflict when `retries` more attempts conflict as well; what `body` raises, rolled back.
+        """
+
+        def attempt() -> R:
+            with self.transaction(**options) as tx:
+                return body(tx)
+
+        return retrying(attempt, retries)
+
+    @overload
+    def transactional(self, body: Body[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def transactional(
+        self, /, *, retries: int = RETRIES, **options: Any
+    ) -> Callable[[Body[P, R]], Callable[P, R]]: ...
+    def transactional(self, body: Any = None, /, *, retries: int = RETRIES, **options: Any) -> Any:
+        """Make a function of a transaction into a function that runs in one, with retries.
+
+        The function takes the transaction as its first argument, and is called without it.
+        """
+        if body is None:
+            return functools.partial(self.transactional, retries=retries, **options)
+
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self.transact(lambda tx: body(tx, *args, **kwargs), retries=retries, **options)
+
+        del cast(Any, run).__wrapped__  # help() would show the transaction as an argument to pass
+        return run
+
+    def log(
+        self,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Table[Commit]:
+        """Return the commits of this branch and, below its fork, of its ancestors; newest first.
+
+        Args:
+            after, before: only versions strictly between these.
+            reverse: oldest first.
+            limit: at most so many.
+        """
+        for name, number in (("after", after), ("before", before), ("limit", limit)):
+            if number is not None:
+                check_int(number, name)
+        return Table(self._branch.commits(after, before, not reverse, limit))
+
+
+class Branch(Lazy, Place):
+    """A named line of history."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the branch."""
+        return self._branch.name
+
+    def __repr__(self) -> str:
+        return f"<Branch {self.name!r} version={self.version} space={self._space!r}>"
+
+
+class Space(Lazy, Place):
+    """A namespace within a branch."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the space."""
+        return self._space
+
+    def __repr__(self) -> str:
+        return f"<Space {self.name!r} branch={self._branch.name!r}>"

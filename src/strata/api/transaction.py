@@ -1,0 +1,166 @@
+"""Transactions: the face at one snapshot, plus writes that become one commit or nothing.
+
+    with db.transaction(message="plan") as tx:      commit at the end, rollback on an exception
+        tx.kv.put("goal", "rest")
+    tx.version                                      of the commit
+
+A transaction begins when it is made, so `tx = db.transaction()` ... `tx.commit()` works without `with`.
+`with` blocks on one database do not nest within a thread: the inner one would commit by itself, which is
+not what its place in the outer one promises.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from threading import get_ident
+from types import TracebackType
+
+from strata.api.face import Face, Lazy
+from strata.core.errors import Closed, InvalidInput
+from strata.core.keys import check_name
+from strata.core.protocols import Commit, Store
+from strata.core.protocols import Transaction as NativeTransaction
+from strata.core.refs import EntityRef
+
+Cause = EntityRef | Commit | str | None
+
+# The innermost open `with` block; each knows the one around it. A ContextVar, so that tasks of one event
+# loop do not take each other's for their own.
+_innermost: ContextVar[Transaction | None] = ContextVar("strata_transaction", default=None)
+
+
+class Transaction(Lazy, Face):
+    """Everything of one branch as it was at `snapshot`, and own changes to it. One thread at a time.
+
+    `message`, `actor` and `cause` may be set until the commit, and go into it.
+    """
+
+    __slots__ = (
+        "_outer",
+        "_over",
+        "_store",
+        "_thread",
+        "_transaction",
+        "actor",
+        "cause",
+        "message",
+        "version",
+    )
+
+    def __init__(
+        self,
+        store: Store,
+        transaction: NativeTransaction,
+        space: str,
+        message: str | None = None,
+        actor: str | None = None,
+        cause: Cause = None,
+    ) -> None:
+        self._store = store
+        self._transaction = self._source = transaction
+        self._space = space
+        self._over = False
+        self._outer: Transaction | None = None  # the `with` block around this one
+        self._thread: int | None = None  # which entered the `with` block
+        self.version: int | None = None  # of the commit, once there is one
+        self.message = message
+        self.actor = actor
+        self.cause = cause
+
+    @property
+    def snapshot(self) -> int:
+        """The version that reads see."""
+        return self._transaction.snapshot
+
+    def space(self, name: str) -> TransactionSpace:
+        """Return the face of another space of the branch, inside this transaction."""
+        return TransactionSpace(self._transaction, check_name(name, "space"))
+
+    def commit(self) -> int:
+        """Commit, and return the version (the snapshot's when nothing was written).
+
+        Raises: Conflict when a commit that came first changed what this relied on: nothing was written,
+            and a new transaction may try again. OutcomeUnknown when the disk failed on the way; ask
+            `db.outcome`. The transaction is over either way.
+        """
+        if self._over:
+            raise _over()
+        message, actor, cause = self.message, self.actor, self.cause
+        if not (message is actor is cause is None):
+            message, actor, cause = _text("message", message), _text("actor", actor), _cause(cause)
+        self._over = True
+        self.version = version = self._transaction.commit(message, actor, cause)
+        return version
+
+    def rollback(self) -> None:
+        """Drop all that was written. Idempotent."""
+        self._over = True
+        self._transaction.rollback()
+
+    def __enter__(self) -> Transaction:
+        if self._over:
+            raise _over()
+        outer = _innermost.get()
+        if self._thread is not None or (outer is not None and _encloses(outer, self._store)):
+            if self._thread is None:
+                self.rollback()
+            raise InvalidInput(
+                "this thread is inside a transaction on this database already",
+                hint="use the outer one, pass it on as an argument, or end it first",
+            )
+        self._outer, self._thread = outer, get_ident()
+        _innermost.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _innermost.set(self._outer)
+        if kind is not None:
+            self.rollback()
+        elif not self._over:
+            self.commit()
+
+    def __repr__(self) -> str:
+        state = f"version={self.version}" if self.version is not None else "over" if self._over else "open"
+        return f"<Transaction {state} snapshot={self.snapshot} space={self._space!r}>"
+
+
+class TransactionSpace(Lazy, Face):
+    """The face of one space inside a transaction."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the space."""
+        return self._space
+
+    def __repr__(self) -> str:
+        return f"<TransactionSpace {self._space!r}>"
+
+
+def _over() -> Closed:
+    return Closed("this transaction is over", hint="begin another with db.transaction()")
+
+
+def _encloses(block: Transaction | None, store: Store) -> bool:
+    """Whether a `with` block on `store` is open on this thread."""
+    while block is not None:
+        if block._store is store and block._thread == get_ident() and not block._over:
+            return True
+        block = block._outer
+    return False
+
+
+def _text(what: str, text: object) -> str | None:
+    if text is None or isinstance(text, str):
+        return text
+    raise InvalidInput(f"{what} is a text, not {text!r}")
+
+
+def _cause(cause: object) -> str | None:
+    """What goes into the commit: a reference as text, or "commit:<version>"."""
+    if isinstance(cause, Commit):
+        return f"commit:{cause.version}"
+    return _text("cause", str(cause) if isinstance(cause, EntityRef) else cause)

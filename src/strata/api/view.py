@@ -1,0 +1,29 @@
+"""Views: everything of one branch as it was at one version. Read-only."""
+
+from __future__ import annotations
+
+from strata.api.face import Face, Lazy
+from strata.core.keys import check_name
+from strata.core.protocols import Snapshot
+
+
+class View(Lazy, Face):
+    """The face at one version: what was true then stays readable, whatever is written later."""
+
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, snapshot: Snapshot, space: str) -> None:
+        self._snapshot = self._source = snapshot
+        self._space = space
+
+    @property
+    def version(self) -> int:
+        """The version that is seen here."""
+        return self._snapshot.version
+
+    def space(self, name: str) -> View:
+        """Return the view of another space at the same version."""
+        return View(self._snapshot, check_name(name, "space"))
+
+    def __repr__(self) -> str:
+        return f"<View version={self.version} space={self._space!r}>"
