@@ -1,0 +1,28 @@
+"""Databases for the tests of the API: one over the oracle, one over the kernel, which must not differ."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import strata
+from strata.testing import Model
+
+needs_kernel = pytest.mark.skipif(
+    importlib.util.find_spec("strata._kernel") is None, reason="the kernel is not built: make test"
+)
+KINDS = ["model", pytest.param("kernel", marks=needs_kernel)]
+
+
+def make(kind: str) -> strata.Database:
+    """Return an empty database in memory."""
+    return strata.Database(Model()) if kind == "model" else strata.open()
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Return all files below `path`, to compare with later."""
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()
+    }
