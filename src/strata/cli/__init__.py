@@ -1,0 +1,97 @@
+"""The command line: `strata <command>`.
+
+Each command is a function `run(arguments) -> exit code` in a module of its own, imported when it is called.
+Exit codes: 0 well, 1 the error that was printed, 2 a command line that cannot be understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import cast
+
+from strata.core.errors import StrataError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, and return its exit code. An error becomes a line or two, never a traceback."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _command(given.run)(given)
+    except StrataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone. What Python would flush at exit must have somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    module, function = name.split(":")
+    return cast(Callable[[argparse.Namespace], int], getattr(import_module(module), function))
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from strata import __version__
+
+        print(f"strata {__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="strata", description="The SQLite of agent memory.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo(commands)
+    _data(commands)
+    return parser
+
+
+def _demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="see an agent's memory work on real text")
+    demo.add_argument(
+        "--input",
+        metavar="FILE",
+        help='a chat log as JSON lines ({"role": ..., "content": ...}) or the LoCoMo conversations; '
+        "without it, the documentation strings of Python's standard library",
+    )
+    demo.add_argument("--keep", metavar="DIR", help="make the database in DIR and leave it there")
+    demo.add_argument("--quick", action="store_true", help="a few dozen modules instead of all")
+    demo.set_defaults(run="strata.cli.demo:run")
+
+
+def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    info = commands.add_parser("info", help="say what a database is and holds")
+    branches = commands.add_parser("branches", help="list the branches")
+    log = commands.add_parser("log", help="list the commits of a branch, newest first")
+    get = commands.add_parser("get", help="print the value of a key as JSON")
+    put = commands.add_parser("put", help="put a value, given as JSON, under a key")
+    for command, function in (
+        (info, "info"),
+        (branches, "branches"),
+        (log, "log"),
+        (get, "get"),
+        (put, "put"),
+    ):
+        command.add_argument("path", metavar="PATH", help="the database's directory")
+        command.set_defaults(run=f"strata.cli.data:{function}")
+    for command in (log, get, put):
+        command.add_argument("--branch", default="main", help="the branch (main)")
+    for command in (get, put):
+        command.add_argument("--space", default="default", help="the space (default)")
+        command.add_argument("key", metavar="KEY")
+    log.add_argument("--limit", type=int, metavar="N", help="at most N commits")
+    get.add_argument(
+        "--at", metavar="WHEN", help="as it was at a version, or at an instant like 2026-01-31T12:00Z"
+    )
+    put.add_argument("value", metavar="JSON", help="""such as 42, '"text"' or '{"a": [1, 2]}'""")
+    put.add_argument("--message", metavar="TEXT", help="what the commit says about itself")

@@ -1,0 +1,7 @@
+"""`python -m strata.cli` does what `strata` does."""
+
+import sys
+
+from strata.cli import main
+
+sys.exit(main())

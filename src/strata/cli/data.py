@@ -1,0 +1,111 @@
+"""Look into a database, and put single values: info, branches, log, get, put."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import strata
+from strata.api.face import PRIMITIVES
+from strata.api.table import show_time, text_table
+from strata.core.errors import InvalidInput, NotFound
+from strata.primitives import Events
+
+
+def info(arguments: Namespace) -> int:
+    """Print what the database is and how much it holds."""
+    with _open(arguments.path) as db:
+        newest = db.log(limit=1)
+        files = [file for file in Path(arguments.path).rglob("*") if file.is_file()]
+        rows = [
+            ("path", str(db.path)),
+            ("branches", str(len(db.branches))),
+            ("version", str(db.version)),
+            ("newest commit", show_time(newest[0].time) if newest else "none"),
+            ("durable version", str(db.durable_version)),
+            ("size on disk", f"{sum(file.stat().st_size for file in files):,} bytes in {len(files)} files"),
+        ]
+        for space in db.spaces:
+            face = db.space(space)
+            held = [f"{name} {_size(getattr(face, name))}" for name in PRIMITIVES]
+            rows.append((f"space {space}", ", ".join(held)))
+    print("\n".join(f"{name:<16} {value}" for name, value in rows))
+    return 0
+
+
+def branches(arguments: Namespace) -> int:
+    """Print the branches as a table."""
+    with _open(arguments.path) as db:
+        print(db.branches.list())
+    return 0
+
+
+def log(arguments: Namespace) -> int:
+    """Print the commits of a branch, newest first."""
+    with _open(arguments.path) as db:
+        commits = db.branch(arguments.branch).log(limit=arguments.limit)
+    head = ("version", "branch", "time", "actor", "message")
+    rows = (
+        (str(commit.version), commit.branch, show_time(commit.time), commit.actor or "",
+         commit.message or "")
+        for commit in commits
+    )  # fmt: skip
+    print(text_table(head, rows))
+    return 0
+
+
+def get(arguments: Namespace) -> int:
+    """Print the value of a key as JSON."""
+    with _open(arguments.path) as db:
+        place = db.branch(arguments.branch).space(arguments.space)
+        face = place if arguments.at is None else place.at(_when(arguments.at))
+        value = face.kv.get(arguments.key, _MISSING)
+    if value is _MISSING:
+        raise NotFound(f"key {arguments.key!r} does not exist")
+    print(_as_json(arguments.key, value))
+    return 0
+
+
+def put(arguments: Namespace) -> int:
+    """Put a value, given as JSON, under a key; print the version of the commit."""
+    try:
+        value = json.loads(arguments.value)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{arguments.value!r} is not JSON: {error}", hint="a text needs its quotes: '\"text\"'"
+        ) from None
+    with strata.open(arguments.path) as db:
+        place = db.branch(arguments.branch).space(arguments.space)
+        with place.transaction(message=arguments.message, actor="strata put") as tx:
+            tx.kv.put(arguments.key, value)
+    print(tx.version)
+    return 0
+
+
+_MISSING: Any = object()
+
+
+def _size(primitive: Any) -> str:
+    if isinstance(primitive, Events):
+        return f"{sum(primitive.len(stream) for stream in primitive.streams()):,}"
+    return f"{primitive.count():,}"
+
+
+def _open(path: str) -> strata.Database:
+    return strata.open(path, create=False, read_only=True)
+
+
+def _when(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _as_json(key: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        raise InvalidInput(
+            f"the value of {key!r} holds bytes, which JSON cannot say",
+            hint="read it with Python: db.kv.get(key)",
+        ) from None

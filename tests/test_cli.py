@@ -1,0 +1,178 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import databases
+import pytest
+
+import strata
+from strata.cli import main
+
+needs_kernel = databases.needs_kernel
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "test.strata"
+    with strata.open(path) as db:
+        db.kv.put_many({"name": "Ada", "n": 1, "nothing": None, "raw": b"\x00"})
+        with db.space("notes").transaction(message="first note", actor="me") as tx:
+            tx.kv.put("k", {"ä": [1, 2.5]})
+            tx.events.append("noted", {})
+        db.branches.fork("main", "draft").kv.put("name", "Bob")
+    return path
+
+
+def strata_(capsys, *arguments):
+    """Run a command; return its exit code, what it printed, and its errors."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err
+
+
+@needs_kernel
+def test_version(capsys):
+    assert strata_(capsys, "--version") == (0, f"strata {strata.__version__}\n", "")
+
+
+def test_help_names_every_command(capsys):
+    code, out, _ = strata_(capsys, "--help")
+    assert code == 0
+    for command in ("demo", "info", "branches", "log", "get", "put"):
+        assert f"\n    {command} " in out
+        code, text, _ = strata_(capsys, command, "--help")
+        assert code == 0 and len(text) > 100
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["get"], ["get", "x"], ["log", "x", "--limit", "many"]]
+)
+def test_what_cannot_be_understood_exits_with_2(capsys, arguments):
+    code, out, errors = strata_(capsys, *arguments)
+    assert (code, out) == (2, "") and errors.startswith("usage: strata")
+
+
+@needs_kernel
+def test_put_and_get(capsys, path):
+    code, out, _ = strata_(capsys, "put", path, "key", '{"a": [1, 2.5, null, "ä"]}', "--message", "why")
+    assert code == 0 and int(out) > 0
+    assert strata_(capsys, "get", path, "key") == (0, '{"a": [1, 2.5, null, "ä"]}\n', "")
+    with strata.open(path) as db:
+        assert db.log(limit=1)[0].message == "why"
+        assert db.kv.entry("key").version == int(out)
+
+
+@needs_kernel
+def test_put_makes_the_database(capsys, tmp_path):
+    assert strata_(capsys, "put", tmp_path / "new.strata", "k", "1")[0] == 0
+    assert strata_(capsys, "get", tmp_path / "new.strata", "k") == (0, "1\n", "")
+
+
+@needs_kernel
+def test_get_elsewhere_and_earlier(capsys, path):
+    assert strata_(capsys, "get", path, "name") == (0, '"Ada"\n', "")
+    assert strata_(capsys, "get", path, "name", "--branch", "draft") == (0, '"Bob"\n', "")
+    assert json.loads(strata_(capsys, "get", path, "k", "--space", "notes")[1]) == {"ä": [1, 2.5]}
+    with strata.open(path) as db:
+        version = db.version
+        db.kv.put("name", "Eve")
+    assert strata_(capsys, "get", path, "name", "--at", version) == (0, '"Ada"\n', "")
+    assert strata_(capsys, "get", path, "name", "--at", "9999-01-01T00:00Z") == (0, '"Eve"\n', "")
+    assert strata_(capsys, "get", path, "nothing") == (0, "null\n", "")
+
+
+@needs_kernel
+def test_info(capsys, path):
+    code, out, _ = strata_(capsys, "info", path)
+    assert code == 0
+    assert "branches         2\n" in out
+    assert "space default    kv 4, events 0, state 0, json 0\n" in out
+    assert "space notes      kv 1, events 1, state 0, json 0\n" in out
+
+
+@needs_kernel
+def test_branches(capsys, path):
+    code, out, _ = strata_(capsys, "branches", path)
+    lines = out.splitlines()
+    assert code == 0 and lines[0].split()[:2] == ["id", "name"]
+    assert [line.split()[1] for line in lines[1:]] == ["draft", "main"]
+
+
+@needs_kernel
+def test_log(capsys, path):
+    code, out, _ = strata_(capsys, "log", path)
+    assert code == 0 and "first note" in out
+    assert len(strata_(capsys, "log", path, "--limit", "1")[1].splitlines()) == 2
+    assert "draft" in strata_(capsys, "log", path, "--branch", "draft")[1]
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["get", "PATH", "missing"], "'missing'"),
+        (["get", "PATH", "raw"], "bytes"),
+        (["get", "PATH", "k", "--space", "nowhere"], "'nowhere'"),
+        (["get", "PATH", "k", "--branch", "mian"], "main"),
+        (["get", "PATH", "k", "--at", "yesterday"], "'yesterday'"),
+        (["get", "PATH", "k", "--at", "2026-01-31T12:00"], "time zone"),
+        (["get", "NONE", "k"], "NONE"),
+        (["info", "NONE"], "NONE"),
+        (["log", "NONE"], "NONE"),
+        (["branches", "NONE"], "NONE"),
+        (["put", "PATH", "k", "{"], "JSON"),
+        (["put", "PATH", "", "1"], "key"),
+        (["put", "PATH", "k", "123456789012345678901234567890"], "64"),
+        (["put", "PATH", "k", "1", "--space", "_x"], "'_x'"),
+        (["log", "PATH", "--limit", "-1"], "limit"),
+    ],
+)
+def test_errors_are_a_line_and_a_hint(capsys, path, arguments, message):
+    before = databases.tree(path)
+    names = {"PATH": str(path), "NONE": str(path.parent / "NONE.strata")}
+    code, out, errors = strata_(capsys, *(names.get(argument, argument) for argument in arguments))
+    assert (code, out) == (1, "")
+    assert errors.startswith("error: ") and message in errors
+    assert len(errors.splitlines()) <= 2
+    assert not (path.parent / "NONE.strata").exists()
+    with strata.open(path) as db:
+        assert db.kv.get("k") is None
+    assert before.keys() == databases.tree(path).keys()
+
+
+@needs_kernel
+def test_reading_commands_write_nothing(capsys, path):
+    before = databases.tree(path)
+    for arguments in (["info"], ["branches"], ["log"]):
+        assert strata_(capsys, *arguments, path)[0] == 0
+    assert strata_(capsys, "get", path, "name")[0] == 0
+    after = databases.tree(path)
+    for found in (before, after):
+        found.pop("LOCK", None)
+    assert after == before
+
+
+@needs_kernel
+def test_a_reader_that_goes_away_is_no_error(path):
+    with strata.open(path) as db:
+        for number in range(3000):
+            db.kv.put("n", number)
+    command = [sys.executable, "-m", "strata.cli", "log", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "strata.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: strata")

@@ -1,0 +1,287 @@
+"""The demo: what it reads, that it ends well, and that it would not if something were wrong."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import databases
+import pytest
+
+import strata
+from strata.cli import main
+from strata.cli.demo import chat, crash, stdlib, story
+from strata.cli.demo.source import Chapter, Source
+from strata.cli.demo.stage import Mismatch, Stage, duration
+from strata.errors import InvalidInput, NotFound
+from strata.testing import Model
+
+LOCOMO = Path(__file__).resolve().parents[2] / "shared" / "data" / "locomo10.json"
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def stage():
+    return Stage(io.StringIO())
+
+
+def demo(*arguments):
+    """Run the demo as a user does; return what it printed."""
+    command = [sys.executable, "-m", "strata.cli", "demo", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert re.search(r"\nAll \d\d checks held, in ", done.stdout)
+    assert "\r" not in done.stdout and "\x1b" not in done.stdout
+    return done.stdout
+
+
+# -- the whole story -------------------------------------------------------------------------------
+
+
+@databases.needs_kernel
+def test_quick():
+    out = demo("--quick")
+    for told in ("standard library", "one transaction for each", "side by side", "kill -9", "How long"):
+        assert told.lower() in out.lower()
+    assert out.rstrip().endswith("The database was removed.")
+
+
+@databases.needs_kernel
+def test_keep(tmp_path):
+    out = demo("--quick", "--keep", tmp_path / "kept")
+    assert str(tmp_path / "kept" / "demo.strata") in out
+    with strata.open(tmp_path / "kept" / "demo.strata", create=False) as db:
+        assert db.json.get("json:__doc__", "$.kind") == "module"
+        assert list(db.branches) == [story.DRAFT, "main"]
+
+
+@databases.needs_kernel
+@pytest.mark.skipif(not LOCOMO.exists(), reason=f"SKIPPED: {LOCOMO.name} is not in ../shared/data")
+def test_locomo():
+    assert "5,882 turns in 272 sessions" in demo("--quick", "--input", LOCOMO)
+
+
+@databases.needs_kernel
+@pytest.mark.parametrize("turns", [1, 2, 45])
+def test_chat_logs_of_any_length(tmp_path, turns):
+    log = tmp_path / "chat.jsonl"
+    lines = [{"role": "user", "content": f"Turn {turn}. It says little."} for turn in range(turns)]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert f"{turns} turns" in demo("--quick", "--input", log)
+
+
+@databases.needs_kernel
+def test_what_is_there_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "demo.strata").mkdir()
+    assert main(["demo", "--quick", "--keep", str(tmp_path)]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def source(chapters=4, documents=3):
+    """A small text."""
+
+    def chapter(name):
+        texts = {f"{name}:{n}": f"Text {n} of {name}. It goes on." for n in range(documents)}
+        return Chapter(name, {key: {"text": text, "words": len(text.split())} for key, text in texts.items()})
+
+    return Source("a small text", [chapter(f"c{n}") for n in range(chapters)], "text", "texts", "chapters")
+
+
+def test_the_story_holds_over_the_model(stage):
+    scene = story.Scene(stage, Path(), source(), strata.Database(Model()))
+    for step in story.STEPS:
+        step(scene)
+
+
+@pytest.mark.parametrize("number", range(len(story.STEPS)))
+def test_each_step_notices_what_is_wrong(stage, number):
+    """A document is missing or changed behind the back of the story: the step at hand must say so."""
+    scene = story.Scene(stage, Path(), source(), strata.Database(Model()))
+    for step in story.STEPS[:number]:
+        step(scene)
+    key = next(iter(scene.chapter.documents))
+    if number == 0:
+        scene.db.json.create("stowaway", {})
+    elif story.STEPS[number] is story.branch:
+        scene.db.branches.create("stowaway")
+    elif story.STEPS[number] is story.look_back:
+        scene.versions = [*scene.versions[1:], scene.db.version]
+    else:
+        scene.db.json.set(key, "$.text", "changed")
+    with pytest.raises(Mismatch):
+        story.STEPS[number](scene)
+
+
+@databases.needs_kernel
+def test_a_lost_commit_is_noticed(stage, tmp_path, monkeypatch):
+    scene = story.begin(stage, tmp_path / "demo.strata", source(), quick=True)
+    for step in (*story.STEPS, crash.verify):
+        step(scene)
+    monkeypatch.setattr(crash, "write_until_killed", lambda path, commits: 1)
+    scene.db.space("crash").kv.put("tick:1", 1)
+    scene.db.space("crash").kv.put("count", 1)
+    scene.db.space("crash").events.append("tick", {}, stream="ticks")
+    scene.db.space("crash").events.append("tick", {}, stream="ticks")
+    with pytest.raises(Mismatch):
+        crash.kill(scene)
+
+
+# -- what it reads ---------------------------------------------------------------------------------
+
+
+def test_the_standard_library(stage):
+    found = stdlib.read(stage, quick=True)
+    documents = found.documents
+    assert len(documents) > 500
+    decode = documents["json.decoder:JSONDecoder.decode"]
+    assert (decode["module"], decode["name"], decode["kind"]) == (
+        "json.decoder",
+        "JSONDecoder.decode",
+        "method",
+    )
+    assert decode["signature"].startswith("decode(self, s") and "Python representation" in decode["doc"]
+    assert 0 < decode["lines"]["first"] < decode["lines"]["last"]
+    assert documents["json:dumps"]["doc"] == inspect.getdoc(json.dumps)
+    assert documents["json:__doc__"]["kind"] == "module"
+    assert documents["json.decoder:JSONDecoder"]["signature"] == "class JSONDecoder(object)"
+    assert all(key.startswith(chapter.prefix) for chapter in found.chapters for key in chapter.documents)
+
+
+def test_sources_that_cannot_be_parsed_are_passed_over(tmp_path):
+    for name, text in {"bad.py": b"def (", "nul.py": b"\0", "latin.py": b"'''\xff'''"}.items():
+        (tmp_path / name).write_bytes(text)
+        assert stdlib.chapter(tmp_path, tmp_path / name).documents == {}
+    (tmp_path / "odd.py").write_text(
+        '"""\\ud800 alone."""\nif 1:\n  def f(): "one"\nelse:\n  def f(): "two"\n'
+    )
+    documents = stdlib.chapter(tmp_path, tmp_path / "odd.py").documents
+    assert documents["odd:__doc__"]["doc"] == "? alone."
+    assert documents["odd:f"]["doc"] == "two"
+
+
+def read(stage, tmp_path, *lines):
+    log = tmp_path / "chat.jsonl"
+    log.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), "utf-8")
+    return chat.read(stage, log)
+
+
+def test_chat_logs(stage, tmp_path):
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    found = read(
+        stage,
+        tmp_path,
+        {"role": "user", "content": "Hello\u2028there"},
+        "",
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "a"}, {"type": "image"}]},
+    )
+    hello, look, tool = found.documents.values()
+    assert hello == {
+        "conversation": "chat/0001",
+        "turn": 1,
+        "speaker": "user",
+        "text": "Hello\u2028there",
+        "words": 2,
+    }
+    assert (look["text"], look["tool_calls"]) == ("", [call])
+    assert (tool["text"], tool["tool_call_id"]) == ("a", "1")
+
+
+def test_chat_logs_with_a_conversation_in_each_line(stage, tmp_path):
+    found = read(stage, tmp_path, *({"messages": [{"role": "user", "content": text}] * 2} for text in "abc"))
+    assert [len(chapter.documents) for chapter in found.chapters] == [2, 2, 2]
+
+
+def test_a_json_list_of_messages(stage, tmp_path):
+    found = read(stage, tmp_path, json.dumps([{"role": "user", "content": "a"}] * 41))
+    assert [len(chapter.documents) for chapter in found.chapters] == [20, 20, 1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "no message"),
+        (["", "  "], "no message"),
+        (["[]"], "no message"),
+        (["not json"], "line 1"),
+        (['{"role": "user", "content": "a"}', '{"role": "user"'], "line 2"),
+        (['{"content": "a"}'], "role"),
+        (['{"role": 7, "content": "a"}'], "role"),
+        (['{"role": "user", "content": 7}'], "content"),
+        (['{"role": "user", "content": NaN}'], "NaN"),
+        (["7"], "role"),
+        (["[[[["], "JSON"),
+        (['[{"conversation": {"session_1": [{"speaker": "A"}]}}]'], "session_1"),
+        (["[" * 100_000], "JSON"),
+    ],
+)
+def test_what_is_no_chat_log(stage, tmp_path, lines, message):
+    with pytest.raises(InvalidInput) as error:
+        read(stage, tmp_path, *lines)
+    assert message in str(error.value)
+
+
+def test_files_that_cannot_be_read(stage, tmp_path):
+    with pytest.raises(NotFound):
+        chat.read(stage, tmp_path / "none")
+    (tmp_path / "latin").write_bytes(b'{"role": "\xff"}')
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        chat.read(stage, tmp_path / "latin")
+    with pytest.raises(InvalidInput):
+        chat.read(stage, tmp_path)
+
+
+# -- the terminal ----------------------------------------------------------------------------------
+
+
+def test_a_terminal_gets_a_bar():
+    screen, now = Screen(), iter(range(1000))
+    stage = Stage(screen, lambda: next(now))
+    assert list(stage.progress(range(4), 4, "things")) == [0, 1, 2, 3]
+    assert "2 of 4 things" in screen.getvalue() and "━" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\x1b[K")
+
+
+def test_other_outputs_get_plain_lines(stage):
+    assert list(stage.progress(range(4), 4, "things")) == [0, 1, 2, 3]
+    assert stage._out.getvalue() == ""
+
+
+def test_narrow_encodings_get_what_they_can_show():
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    stage = Stage(out)
+    stage.headline("Größe")
+    stage.check("holds", 1, 1)
+    stage.fail("does not")
+    out.flush()
+    assert out.buffer.getvalue().decode("ascii").startswith("\n1. Gr??e\n   ok holds\n")
+
+
+def test_a_mismatch_ends_with_exit_code_1(monkeypatch, capsys):
+    from strata.cli import demo as module
+
+    def wrong(*_):
+        raise Mismatch("one is two\n       expected 1\n       found    2")
+
+    monkeypatch.setattr(module, "play", wrong)
+    assert main(["demo"]) == 1
+    out = capsys.readouterr().out
+    assert "one is two" in out and "failed" in out
+
+
+def test_durations_have_the_unit_that_suits_them():
+    assert [duration(seconds) for seconds in (0.0000015, 0.0123, 2.5)] == ["1.5 us", "12.3 ms", "2.50 s"]
