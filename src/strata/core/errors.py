@@ -341,5 +341,8 @@ def conflict(
             ConflictPath(EntityRef(branch, space, kind, readable(key)), ours, theirs)
             for branch, space, kind, key, ours, theirs in paths
         ],
-        ranges=[ConflictRange(*found) for found in ranges],
+        ranges=[
+            ConflictRange(branch, space, kind, start or None, end or None)
+            for branch, space, kind, start, end in ranges
+        ],
     )

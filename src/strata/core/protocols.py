@@ -111,7 +111,7 @@ class Txn(Protocol):
     def patch(self, key: Key, ops: Sequence[PatchOp], /) -> int | None:
         """Change inside the value of `key`. All or nothing.
 
-        Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, descendant) of the
+        Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, below) of the
         key, or put or deleted it. Structural changes of a list (insert, append, delete) touch the whole list.
         Inside a transaction the ops are tried at once on what it sees, so errors come from the call."""
 
@@ -128,7 +128,7 @@ class Txn(Protocol):
         InvalidInput (a float may be added to a float or missing, an int to an int or missing)."""
 
     def expect(self, key: Key, *, version: int | None = None, value: Any = ..., absent: bool = False) -> None:
-        """Inside only. At commit, the newest `key` must be at `version` / equal `value` / be absent: Conflict."""
+        """Inside only. At commit, `key` is at `version` / equals `value` / is absent, or Conflict."""
 
     # -- atomic steps of several operations
     def begin(self) -> tuple[Transaction, Txn]:

@@ -71,6 +71,9 @@ class Primitive:
         return found
 
     def _history(self, key: Key, before: int | None, limit: int | None) -> list[HistoryRow]:
+        for bound, what in ((before, "before"), (limit, "limit")):
+            if bound is not None:
+                check_int(bound, what)
         found = self._txn.history(key, before, limit)
         if not found:
             self._check_space()

@@ -351,7 +351,10 @@ def _landed(txn: Txn, prefix: bytes, provisional: int, count: int, version: int)
 
 def _event(stream: str, sequence: int, stored: list[Any], version: int | None = None) -> Event:
     origin = Origin(*stored[4]) if len(stored) > 4 else None
-    return Event(sequence, stored[0], stored[2], stream, stored[1], stored[3], version or None, origin)
+    hash = stored[3]  # None before the commit, when there is no version either
+    return Event(
+        sequence, stored[0], stored[2], stream, stored[1], hash, None if hash is None else version, origin
+    )
 
 
 def _checked(item: Any) -> tuple[str, dict[str, Any]]:

@@ -66,12 +66,13 @@ def translate(txn: Txn, doc: str, operations: Iterable[Mapping[str, Any]]) -> li
 
 
 def _translate_one(draft: Draft, operation: Any) -> None:
-    if not isinstance(operation, Mapping) or operation.get("op") not in _OPERATIONS:
+    kind = operation.get("op") if isinstance(operation, Mapping) else None
+    if not isinstance(kind, str) or kind not in _OPERATIONS:
         raise InvalidInput(f"{operation!r} is no operation", hint=f"op is one of {', '.join(_OPERATIONS)}")
-    needs, act = _OPERATIONS[operation["op"]]
+    needs, act = _OPERATIONS[kind]
     for name in needs:
         if name not in operation:
-            raise InvalidInput(f"{operation['op']!r} needs {name!r}")
+            raise InvalidInput(f"{kind!r} needs {name!r}")
     act(draft, operation)
 
 

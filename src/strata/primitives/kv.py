@@ -45,7 +45,7 @@ class Kv(Primitive):
     def entry(self, key: str) -> Versioned | None:
         """Return the value of `key` with its version and time, or None.
 
-        A key written in this very transaction has no commit yet; its version is 0.
+        A key written in this very transaction has no commit yet: version and time are the snapshot's.
         """
         found = self._txn.entry(key)
         if found is None:

@@ -75,7 +75,7 @@ class State(Primitive):
     def entry(self, name: str) -> Cell | None:
         """Return the cell `name` with its counter, version and time, or None.
 
-        A cell written in this very transaction has no commit yet; its version is 0.
+        A cell written in this very transaction has no commit yet: version and time are the snapshot's.
         """
         found = self._txn.entry(name)
         if found is None:

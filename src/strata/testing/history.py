@@ -19,6 +19,7 @@ from strata.core.protocols import Commit, HistoryRow, Key, Path
 from strata.core.values import decode
 
 Place = tuple[str, str, Key]  # space, kind, key
+Note = tuple[str | None, str | None, str | None]
 Touched = Mapping[Place, list[Path]]
 WHOLE: Path = ()
 
@@ -33,14 +34,22 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A branch just after one commit. `commit` is None where a branch was made."""
+    """A branch just after one commit. `line` and `note` are None where a branch was made."""
 
     version: int
     time: int
     rows: Mapping[Place, Row]
     spaces: frozenset[str]
     touched: Touched
-    commit: Commit | None
+    line: Line | None = None
+    note: Note | None = None  # message, actor, cause
+
+    @property
+    def commit(self) -> Commit | None:
+        """The commit, under the name that its branch has now."""
+        if self.line is None or self.note is None:
+            return None
+        return Commit(self.version, self.line.name, self.time, *self.note)
 
 
 @dataclass(slots=True)
@@ -80,7 +89,7 @@ class Line:
         return found[::-1]
 
 
-EMPTY = Point(0, 0, {}, frozenset({"default"}), {}, None)
+EMPTY = Point(0, 0, {}, frozenset({"default"}), {})
 
 
 class Range(NamedTuple):

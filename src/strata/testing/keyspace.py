@@ -17,7 +17,7 @@ from strata.core.keys import check_int, check_key, check_name
 from strata.core.patches import ABSENT
 from strata.core.protocols import Appended, Entry, HistoryRow, Key, Layout, PatchOp, Path
 from strata.core.values import check, decode, encode, same
-from strata.testing.history import WHOLE, Place, Range, Row
+from strata.testing.history import WHOLE, Line, Place, Range, Row
 from strata.testing.writes import Add, Append, Delete, Patch, Put, Write
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Keyspace:
 
     def _spaces(self) -> Iterable[str]:
         raise NotImplementedError
+
+    def _line(self) -> Line:
+        """The branch, which goes on to be seen from here when it is deleted."""
+        return self.branch.kept
 
     def _note(self, place: Place, path: Path) -> None:
         """Take note that the value at `path` under a key was read."""
@@ -101,7 +105,7 @@ class Keyspace:
 
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
         upto = self.version if before is None else min(self.version, check_int(before, "before") - 1)
-        found = self.branch.line.history(self._place(key), upto)
+        found = self._line().history(self._place(key), upto)
         return found if limit is None else found[: check_int(limit, "limit")]
 
     def _range(
@@ -133,6 +137,10 @@ class Keyspace:
         wanted = str if self.layout.text_keys else bytes
         if type(bound) is not wanted:
             raise InvalidInput(f"a bound of a scan is {wanted.__name__}, not {type(bound).__name__}")
+        try:
+            _bytes(bound)
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{bound!r} has a lone surrogate and is no Unicode text") from None
 
     def _place(self, key: Any) -> Place:
         if self.layout.text_keys:
@@ -305,6 +313,9 @@ class Automatic(Writing):
 
     def _rows(self) -> Mapping[Place, Row]:
         return self.branch.line.newest.rows
+
+    def _line(self) -> Line:
+        return self.branch.line
 
     def _spaces(self) -> Iterable[str]:
         return self.branch.line.newest.spaces

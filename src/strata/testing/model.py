@@ -17,7 +17,7 @@ from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceede
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import BranchInfo, Commit, Layout
 from strata.core.values import encode
-from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Place, Point, Row
+from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Note, Place, Point, Row
 from strata.testing.keyspace import Automatic, Inside, View
 from strata.testing.writes import Append, Delete, Patch, Put, Write, change
 
@@ -73,6 +73,7 @@ class Model:
         return self._add(name, None, None, [EMPTY])
 
     def fork(self, source: str, name: str, at: int | None = None, /) -> int:
+        self._check_free(name)
         line = self.line(source)
         head = line.newest.version
         version = head if at is None else min(head, check_int(at, "version"))
@@ -83,7 +84,7 @@ class Model:
             self._check_free(name)
             version, time = self.tick()
             self._ids += 1
-            start = Point(version, points[-1].time, points[-1].rows, points[-1].spaces, {}, None)
+            start = Point(version, points[-1].time, points[-1].rows, points[-1].spaces, {})
             self.lines[name] = Line(self._ids, name, parent, fork_version, time, [*points, start])
             return version
 
@@ -130,18 +131,18 @@ class ModelBranch:
     """One branch: `Branch`. It follows a rename, and is of no use once the branch was deleted."""
 
     def __init__(self, store: Model, line: Line) -> None:
-        self.store, self._line = store, line
+        self.store, self.kept = store, line
 
     @property
     def line(self) -> Line:
         self.store.check_open()
-        if self._line.deleted:
-            raise NotFound(what="branch", name=self._line.name)
-        return self._line
+        if self.kept.deleted:
+            raise NotFound(what="branch", name=self.kept.name)
+        return self.kept
 
     @property
     def name(self) -> str:
-        return self._line.name
+        return self.kept.name
 
     @property
     def head(self) -> int:
@@ -225,7 +226,9 @@ class ModelTransaction:
         return Inside(check_name(space, "space", reserved=True), layout, self)
 
     def spaces(self) -> list[str]:
-        return sorted(self.base.spaces | {place[0] for place in self.rows if place not in self.base.rows})
+        return sorted(
+            self.base.spaces | {place[0] for place in self.writes} | {row.space for row in self.appends}
+        )
 
     def decides(self, place: Place) -> bool:
         """Whether it replaced the value of a key itself, so that it does not matter what was there."""
@@ -240,7 +243,7 @@ class ModelTransaction:
             raise LimitExceeded(
                 what="transaction in bytes", limit=MAX_TRANSACTION_BYTES, actual=self._bytes + size
             )
-        change(self.rows, place, write, 0, self.branch.store.clock())
+        change(self.rows, place, write, self.base.version, self.base.time)  # those of its commit are to come
         self._bytes += size
         if isinstance(write, (Put, Delete)):
             self.writes[place] = [write]
@@ -250,7 +253,7 @@ class ModelTransaction:
     def append(self, append: Append) -> int:
         self.check_open()
         sequence, _, _ = append.last(self.rows)
-        self.rows[append.place(sequence)] = Row(encode(append.pending()), 0, 0)
+        self.rows[append.place(sequence)] = Row(encode(append.pending()), self.base.version, self.base.time)
         self.appends.append(append)
         return sequence
 
@@ -262,22 +265,21 @@ class ModelTransaction:
     ) -> int:
         self.check_open()
         self.over = True
+        if not (self.writes or self.appends or self.expects or self.idempotency_key is not None):
+            return self.snapshot  # whoever only reads saw one version, and that is enough
         with self.branch.store.lock:
             line = self.branch.line
             if self.idempotency_key in line.results:
                 return line.results[self.idempotency_key]
             self._validate(line)
-            if not (self.writes or self.appends or self.idempotency_key is not None):
-                return self.snapshot
-            return self._apply(line, message, actor, cause)
+            return self._apply(line, (message, actor, cause))
 
     def _validate(self, line: Line) -> None:
         """Raise Conflict if commits since the snapshot touched what this one relies on."""
         clashes = Clashes()
-        if self.writes or self.appends:  # a transaction that only reads saw one version, and that is enough
-            for point in line.points:
-                if point.version > self.snapshot:
-                    self._meet(clashes, point)
+        for point in line.points:
+            if point.version > self.snapshot:
+                self._meet(clashes, point)
         clashes.keys |= {place for place, holds in self.expects if not holds(line.newest.rows.get(place))}
         if clashes:
             name = line.name
@@ -304,7 +306,7 @@ class ModelTransaction:
                 if isinstance(write, Patch):
                     clashes.add_paths(place, write.touched, point.touched)
 
-    def _apply(self, line: Line, message: str | None, actor: str | None, cause: str | None) -> int:
+    def _apply(self, line: Line, note: Note) -> int:
         """Apply the writes to the newest rows and make that the next point. What raises changes nothing."""
         store, before = self.branch.store, line.newest
         version, time = store.version + 1, max(store.time, store.clock())
@@ -315,13 +317,12 @@ class ModelTransaction:
                 touched[place] = regions
         for append in self.appends:
             sequence, last, hash = append.last(rows)
-            stored = append.stored(sequence, max(time, last), hash)
+            stored = append.stored(sequence, max(store.clock(), last), hash)
             rows[append.place(sequence)] = Row(encode(stored), version, time)
             touched[append.place(sequence)] = [WHOLE]
         store.tick()
-        commit = Commit(version, line.name, time, message, actor, cause)
         spaces = before.spaces | {place[0] for place in touched}
-        line.points.append(Point(version, time, rows, spaces, touched, commit))
+        line.points.append(Point(version, time, rows, spaces, touched, line, note))
         if self.idempotency_key is not None:
             line.results[self.idempotency_key] = version
         return version
