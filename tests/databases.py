@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import strata
-from strata.testing import Model
+from strata.testing import FakeClock, Model
 
 needs_kernel = pytest.mark.skipif(
     importlib.util.find_spec("strata._kernel") is None, reason="the kernel is not built: make test"
@@ -16,9 +16,9 @@ needs_kernel = pytest.mark.skipif(
 KINDS = ["model", pytest.param("kernel", marks=needs_kernel)]
 
 
-def make(kind: str) -> strata.Database:
+def make(kind: str, clock: FakeClock | None = None) -> strata.Database:
     """Return an empty database in memory."""
-    return strata.Database(Model()) if kind == "model" else strata.open()
+    return strata.Database(Model(clock)) if kind == "model" else strata.open(clock=clock)
 
 
 def tree(path: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import gc
 import inspect
 import threading
 import weakref
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import databases
 import pytest
@@ -14,7 +14,9 @@ import pytest
 import strata
 from strata.api.face import PRIMITIVES
 from strata.api.operations import HANDLES, OPERATIONS
+from strata.core.clock import to_datetime
 from strata.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, ReadOnly
+from strata.testing import FakeClock
 
 
 @pytest.fixture(params=databases.KINDS)
@@ -290,6 +292,24 @@ def test_views_by_instant(db):
     assert db.at(datetime(9999, 1, 1, tzinfo=UTC)).version == db.version
     assert db.at("9999-01-01T00:00Z").kv.get("k") == 2
     assert db.at("9999-01-01T00:00+02:00").kv.get("k") == 2
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_views_by_a_clock_that_obeys(kind):
+    clock = FakeClock()
+    start = to_datetime(clock())
+    with databases.make(kind, clock) as db:
+        for minute in range(1, 4):
+            clock.advance(60_000_000)
+            db.kv.put("minute", minute)
+        at = [
+            db.at(start + timedelta(seconds=seconds)).kv.get("minute")
+            for seconds in (0, 59, 60, 61, 119, 120, 999)
+        ]
+        assert at == [None, None, 1, 1, 1, 2, 3]
+        clock.set(0)  # a clock that goes backwards does not take commits with it
+        version = db.kv.put("minute", 4)
+        assert db.at(start + timedelta(seconds=181)).version == version
 
 
 def test_before_the_first_commit_all_is_empty(db):

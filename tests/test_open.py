@@ -159,8 +159,8 @@ def test_an_unknown_branch_does_not_leave_the_directory_locked(path):
     [
         {"durability": "memory"}, {"durability": "fast"}, {"durability": 1}, {"branch": "_x"},
         {"space": "_x"}, {"space": ""}, {"memory_budget": 0}, {"memory_budget": "1G"},
-        {"flush_interval_ms": 0}, {"flush_interval_ms": -5}, {"flush_interval_ms": float("nan")},
-        {"flush_interval_ms": "soon"},
+        {"memory_budget": 1 << 30}, {"flush_interval_ms": 0}, {"flush_interval_ms": -5},
+        {"flush_interval_ms": float("nan")}, {"flush_interval_ms": "soon"},
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_before_anything_is_made(path, options):
@@ -260,6 +260,29 @@ def test_a_missing_log_is_refused(path):
     refused(path, Corrupt)
 
 
+def crc32c(content: bytes) -> int:
+    """The Castagnoli checksum, bit by bit: a second opinion on what the kernel computes."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_a_newer_format_is_refused_with_both_versions(path):
+    """Magic, version and checksum keep their places in every format, so newer is told from damaged."""
+    filled(path)
+    content = bytearray((path / "MANIFEST").read_bytes())
+    assert crc32c(content[:12] + content[16:]) == int.from_bytes(content[12:16], "little")
+    known = int.from_bytes(content[8:12], "little")
+    content[8:12] = (known + 41).to_bytes(4, "little")
+    content[12:16] = crc32c(content[:12] + content[16:]).to_bytes(4, "little")
+    (path / "MANIFEST").write_bytes(content)
+    error = refused(path, ReadOnly)
+    assert str(known) in str(error) and str(known + 41) in str(error) and error.hint
+
+
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_a_manifest_cut_short_is_refused(path, length):
     filled(path)
@@ -277,6 +300,28 @@ def test_a_directory_that_cannot_be_read(path):
             strata.open(path)
     finally:
         path.chmod(0o700)
+
+
+# -- simulated disks, and what became of a commit --------------------------------------------------
+
+
+def test_a_strict_commit_survives_a_power_cut_and_a_buffered_one_a_kill():
+    from strata.store import SimDisk
+
+    for durability, end in (("strict", lambda disk: disk.crash(7)), ("buffered", lambda disk: disk.killed())):
+        disk = SimDisk(1)
+        db = strata.open(disk=disk, durability=durability)
+        versions = [db.kv.put("k", number) for number in range(10)]
+        with strata.open(disk=end(disk), durability=durability, create=False) as again:
+            assert again.kv.get("k") == 9 and again.version == versions[-1]
+            assert (again.path, again.name) == (None, "memory")
+
+
+def test_outcomes_of_transactions_that_never_were():
+    with strata.open() as db:
+        assert db.outcome("12345-1") == "lost"
+        with pytest.raises(InvalidInput):
+            db.outcome("nonsense")
 
 
 # -- the life of a handle --------------------------------------------------------------------------

@@ -112,11 +112,12 @@ def open(
         branch, space: what `db.kv` and the others work on. The branch must exist ("main" always does).
         create: make the directory when it does not exist; else that is NotFound.
         read_only: refuse every write.
-        memory_budget: bytes of memory to stay within.
+        memory_budget: bytes of memory to stay within. Refused for now: all data is in memory.
         flush_interval_ms: how much a power cut may take in buffered mode.
         disk, clock: simulated ones, for tests (`strata.testing`).
-    Raises: InvalidInput for a directory that is not a database or is written by a newer version; Locked when
-        it is open elsewhere; Corrupt, with file and offset, when it is damaged. Nothing in it changes then.
+    Raises: InvalidInput for a directory that is not a database; ReadOnly when a newer version wrote it;
+        Locked when it is open elsewhere; Corrupt, with file and offset, when it is damaged; NotFound when
+        there is nothing and `create` is False. Nothing in it changes then.
     """
     from strata.store import open_store  # here, so that `import strata` does not load the kernel
 
@@ -170,6 +171,10 @@ def _check_durability(durability: str, *, on_disk: bool) -> None:
 def _check_limits(memory_budget: object, flush_interval_ms: object) -> None:
     if memory_budget is not None:
         check_int(memory_budget, "memory_budget", 1)
+        # Refused rather than ignored: it can be kept once there are run files to read from.
+        raise InvalidInput(
+            "memory_budget cannot be kept yet", hint="leave it out; all data is held in memory"
+        )
     number = type(flush_interval_ms) in (int, float)
     if not number or not 0 < flush_interval_ms <= _FLUSH_INTERVAL_MAX_MS:  # type: ignore[operator]
         raise InvalidInput(
