@@ -54,11 +54,11 @@ impl Codec for Lz4 {
 }
 
 /// The codec that a record names.
-pub(super) fn by_id(id: u8, file: &str) -> Result<Option<&'static dyn Codec>> {
+pub(super) fn by_id(id: u8, file: impl Fn() -> String) -> Result<Option<&'static dyn Codec>> {
     match id {
         NONE => Ok(None),
         LZ4 => Ok(Some(&Lz4)),
         // A valid record with an unknown codec was written by a later build, or needs a key that was not given.
-        _ => Err(Error::TooNew { file: format!("{file} (payload codec)"), found: id.into(), known: LZ4.into() }),
+        _ => Err(Error::TooNew { file: format!("{} (payload codec)", file()), found: id.into(), known: LZ4.into() }),
     }
 }

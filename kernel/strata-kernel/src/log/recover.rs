@@ -290,9 +290,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, record: &Record<'_>, offset: usize, header: &SegmentHeader) -> Result<usize> {
-        let path = || segment::path(header.number);
         let fields = &record.header;
-        let payload = match codec::by_id(fields.codec, &path())? {
+        let payload = match codec::by_id(fields.codec, || segment::path(header.number))? {
             None => record.stored,
             Some(codec) => {
                 let place = place(header, offset);

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     state: Mutex<State>,
     /// Told when `written` or `synced` moved, or the log failed.
     changed: Condvar,
+    /// Told when as many wait for a sync as the one who leads expects.
+    gathered: Condvar,
     flusher: OnceLock<Arc<dyn Worker>>,
     // Copies of what stands in `state`, for those who only look.
     durable_version: AtomicU64,
@@ -45,6 +48,9 @@ pub(super) struct Writer {
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// A slow disk must not make those who are alone wait for others that do not come.
+const LONGEST_PAUSE_US: u64 = 400;
 
 struct State {
     segment: Segment,
@@ -64,8 +70,19 @@ struct State {
     writing: bool,
     syncing: bool,
     window: Window,
+    group: Group,
     failure: Option<Failure>,
     closed: bool,
+}
+
+/// Who waits for a sync (strict).
+#[derive(Default)]
+struct Group {
+    waiting: usize,
+    /// How many the last sync let go: so many may come back.
+    expected: usize,
+    /// How long it took. In simulated time nothing, so there is no pause.
+    sync_us: u64,
 }
 
 struct Failure {
@@ -94,6 +111,7 @@ impl Writer {
             writing: false,
             syncing: false,
             window: Window::default(),
+            group: Group::default(),
             failure: None,
             closed: false,
         };
@@ -102,6 +120,7 @@ impl Writer {
             options,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            gathered: Condvar::new(),
             flusher: OnceLock::new(),
             durable_version: AtomicU64::new(start.version),
             oldest: AtomicU64::new(NEVER),
@@ -208,14 +227,37 @@ impl Writer {
         if sabotage::on("T02") {
             return self.reach_written(state, position);
         }
-        while state.synced < position {
-            if !state.syncing && !state.queue.is_empty() {
-                // Take along all that has gathered: each record fewer in the next group.
-                self.write_or_wait(state)?;
-            } else {
-                self.sync_or_wait(state)?;
-            }
+        state.group.waiting += 1;
+        if state.group.waiting >= state.group.expected {
+            self.gathered.notify_one();
         }
+        let mut outcome = Ok(());
+        while state.synced < position && outcome.is_ok() {
+            outcome = if state.syncing { self.sync_or_wait(state) } else { self.lead_group(state) };
+        }
+        state.group.waiting -= 1;
+        outcome
+    }
+
+    /// Write and sync for all that wait.
+    ///
+    /// Those whom the last sync let go come back at once, mostly. Without a pause for them the first one back would
+    /// sync its one record, and all others would wait for that and the next sync: 46 us a commit against 37, 8 threads on 2 busy cores.
+    fn lead_group(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
+        if state.group.waiting < state.group.expected && state.failure.is_none() {
+            state.syncing = true; // the others wait
+            let pause = Duration::from_micros(state.group.sync_us / 2);
+            self.gathered.wait_for(state, pause);
+            state.syncing = false;
+        }
+        let start = self.env.clock.monotonic_us();
+        let waiting = state.group.waiting;
+        while !state.queue.is_empty() {
+            self.write_or_wait(state)?;
+        }
+        self.sync_or_wait(state)?;
+        state.group.expected = waiting;
+        state.group.sync_us = self.env.clock.monotonic_us().saturating_sub(start).min(LONGEST_PAUSE_US);
         Ok(())
     }
 
@@ -230,11 +272,10 @@ impl Writer {
         let spare = std::mem::take(&mut state.spare);
         let mut bytes = std::mem::replace(&mut state.queue, spare);
         let (file, offset) = (state.segment.file.clone(), state.segment.offset(state.written));
-        let version = state.version;
+        let (version, count) = (state.version, bytes.len() as u64);
         state.writing = true;
         let outcome = MutexGuard::unlocked(state, || file.write_at(offset, &bytes));
         state.writing = false;
-        let count = bytes.len() as u64;
         // A buffer that one large commit blew up is not kept.
         if bytes.capacity() <= 1 << 20 {
             bytes.clear();
