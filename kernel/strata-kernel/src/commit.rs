@@ -23,7 +23,7 @@ use crate::payload::{CommitWriter, Meta, Number, Read};
 use crate::sabotage;
 use crate::store::Store;
 use crate::table::{ChangeKind, Version};
-use crate::transaction::{Expect, Expected, Isolation, Pending, Request, Transaction};
+use crate::transaction::{Expect, Isolation, Pending, Request, Transaction};
 use crate::value::patch::{self, Op};
 use crate::value::path::Path;
 use crate::value::{canonical, equal, write};
@@ -62,8 +62,10 @@ pub struct Tried<'a> {
     pub touched: &'a [Path],
 }
 
-/// A write with its outcome: what a table takes.
+/// A write with its outcome: what a table takes, and what the log does.
 struct Change<'a> {
+    /// What was asked for, where the log holds that rather than the outcome.
+    request: Option<&'a What<'a>>,
     keyspace: u32,
     key: Cow<'a, [u8]>,
     kind: ChangeKind,
@@ -158,7 +160,7 @@ impl Store {
         let guard = self.panic_guard();
         let prepared = self.prepare(branch, line, writes)?;
         if self.keeps_a_log() {
-            encode(branch.id, line, writes, &prepared, meta, reads);
+            encode(branch.id, line, &prepared, meta, reads);
         }
         let appended = self.log.append(line.hash, &line.payload)?;
         line.last = Some(appended);
@@ -174,14 +176,16 @@ impl Store {
     fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>]) -> Result<Prepared<'a>> {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
         for write in writes {
-            self.register(branch, line, write.keyspace, &mut prepared);
             let change = match &write.what {
                 What::Append { kind, value, origin } => {
-                    self.append(branch, line, write, kind, value, *origin, &mut prepared)
+                    Some(self.append(branch, line, write, kind, value, *origin, &mut prepared))
                 }
                 _ => resolve(branch, write)?,
             };
-            prepared.changes.push(change);
+            if let Some(change) = change {
+                self.register(branch, line, write.keyspace, &mut prepared);
+                prepared.changes.push(change);
+            }
         }
         Ok(prepared)
     }
@@ -206,7 +210,7 @@ impl Store {
         &self,
         branch: &Branch,
         line: &Line,
-        write: &Write<'a>,
+        write: &'a Write<'a>,
         kind: &str,
         value: &[u8],
         origin: Option<&[u8]>,
@@ -257,10 +261,12 @@ impl Store {
         if let Some((version, _)) = line.idempotent.get(key).copied().filter(lives) {
             return Some(version);
         }
-        let mut fork = branch.parent.as_ref();
+        // A grandparent shows only as far as every fork on the way does.
+        let (mut fork, mut at) = (branch.parent.as_ref(), u64::MAX);
         while let Some(parent) = fork {
+            at = at.min(parent.version);
             let found = parent.branch.line.lock().idempotent.get(key).copied();
-            if let Some((version, _)) = found.filter(lives).filter(|(version, _)| *version <= parent.version) {
+            if let Some((version, _)) = found.filter(lives).filter(|(version, _)| *version <= at) {
                 return Some(version);
             }
             fork = parent.branch.parent.as_ref();
@@ -312,28 +318,38 @@ impl Unsettled {
 
 impl<'a> Change<'a> {
     fn put(keyspace: u32, key: Cow<'a, [u8]>, kind: ChangeKind, value: Cow<'a, [u8]>) -> Change<'a> {
-        Change { keyspace, key, kind, value: Some(value), touched: Vec::new() }
+        Change { request: None, keyspace, key, kind, value: Some(value), touched: Vec::new() }
     }
 }
 
-/// What a write gives on the branch as it is now.
-fn resolve<'a>(branch: &Branch, write: &Write<'a>) -> Result<Change<'a>> {
+/// What a write gives on the branch as it is now; `None` when there is nothing to delete.
+fn resolve<'a>(branch: &Branch, write: &'a Write<'a>) -> Result<Option<Change<'a>>> {
     let (keyspace, key) = (write.keyspace, Cow::Borrowed(write.key));
-    Ok(match &write.what {
+    Ok(Some(match &write.what {
         What::Put(value) => Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)),
         What::Appended(value) => Change::put(keyspace, key, ChangeKind::Append, Cow::Borrowed(value)),
-        What::Delete => Change { keyspace, key, kind: ChangeKind::Delete, value: None, touched: Vec::new() },
+        What::Delete => {
+            let exists = branch.read(keyspace, write.key, u64::MAX, |found| found.is_some());
+            let (kind, touched) = (ChangeKind::Delete, Vec::new());
+            return Ok(exists.then_some(Change { request: None, keyspace, key, kind, value: None, touched }));
+        }
         What::Add(delta) => {
             let sum =
                 branch.read(keyspace, write.key, u64::MAX, |found| delta.added_to(found.and_then(|v| v.value)))?;
-            Change::put(keyspace, key, ChangeKind::Add, sum.to_value().into())
+            let change = Change::put(keyspace, key, ChangeKind::Add, sum.to_value().into());
+            Change { request: Some(&write.what), ..change }
         }
-        What::Patch(ops, tried) => patch_change(branch, write, ops, tried.as_ref())?,
+        What::Patch(ops, tried) => return patch_change(branch, write, ops, tried.as_ref()),
         What::Append { .. } => unreachable!("appends are given their place before"),
-    })
+    }))
 }
 
-fn patch_change<'a>(branch: &Branch, write: &Write<'a>, ops: &[Op], tried: Option<&Tried<'a>>) -> Result<Change<'a>> {
+fn patch_change<'a>(
+    branch: &Branch,
+    write: &'a Write<'a>,
+    ops: &[Op],
+    tried: Option<&'a Tried<'a>>,
+) -> Result<Option<Change<'a>>> {
     // Nothing came in between: what the transaction saw is what there is.
     let is_current = |tried: &&Tried<'_>| {
         branch.data.read().changes_since(write.keyspace, write.key, tried.version).next().is_none()
@@ -347,8 +363,14 @@ fn patch_change<'a>(branch: &Branch, write: &Write<'a>, ops: &[Op], tried: Optio
         }
     };
     // Deletes inside a value that is not there leave it so.
-    let kind = if value.is_some() { ChangeKind::Patch } else { ChangeKind::Delete };
-    Ok(Change { keyspace: write.keyspace, key: Cow::Borrowed(write.key), kind, value, touched })
+    Ok(value.map(|value| Change {
+        request: Some(&write.what),
+        keyspace: write.keyspace,
+        key: Cow::Borrowed(write.key),
+        kind: ChangeKind::Patch,
+        value: Some(value),
+        touched,
+    }))
 }
 
 /// SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]).
@@ -377,13 +399,11 @@ fn stored_append(kind: &str, time: u64, value: &[u8], hash: &[u8; 32], origin: O
     out
 }
 
-/// The record of a commit, into the line's buffer. Changes stand where their writes do, but for the catalogue's.
-fn encode(branch: u32, line: &mut Line, writes: &[Write<'_>], prepared: &Prepared<'_>, meta: &Meta, reads: &[Read]) {
+/// The record of a commit, into the line's buffer.
+fn encode(branch: u32, line: &mut Line, prepared: &Prepared<'_>, meta: &Meta, reads: &[Read]) {
     let mut out = CommitWriter::new(&mut line.payload, branch, meta, !reads.is_empty(), prepared.changes.len());
-    let mut requests = writes.iter();
     for change in &prepared.changes {
-        let request = if change.keyspace == CATALOGUE { None } else { requests.next().map(|write| &write.what) };
-        match (request, &change.value) {
+        match (change.request, &change.value) {
             (Some(What::Patch(ops, _)), _) => out.patch(change.keyspace, &change.key, ops),
             (Some(What::Add(delta)), _) => out.add(change.keyspace, &change.key, *delta),
             (_, Some(value)) => out.value(change.kind, change.keyspace, &change.key, value),
@@ -423,7 +443,7 @@ impl Store {
         let mut line = branch.line.lock();
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len()), ..Prepared::default() };
         for write in writes {
-            prepared.changes.push(resolve(branch, write)?);
+            prepared.changes.extend(resolve(branch, write)?);
             if let What::Appended(_) = write.what {
                 // The next append looks the stream's end up again.
                 let stream = &write.key[..write.key.len().saturating_sub(8)];
@@ -487,10 +507,13 @@ fn write_clashes(transaction: &Transaction, data: &Data) -> Vec<Clash> {
 }
 
 fn holds(branch: &Branch, expect: &Expect) -> bool {
-    branch.read(expect.keyspace, &expect.key, u64::MAX, |found| match (&expect.expected, found) {
-        (Expected::Absent, None) => true,
-        (Expected::Version(version), Some(found)) => found.version == *version,
-        (Expected::Value(value), Some(found)) => found.value.is_some_and(|found| equal(found, value)),
-        _ => false,
+    let expected = &expect.expected;
+    branch.read(expect.keyspace, &expect.key, u64::MAX, |found| match found {
+        None => expected.absent,
+        Some(_) if expected.absent => false,
+        Some(found) => {
+            expected.version.is_none_or(|version| found.version == version)
+                && expected.value.as_ref().is_none_or(|value| found.value.is_some_and(|found| equal(found, value)))
+        }
     })
 }

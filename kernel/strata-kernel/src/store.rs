@@ -109,7 +109,7 @@ impl Store {
         !rows.is_empty()
     }
 
-    /// Wait until everything committed is durable; returns the newest durable version.
+    /// Wait until everything committed is durable; returns the newest durable version, 0 where there are no files.
     pub fn flush(&self) -> Result<u64> {
         self.check_open()?;
         self.log.flush()

@@ -13,8 +13,9 @@ use crate::branch::{Branch, Range, RowBuffer};
 use crate::error::{Error, Result};
 use crate::footprint::Footprint;
 use crate::payload::{Meta, Number};
+use crate::sabotage;
 use crate::value::patch::{self, Op};
-use crate::value::path::{Path, find};
+use crate::value::path::{Path, find, region};
 
 /// Writes of one transaction, encoded. A bound, so that one caller cannot take all memory.
 pub const TRANSACTION_BYTES_MAX: u64 = 256 << 20;
@@ -27,12 +28,12 @@ pub enum Isolation {
     Snapshot,
 }
 
-/// What must be true of a key at commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    Absent,
-    Version(u64),
-    Value(Vec<u8>),
+/// What must be true of a key at commit: that it is absent; or that it is there, and what is named of it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expected {
+    pub absent: bool,
+    pub version: Option<u64>,
+    pub value: Option<Vec<u8>>,
 }
 
 pub struct Expect {
@@ -84,7 +85,7 @@ pub struct Transaction {
 
 impl Transaction {
     pub fn new(branch: Arc<Branch>, isolation: Isolation, record_reads: bool, idempotency_key: Option<String>) -> Self {
-        let snapshot = branch.head();
+        let snapshot = branch.head().saturating_sub(u64::from(sabotage::on("T34")));
         Transaction {
             branch,
             snapshot,
@@ -156,12 +157,18 @@ impl Transaction {
     /// Call `read` with the value at `path` inside the value of `key`.
     pub fn get_path<R>(&mut self, keyspace: u32, key: &[u8], path: &Path, read: impl FnOnce(Option<&[u8]>) -> R) -> R {
         let decided = self.own(keyspace, key).is_some_and(Pending::is_absolute);
-        if !decided && self.keeps_reads() {
-            self.reads.path(keyspace, key, path);
+        let notes = !decided && self.keeps_reads();
+        let (region, result) = self.look(keyspace, key, |found| {
+            let value = found.map(|(value, _)| value);
+            let region = notes.then(|| value.map_or_else(|| path.clone(), |value| region(value, path)));
+            (region, read(value.and_then(|value| find(value, path).map(|place| &value[place]))))
+        });
+        match region {
+            Some(region) if region.0.is_empty() => self.reads.key(keyspace, key),
+            Some(region) => self.reads.path(keyspace, key, &region),
+            None => {}
         }
-        self.look(keyspace, key, |found| {
-            read(found.and_then(|(value, _)| find(value, path).map(|place| &value[place])))
-        })
+        result
     }
 
     /// The rows of `range` as this transaction sees them, at most `limit`.
@@ -240,9 +247,9 @@ impl Transaction {
         let patched = patch::apply(self.view(keyspace, key).as_deref(), &ops)?;
         self.grow(key.len() + patched.value.as_ref().map_or(0, Vec::len))?;
         let mut touched = patched.touched;
-        let replaces_all = ops.iter().any(Op::replaces_all);
         let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
-            _ if replaces_all => Request::Put,
+            // Deletes inside what this transaction deleted leave it deleted.
+            Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_none() => Request::Delete,
             Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Put,
             Some(Pending { request: Request::Patch { ops: earlier, touched: mut before }, .. }) => {
                 ops.splice(0..0, earlier);
@@ -261,7 +268,12 @@ impl Transaction {
         let request = match self.own(keyspace, key).map(|own| &own.request) {
             Some(Request::Put | Request::Delete) => Request::Put,
             Some(Request::Add(earlier)) => Request::Add(delta.plus(*earlier)?),
-            _ => Request::Add(delta),
+            // The patch made a number of the whole value, so what is relied on stays the same.
+            Some(Request::Patch { ops, touched }) => {
+                let set = Op::Set { path: Path::root(), value: sum.to_value() };
+                Request::Patch { ops: ops.iter().cloned().chain([set]).collect(), touched: touched.clone() }
+            }
+            Some(Request::Append) | None => Request::Add(delta),
         };
         self.set(keyspace, key, request, Some(sum.to_value()));
         Ok(())

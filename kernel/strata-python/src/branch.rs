@@ -9,7 +9,7 @@ use strata_kernel::branch::Branch;
 use strata_kernel::transaction::{Isolation, Transaction};
 
 use crate::errors::to_python;
-use crate::handle::Handle;
+use crate::handle::{Handle, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace};
 use crate::transaction::{PyTransaction, Shared};
 
@@ -62,7 +62,7 @@ impl PyBranch {
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.check(py)?;
-        Ok(self.store.spaces(&self.branch, self.branch.head()))
+        Ok(all_spaces(self.store.spaces(&self.branch, self.branch.head())))
     }
 
     #[pyo3(signature = (version=None, /))]
@@ -146,6 +146,6 @@ impl PySnapshot {
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let checked = self.store.check().and_then(|()| self.store.check_open());
         checked.map_err(|error| to_python(py, error, None))?;
-        Ok(self.store.spaces(&self.branch, self.version))
+        Ok(all_spaces(self.store.spaces(&self.branch, self.version)))
     }
 }

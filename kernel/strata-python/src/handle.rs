@@ -19,6 +19,17 @@ pub fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
+/// The space that every branch has from the start.
+pub const DEFAULT_SPACE: &str = "default";
+
+/// Names of spaces, sorted, each once, and the one that is always there.
+pub fn all_spaces(mut written: Vec<String>) -> Vec<String> {
+    written.push(DEFAULT_SPACE.to_owned());
+    written.sort();
+    written.dedup();
+    written
+}
+
 /// A shared store that remembers which process opened it.
 #[derive(Clone)]
 pub struct Handle {

@@ -1,27 +1,25 @@
 //! One keyspace as one transaction sees it: the `Txn` protocol, in its three modes.
 
+mod arguments;
+
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList};
 use strata_kernel::Error;
 use strata_kernel::branch::{Branch, Range, RowBuffer};
 use strata_kernel::commit::{Committed, What, Write};
 use strata_kernel::log::Durability;
-use strata_kernel::payload::Number;
 use strata_kernel::transaction::{Expected, Isolation, PendingAppend, Transaction};
-use strata_kernel::value::patch::Op;
-use strata_kernel::value::path::{Path, Step, find};
+use strata_kernel::value::path::find;
 
+use self::arguments::{Given, number_of, path_of, short};
 use crate::convert::{decode, encode, is_scalar};
 use crate::errors::{guarded, to_python};
-use crate::handle::Handle;
+use crate::handle::{DEFAULT_SPACE, Handle};
 use crate::rows;
 use crate::transaction::{PyTransaction, Shared};
 
-const TEXT_KEY_BYTES_MAX: usize = 1024;
-/// A text key, a separator and a sequence, with room to spare.
-const KEY_BYTES_MAX: usize = 2048;
 /// From here on work leaves the GIL to others: about ten microseconds of it.
 const MANY: usize = 64;
 
@@ -150,66 +148,6 @@ impl PyKeyspace {
         self.error(py, Error::ReadOnly("a view shows the past, which cannot be written to".into()))
     }
 
-    #[inline]
-    fn key<'k>(&self, key: &'k Bound<'_, PyAny>) -> PyResult<&'k [u8]> {
-        if self.text
-            && let Ok(text) = key.cast_exact::<PyString>()
-            && let Ok(text) = text.to_str()
-            && (1..=TEXT_KEY_BYTES_MAX).contains(&text.len())
-            && !text.as_bytes().contains(&0)
-        {
-            return Ok(text.as_bytes());
-        }
-        self.other_key(key)
-    }
-
-    /// Keys that are bytes, and the words for those that are wrong.
-    fn other_key<'k>(&self, key: &'k Bound<'_, PyAny>) -> PyResult<&'k [u8]> {
-        if !self.text
-            && let Ok(bytes) = key.cast_exact::<PyBytes>()
-            && (1..=KEY_BYTES_MAX).contains(&bytes.as_bytes().len())
-        {
-            return Ok(bytes.as_bytes());
-        }
-        let py = key.py();
-        if self.text {
-            // `strata.core.keys` has the rule and its words. It also takes subclasses of str.
-            py.import("strata.core.keys")?.call_method1("check_key", (key,))?;
-            if let Ok(text) = key.cast::<PyString>() {
-                return Ok(text.to_str()?.as_bytes());
-            }
-        }
-        Err(self.error(py, Error::InvalidInput(format!("a key of {} is not {}", self.kind, key.get_type()))))
-    }
-
-    /// A bound of a scan: as a key, but any bytes and any length will do.
-    fn bound(&self, key: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u8>>> {
-        let Some(key) = key else { return Ok(None) };
-        if let Ok(text) = key.cast::<PyString>() {
-            return Ok(Some(text.to_str()?.as_bytes().to_vec()));
-        }
-        match key.cast::<PyBytes>() {
-            Ok(bytes) => Ok(Some(bytes.as_bytes().to_vec())),
-            Err(_) => {
-                let text = format!("a bound of a scan is not {}", key.get_type());
-                Err(self.error(key.py(), Error::InvalidInput(text)))
-            }
-        }
-    }
-
-    fn range(
-        &self,
-        prefix: Option<&Bound<'_, PyAny>>,
-        start: Option<&Bound<'_, PyAny>>,
-        end: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Range> {
-        let range = Range { start: self.bound(start)?.unwrap_or_default(), end: self.bound(end)? };
-        Ok(match self.bound(prefix)? {
-            Some(prefix) => range.intersect(Range::of_prefix(&prefix)),
-            None => range,
-        })
-    }
-
     fn rows(&self, py: Python<'_>, range: &Range, reverse: bool, limit: usize) -> PyResult<RowBuffer> {
         if let Mode::Inside(shared) = &self.mode {
             return self.inside(py, shared, |txn| Ok(txn.scan(self.number, range, reverse, limit)));
@@ -243,60 +181,12 @@ impl PyKeyspace {
             Found::Bytes(bytes) => decode(py, &bytes),
         }
     }
-
-    fn encoded(&self, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-        let mut out = Vec::with_capacity(128);
-        encode(value, self.finite, &mut out)?;
-        Ok(out)
-    }
-
-    /// The operations of a patch, as `PatchOp` has them.
-    fn ops(&self, ops: &Bound<'_, PyAny>) -> PyResult<Vec<Op>> {
-        let mut out = Vec::new();
-        for op in ops.try_iter()? {
-            let op = op?;
-            let op = op.cast::<PyTuple>()?;
-            let (name, path) = (op.get_item(0)?, path_of(&op.get_item(1)?)?);
-            let value = || self.encoded(&op.get_item(2)?);
-            out.push(match name.cast::<PyString>()?.to_str()? {
-                "set" => Op::Set { path, value: value()? },
-                "insert" => Op::Insert { path, value: value()? },
-                "merge" => Op::Merge { path, patch: value()? },
-                "delete" => Op::Delete { path },
-                other => {
-                    return Err(self.error(op.py(), Error::InvalidInput(format!("'{other}' is no patch operation"))));
-                }
-            });
-        }
-        Ok(out)
-    }
 }
 
 enum Found<'py> {
     Missing,
     Object(PyResult<Bound<'py, PyAny>>),
     Bytes(Vec<u8>),
-}
-
-fn path_of(path: &Bound<'_, PyAny>) -> PyResult<Path> {
-    let steps = path.cast::<PyTuple>()?;
-    let step = |step: Bound<'_, PyAny>| -> PyResult<Step> {
-        if step.is_none() {
-            return Ok(Step::End);
-        }
-        match step.cast::<PyString>() {
-            Ok(key) => Ok(Step::Key(key.to_str()?.to_owned())),
-            Err(_) => Ok(Step::Index(step.extract()?)),
-        }
-    };
-    Ok(Path(steps.iter().map(step).collect::<PyResult<_>>()?))
-}
-
-fn number_of(value: &Bound<'_, PyAny>, encoded: &[u8]) -> PyResult<Number> {
-    Number::decode(encoded).ok_or_else(|| {
-        let text = format!("a delta is an int or a float, not {}", value.get_type());
-        to_python(value.py(), Error::InvalidInput(text), None)
-    })
 }
 
 #[pymethods]
@@ -326,7 +216,7 @@ impl PyKeyspace {
 
     #[getter]
     fn exists(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.space == "default" {
+        if self.space == DEFAULT_SPACE {
             return Ok(true);
         }
         if let Mode::Inside(shared) = &self.mode {
@@ -391,7 +281,7 @@ impl PyKeyspace {
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for key in keys.try_iter()? {
+        for key in self.each(keys, "keys")? {
             list.append(self.get(py, &key?, default.clone())?)?;
         }
         Ok(list)
@@ -517,8 +407,12 @@ impl PyKeyspace {
     fn put_many(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
         let mut buffer = Vec::new();
         let mut places = Vec::new();
-        for row in rows.try_iter()? {
-            let (key, value) = row?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+        for row in self.each(rows, "rows")? {
+            let row = row?;
+            let Ok((key, value)) = row.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
+                let text = format!("rows are (key, value) pairs, not {}", short(&row));
+                return Err(self.error(py, Error::InvalidInput(text)));
+            };
             let start = buffer.len();
             buffer.extend_from_slice(self.key(&key)?);
             let middle = buffer.len();
@@ -552,7 +446,7 @@ impl PyKeyspace {
     #[pyo3(signature = (keys, /))]
     fn delete_many(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
         let mut all = Vec::new();
-        for key in keys.try_iter()? {
+        for key in self.each(keys, "keys")? {
             all.push(self.key(&key?)?.to_vec());
         }
         self.delete_all(py, &all)
@@ -610,32 +504,38 @@ impl PyKeyspace {
         }
     }
 
-    #[pyo3(signature = (key, *, version=None, value=None, absent=false))]
+    #[pyo3(signature = (key, *, version=None, value=Given::Nothing, absent=false))]
     fn expect(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         version: Option<u64>,
-        value: Option<Bound<'_, PyAny>>,
+        value: Given<'_>,
         absent: bool,
     ) -> PyResult<()> {
         let key = self.key(key)?;
-        let mut expected = Vec::new();
-        expected.extend(version.map(Expected::Version));
-        if let Some(value) = value.filter(|value| !value.is(py.Ellipsis())) {
-            expected.push(Expected::Value(self.encoded(&value)?));
-        }
-        expected.extend(absent.then_some(Expected::Absent));
-        let Mode::Inside(shared) = &self.mode else {
-            return Err(self.error(py, Error::InvalidInput("only a transaction can expect something".into())));
+        let value = match value {
+            Given::Nothing => None,
+            Given::Value(value) => Some(self.encoded(&value)?),
         };
-        self.inside(py, shared, |txn| expected.into_iter().try_for_each(|what| txn.expect(self.number, key, what)))
+        let expected = Expected { absent, version, value };
+        match &self.mode {
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.expect(self.number, key, expected)),
+            Mode::View(_) => Err(self.read_only(py)),
+            Mode::Automatic => {
+                Err(self.error(py, Error::InvalidInput("only a transaction can expect something".into())))
+            }
+        }
     }
 
     fn begin(&self, py: Python<'_>) -> PyResult<(PyTransaction, PyKeyspace)> {
         self.readable(py)?;
-        if !matches!(self.mode, Mode::Automatic) {
-            return Err(self.error(py, Error::InvalidInput("a transaction begins outside of any other".into())));
+        match self.mode {
+            Mode::Automatic => {}
+            Mode::View(_) => return Err(self.read_only(py)),
+            Mode::Inside(_) => {
+                return Err(self.error(py, Error::InvalidInput("a transaction cannot begin inside another".into())));
+            }
         }
         let transaction = Transaction::new(Arc::clone(&self.branch), Isolation::Serializable, false, None);
         let shared = Shared::new(transaction);

@@ -174,8 +174,9 @@ impl PyStore {
     }
 
     #[getter]
-    fn durable_version(&self) -> u64 {
-        self.store.log.durable_version()
+    fn durable_version(&self, py: Python<'_>) -> PyResult<u64> {
+        let checked = self.store.check().and_then(|()| self.store.check_open());
+        checked.map(|()| self.store.log.durable_version()).map_err(|error| to_python(py, error, None))
     }
 
     #[getter]

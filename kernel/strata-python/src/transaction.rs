@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use strata_kernel::transaction::Transaction;
 
 use crate::errors::{guarded, to_python};
-use crate::handle::Handle;
+use crate::handle::{Handle, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace};
 
 /// A transaction and what can be said of it without taking its lock.
@@ -59,9 +59,7 @@ impl PyTransaction {
         let mut spaces = self.store.spaces(&transaction.branch, transaction.snapshot);
         let own = transaction.writes.iter().filter(|(_, writes)| !writes.is_empty());
         spaces.extend(own.map(|(&number, _)| self.store.keyspace_name(number).0));
-        spaces.sort();
-        spaces.dedup();
-        spaces
+        all_spaces(spaces)
     }
 
     #[pyo3(signature = (message=None, actor=None, cause=None, /))]

@@ -360,15 +360,6 @@ impl Op {
         self.parts().0
     }
 
-    /// Whether what comes out does not depend on what was there.
-    pub fn replaces_all(&self) -> bool {
-        match self {
-            Op::Set { path, .. } => path.0.is_empty(),
-            Op::Merge { path, patch } => path.0.is_empty() && !matches!(super::kind(patch), Ok(Kind::Map)),
-            Op::Insert { .. } | Op::Delete { .. } => false,
-        }
-    }
-
     fn parts(&self) -> (&Path, Option<&[u8]>) {
         match self {
             Op::Set { path, value } | Op::Insert { path, value } | Op::Merge { path, patch: value } => {

@@ -87,6 +87,17 @@ pub fn find(bytes: &[u8], path: &Path) -> Option<Range<usize>> {
     }
 }
 
+/// The region that a read of `path` depends on: indices counted from the start. Where a list has no such element it is
+/// the list's own path, since only a change of its structure can make one.
+pub fn region(bytes: &[u8], path: &Path) -> Path {
+    let mut region = path.clone();
+    let place = walk::walk(bytes, &path.0, |step, element| region.0[step] = Step::Index(element as i64));
+    if let Ok(Place::NoElement { step, .. }) = place {
+        region.0.truncate(step);
+    }
+    region
+}
+
 /// Whether what happens at one path can be seen at the other: they are equal, or one leads through the other.
 ///
 /// A negative index or the end may be any element as long as nobody has looked at the list, so it meets
