@@ -39,8 +39,7 @@ class Place(Face):
 
     def __init__(self, store: Store, branch: NativeBranch, space: str) -> None:
         self._store = store
-        self._branch = branch
-        self._source = branch
+        self._branch = self._source = branch
         self._space = space
 
     @property

@@ -35,12 +35,14 @@ class Transaction(Lazy, Face):
     `message`, `actor` and `cause` may be set until the commit, and go into it.
     """
 
+    _source: NativeTransaction
+    _outer: Transaction | None  # the `with` block around this one, once it is entered
+
     __slots__ = (
         "_outer",
         "_over",
         "_store",
         "_thread",
-        "_transaction",
         "actor",
         "cause",
         "message",
@@ -57,10 +59,9 @@ class Transaction(Lazy, Face):
         cause: Cause = None,
     ) -> None:
         self._store = store
-        self._transaction = self._source = transaction
+        self._source = transaction
         self._space = space
         self._over = False
-        self._outer: Transaction | None = None  # the `with` block around this one
         self._thread: int | None = None  # which entered the `with` block
         self.version: int | None = None  # of the commit, once there is one
         self.message = message
@@ -70,11 +71,11 @@ class Transaction(Lazy, Face):
     @property
     def snapshot(self) -> int:
         """The version that reads see."""
-        return self._transaction.snapshot
+        return self._source.snapshot
 
     def space(self, name: str) -> TransactionSpace:
         """Return the face of another space of the branch, inside this transaction."""
-        return TransactionSpace(self._transaction, check_name(name, "space"))
+        return TransactionSpace(self._source, check_name(name, "space"))
 
     def commit(self) -> int:
         """Commit, and return the version (the snapshot's when nothing was written).
@@ -89,13 +90,13 @@ class Transaction(Lazy, Face):
         if not (message is actor is cause is None):
             message, actor, cause = _text("message", message), _text("actor", actor), _cause(cause)
         self._over = True
-        self.version = version = self._transaction.commit(message, actor, cause)
+        self.version = version = self._source.commit(message, actor, cause)
         return version
 
     def rollback(self) -> None:
         """Drop all that was written. Idempotent."""
         self._over = True
-        self._transaction.rollback()
+        self._source.rollback()
 
     def __enter__(self) -> Transaction:
         if self._over:

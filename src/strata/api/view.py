@@ -10,20 +10,22 @@ from strata.core.protocols import Snapshot
 class View(Lazy, Face):
     """The face at one version: what was true then stays readable, whatever is written later."""
 
-    __slots__ = ("_snapshot",)
+    _source: Snapshot
+
+    __slots__ = ()
 
     def __init__(self, snapshot: Snapshot, space: str) -> None:
-        self._snapshot = self._source = snapshot
+        self._source = snapshot
         self._space = space
 
     @property
     def version(self) -> int:
         """The version that is seen here."""
-        return self._snapshot.version
+        return self._source.version
 
     def space(self, name: str) -> View:
         """Return the view of another space at the same version."""
-        return View(self._snapshot, check_name(name, "space"))
+        return View(self._source, check_name(name, "space"))
 
     def __repr__(self) -> str:
         return f"<View version={self.version} space={self._space!r}>"
