@@ -30,6 +30,9 @@ pub use codec::{Codec, Place};
 pub use hash::StateHash;
 pub use recover::Recovery;
 
+/// Versions fit a signed number too, as Python's and SQL's clients like them. Half a million years of commits.
+const LARGEST_VERSION: u64 = i64::MAX as u64;
+
 /// What is done before a commit is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -156,7 +159,7 @@ impl Log {
     /// After an error nothing was queued. After success the outcome is open until `wait` returned.
     pub fn append(&self, previous: StateHash, payload: &[u8]) -> Result<Appended> {
         match &self.kind {
-            Kind::Memory { clock, last } => Ok(append_in_memory(&**clock, last, previous, payload)),
+            Kind::Memory { clock, last } => append_in_memory(&**clock, last, previous, payload),
             Kind::Disk(writer) => writer.append(previous, payload),
         }
     }
@@ -259,13 +262,25 @@ impl Drop for Log {
     }
 }
 
-fn append_in_memory(clock: &dyn Clock, last: &Mutex<(u64, u64)>, previous: StateHash, payload: &[u8]) -> Appended {
+fn append_in_memory(
+    clock: &dyn Clock,
+    last: &Mutex<(u64, u64)>,
+    previous: StateHash,
+    payload: &[u8],
+) -> Result<Appended> {
     let (digest, now) = (hash::digest(payload), clock.wall_us());
     let mut last = last.lock();
-    let (version, time) = (last.0 + 1, last.1.max(now));
+    let (version, time) = (next_version(last.0)?, last.1.max(now));
     *last = (version, time);
     let hash = StateHash::step(previous, version, time, digest);
-    Appended { stamp: Stamp { version, time, hash }, position: 0 }
+    Ok(Appended { stamp: Stamp { version, time, hash }, position: 0 })
+}
+
+fn next_version(last: u64) -> Result<u64> {
+    if last >= LARGEST_VERSION {
+        return Err(Error::LimitExceeded { what: "number of versions", limit: LARGEST_VERSION, actual: last });
+    }
+    Ok(last + 1)
 }
 
 fn check(options: &LogOptions) -> Result<()> {

@@ -15,7 +15,7 @@ use super::codec::{self, Place};
 use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
 use super::segment::{self, Segment};
 use super::writer::Start;
-use super::{Anchor, Entry, LogOptions, Stamp};
+use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, Stamp};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
@@ -91,8 +91,7 @@ struct Found {
 fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Found> {
     let mut numbers = segment::numbers(&*env.disk)?;
     numbers.retain(|number| *number >= anchor.segment);
-    for (index, number) in numbers.iter().enumerate() {
-        let expected = anchor.segment + index as u64;
+    for (number, expected) in numbers.iter().zip(anchor.segment..) {
         if *number != expected {
             return Err(missing(expected));
         }
@@ -174,8 +173,7 @@ impl<'a> Reader<'a> {
         let path = segment::path(header.number);
         let file = env.disk.open(&path)?.ok_or_else(|| missing(header.number))?;
         read_whole(&*file, &path, &mut self.bytes)?;
-        if self.end.is_some_and(|end| end != header.base) || header.base.checked_add(self.bytes.len() as u64).is_none()
-        {
+        if self.end.is_some_and(|end| end != header.base) || header.base > segment::MOST {
             return Err(corrupt(header.number, 40, "the segment does not begin where the one before ends"));
         }
         if *self.checksum.get_or_insert(header.previous) != header.previous {
@@ -285,6 +283,9 @@ impl<'a> Reader<'a> {
         }
         if record.header.version <= self.version || record.header.time < self.time {
             return Err("the version or time of a record runs backwards");
+        }
+        if record.header.version > LARGEST_VERSION {
+            return Err("a record has a version that cannot be reached");
         }
         Ok(record)
     }

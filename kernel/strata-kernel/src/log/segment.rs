@@ -25,17 +25,24 @@ impl Segment {
     }
 }
 
+/// Segment numbers and positions stay below this, so that sums of them cannot overflow: 2^62 bytes are four exabytes.
+pub(super) const MOST: u64 = 1 << 62;
+
+fn name(number: u64) -> String {
+    format!("wal-{number:06}.seg")
+}
+
 pub(super) fn path(number: u64) -> String {
-    format!("{DIR}/wal-{number:06}.seg")
+    format!("{DIR}/{}", name(number))
 }
 
 /// The segments in the directory, in order. Other files in it are none of ours.
 pub(super) fn numbers(disk: &dyn Disk) -> Result<Vec<u64>> {
     let names = disk.list(DIR)?.unwrap_or_default();
     let number = |name: &String| name.strip_prefix("wal-")?.strip_suffix(".seg")?.parse().ok();
-    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    let ours = |number: &u64| *number < MOST && names.binary_search(&name(*number)).is_ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).filter(ours).collect();
     numbers.sort_unstable();
-    numbers.dedup();
     Ok(numbers)
 }
 

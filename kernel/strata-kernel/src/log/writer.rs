@@ -18,7 +18,7 @@ use super::codec::{self, Codec, Place};
 use super::format::{self, RecordHeader, SegmentHeader};
 use super::segment::{self, Segment};
 use super::window::Window;
-use super::{Appended, Durability, LogOptions, Stamp, StateHash, hash};
+use super::{Appended, Durability, LogOptions, Stamp, StateHash, hash, next_version};
 use crate::env::{Env, Next, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
@@ -149,7 +149,7 @@ impl Writer {
         if state.end + size > state.segment.limit {
             self.rotate(&mut state, size)?;
         }
-        let (version, time) = (state.version + 1, state.time.max(now));
+        let (version, time) = (next_version(state.version)?, state.time.max(now));
         let stamp = Stamp { version, time, hash: StateHash::step(previous, version, time, digest) };
         let place = Place { segment: state.segment.number, position: state.end };
         let synced_upto = state.synced;

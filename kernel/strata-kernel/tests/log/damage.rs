@@ -1,10 +1,11 @@
 //! F8 and F9: bits turned round, bytes cut off, files swapped, doubled, missing and foreign.
 
-use strata_kernel::env::sim::{Sim, SimDisk};
+use strata_kernel::env::Rng;
+use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
 use strata_kernel::log::{Durability, LogOptions};
 use strata_kernel::{Error, Result};
 
-use super::harness::{Run, Seen, Step, contents, open, options, report};
+use super::harness::{Run, Seen, Step, contents, open, options, report, scale};
 
 /// A log of a few segments, and the position that its MANIFEST proves.
 struct Subject {
@@ -221,4 +222,62 @@ fn what_a_later_version_wrote_is_refused_as_such() {
     disk.replace(&path, sealed);
     let outcome = open(&Sim::over(disk, 1), &run.options, 0).map(|found| found.1);
     assert!(matches!(outcome, Err(Error::TooNew { found: 3, .. })), "{outcome:?}");
+}
+
+/// Bytes that nobody wrote: random fields under right checksums. Any answer is fine but a panic or a long wait.
+#[test]
+fn f10_hostile_segments_are_survived() {
+    let subject = Subject::new(false, 1 << 13);
+    let (path, content) = contents(&subject.disk).remove(0);
+    let rng = SimRng::new(10);
+    for _ in 0..4_000 * scale() {
+        let mut hostile = content.clone();
+        for _ in 0..1 + rng.below(4) {
+            // Fields are what matters: most strokes go to a header, and some write a length or position at the edge.
+            let at = (64 * rng.below(3) + 8 * rng.below(8)) as usize;
+            let value =
+                [rng.next_u64(), rng.below(300), u64::MAX - rng.below(300), 1 << rng.below(64)][rng.below(4) as usize];
+            hostile[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        hostile.truncate(hostile.len() - rng.below(64) as usize);
+        seal(&mut hostile);
+        let disk = SimDisk::new(1);
+        disk.replace(&path, hostile);
+        let sim = Sim::over(disk, 1);
+        if let Ok((log, entries, _)) = open(&sim, &subject.run.options, 0) {
+            let hash = entries.last().map(|last| last.hash).unwrap_or_default();
+            if let Ok(appended) = log.append(hash, b"go on") {
+                log.wait(&appended).expect("the disk works");
+            }
+        }
+    }
+}
+
+/// Make the checksums of the segment and of its first record right again.
+fn seal(segment: &mut [u8]) {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&segment[..12]), &segment[16..64]);
+    segment[12..16].copy_from_slice(&checksum.to_le_bytes());
+    let number = |at: usize| u64::from_le_bytes(segment[at..at + 8].try_into().expect("eight bytes"));
+    let length = (number(64) >> 32) as usize;
+    let Some(payload) = segment.get(128..128usize.saturating_add(length)) else { return };
+    let place = [number(32).to_le_bytes(), number(40).wrapping_add(64).to_le_bytes()].concat();
+    let checked = [payload, &segment[64..76], &segment[80..128], &place].concat();
+    segment[76..80].copy_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
+}
+
+/// A tail of headers that each claim the rest of the segment would make the search for witnesses quadratic.
+#[test]
+fn f10_a_tail_made_to_mislead_is_refused_soon() {
+    let mut run = Run::new(2, LogOptions { segment_bytes: 1 << 22, ..options(Durability::Strict) });
+    run.step(Step::Commit(40)).unwrap();
+    let (path, mut content) = contents(&run.sim.disk).remove(0);
+    let length = content.len();
+    for at in (168..length - 64).step_by(64) {
+        content[at..at + 2].copy_from_slice(&[0xB1, 1]);
+        content[at + 4..at + 8].copy_from_slice(&((length - at - 64) as u32).to_le_bytes());
+    }
+    let disk = SimDisk::new(1);
+    disk.replace(&path, content);
+    let outcome = open(&Sim::over(disk, 1), &run.options, 0).map(|found| found.1);
+    assert!(matches!(outcome, Err(Error::Corrupt { .. })), "{outcome:?}");
 }
