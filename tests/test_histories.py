@@ -253,7 +253,7 @@ class Histories(RuleBasedStateMachine):
     def view(self, branch: str, version: int, space: str, operation: Any) -> None:
         self.both(lambda store: call(stores.Face(store.branch(branch).view(version), space), operation))
 
-    @rule(micros=st.integers(-5, 20))
+    @rule(micros=st.integers(-5, 20) | st.just(86_400_000_000))
     def time_passes(self, micros: int) -> None:
         self.clock.advance(micros)
 

@@ -241,3 +241,19 @@ def test_bad_paths(docs, path):
         with pytest.raises(InvalidInput):
             use()
     assert docs.everything == before
+
+
+def test_a_patch_of_a_document_that_was_destroyed_before(docs):
+    """A delete by path finds nothing there, a set makes a new document. The first made the kernel panic."""
+    tx = docs.begin()
+    tx.json.destroy("d")
+    tx.json.delete("d", "$.name")
+    assert not tx.json.exists("d")
+    tx.commit()
+    assert not docs.json.exists("d")
+    tx = docs.begin()
+    tx.json.set("d", "$.a", 1)
+    tx.json.destroy("d")
+    tx.json.set("d", "$.b", 2)
+    tx.commit()
+    assert docs.json.get("d") == {"b": 2}

@@ -63,7 +63,7 @@ class Line:
     created: int
     points: list[Point]
     deleted: bool = False
-    results: dict[str, int] = field(default_factory=dict)  # versions by idempotency key
+    results: dict[str, Point] = field(default_factory=dict)  # by idempotency key
 
     @property
     def newest(self) -> Point:

@@ -22,6 +22,7 @@ from strata.testing.keyspace import Automatic, Inside, View
 from strata.testing.writes import Append, Delete, Patch, Put, Write, change
 
 MAX_TRANSACTION_BYTES = 256 << 20
+IDEMPOTENCY_LIFETIME_US = 24 * 3600 * 1_000_000  # how long the first result of a key is given again
 
 
 class Model:
@@ -85,7 +86,12 @@ class Model:
             version, time = self.tick()
             self._ids += 1
             start = Point(version, points[-1].time, points[-1].rows, points[-1].spaces, {})
-            self.lines[name] = Line(self._ids, name, parent, fork_version, time, [*points, start])
+            line = Line(self._ids, name, parent, fork_version, time, [*points, start])
+            if parent is not None:
+                line.results = {
+                    key: point for key, point in parent.results.items() if point.version <= points[-1].version
+                }
+            self.lines[name] = line
             return version
 
     def rename(self, old: str, new: str, /) -> int:
@@ -269,8 +275,9 @@ class ModelTransaction:
             return self.snapshot  # whoever only reads saw one version, and that is enough
         with self.branch.store.lock:
             line = self.branch.line
-            if self.idempotency_key in line.results:
-                return line.results[self.idempotency_key]
+            first = None if self.idempotency_key is None else line.results.get(self.idempotency_key)
+            if first is not None and first.time + IDEMPOTENCY_LIFETIME_US > self.branch.store.time:
+                return first.version
             self._validate(line)
             return self._apply(line, (message, actor, cause))
 
@@ -324,5 +331,5 @@ class ModelTransaction:
         spaces = before.spaces | {place[0] for place in touched}
         line.points.append(Point(version, time, rows, spaces, touched, line, note))
         if self.idempotency_key is not None:
-            line.results[self.idempotency_key] = version
+            line.results[self.idempotency_key] = line.newest
         return version
