@@ -142,8 +142,8 @@ impl Branch {
         let (mut branch, mut at) = (self, at.min(before.saturating_sub(1)));
         loop {
             let data = branch.data.read();
-            let versions = data.tables.get(&keyspace).into_iter().flat_map(|table| table.versions(key, hash));
-            for version in versions.filter(|version| version.version <= at).take(limit - rows.len()) {
+            let versions = data.tables.get(&keyspace).into_iter().flat_map(|table| table.versions(key, hash, at));
+            for version in versions.take(limit - rows.len()) {
                 let time = data.time_of(version.version);
                 rows.push(HistoryRow { version: version.version, time, value: version.value.map(<[u8]>::to_vec) });
             }
@@ -269,7 +269,7 @@ impl Data {
         snapshot: u64,
     ) -> impl Iterator<Item = Version<'a>> + use<'a> {
         let table = self.tables.get(&keyspace).filter(|table| table.newest() > snapshot);
-        let versions = table.map(|table| table.versions(key, KeyHash::of(key))).into_iter().flatten();
+        let versions = table.map(|table| table.versions(key, KeyHash::of(key), u64::MAX)).into_iter().flatten();
         versions.take_while(move |version| version.version > snapshot)
     }
 

@@ -16,6 +16,11 @@ pub struct Keyspaces {
 }
 
 impl Keyspaces {
+    /// The number of (space, kind), if it has one.
+    pub fn number(&self, space: &str, kind: &str) -> Option<u32> {
+        self.numbers.get(&catalogue_key(space, kind)).copied()
+    }
+
     /// The number of (space, kind), new if need be.
     pub fn resolve(&mut self, space: &str, kind: &str) -> u32 {
         let key = catalogue_key(space, kind);

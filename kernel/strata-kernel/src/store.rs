@@ -83,7 +83,8 @@ impl Store {
 
     /// The number of a keyspace; it costs nothing until it is written to.
     pub fn keyspace(&self, space: &str, kind: &str) -> u32 {
-        self.keyspaces.write().resolve(space, kind)
+        let known = self.keyspaces.read().number(space, kind);
+        known.unwrap_or_else(|| self.keyspaces.write().resolve(space, kind))
     }
 
     /// (space, kind) of a keyspace.

@@ -173,7 +173,7 @@ impl Transaction {
 
     /// The rows of `range` as this transaction sees them, at most `limit`.
     pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: usize) -> RowBuffer {
-        let mut rows = RowBuffer::default();
+        let mut rows = RowBuffer::for_rows(limit);
         if limit > 0 {
             self.visit(keyspace, range, reverse, |key, value| {
                 rows.push(key, value);
@@ -250,7 +250,8 @@ impl Transaction {
         let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
             // Deletes inside what this transaction deleted leave it deleted.
             Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_none() => Request::Delete,
-            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Put,
+            Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_some() => Request::Put,
+            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Delete,
             Some(Pending { request: Request::Patch { ops: earlier, touched: mut before }, .. }) => {
                 ops.splice(0..0, earlier);
                 before.append(&mut touched);

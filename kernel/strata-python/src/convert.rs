@@ -4,11 +4,12 @@
 //! is refused here is explained by `strata.core.values.check`, which names the place inside the value and the cure.
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use strata_kernel::value::read::{Reader, Token};
 use strata_kernel::value::{MAX_DEPTH, MAX_VALUE_BYTES, write};
+
+use crate::rows::filled_list;
 
 /// The value cannot be stored.
 struct Refused;
@@ -110,15 +111,16 @@ pub fn is_scalar(bytes: &[u8]) -> bool {
 }
 
 fn decode_next<'py>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let token = reader.next().map_err(|error| crate::errors::to_python(py, error, None))?;
+    // Python checks UTF-8 itself, so the reader need not.
+    let token = reader.next_raw().map_err(|error| crate::errors::to_python(py, error, None))?;
     Ok(match token {
-        Token::String(text) => PyString::new(py, text).into_any(),
+        Token::String(text) => PyString::from_bytes(py, text)?.into_any(),
         Token::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
         Token::Int(int) => int.into_pyobject(py)?.into_any(),
         Token::Float(float) => PyFloat::new(py, float).into_any(),
         Token::Null => py.None().into_bound(py),
         Token::Bool(boolean) => PyBool::new(py, boolean).to_owned().into_any(),
-        Token::List(count) => decode_list(py, reader, count)?,
+        Token::List(count) => filled_list(py, count, (0..count).map(|_| decode_next(py, reader)))?,
         Token::Map(count) => {
             let map = PyDict::new(py);
             for _ in 0..count {
@@ -128,18 +130,4 @@ fn decode_next<'py>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<
             map.into_any()
         }
     })
-}
-
-#[expect(unsafe_code, reason = "a list of known length is filled in place; PyList::append costs twice as much")]
-fn decode_list<'py>(py: Python<'py>, reader: &mut Reader<'_>, count: usize) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the list is new and reachable by nobody else; each of its slots is set exactly once, and on an error
-    // it is dropped with its unset slots still null, which list deallocation allows.
-    unsafe {
-        let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count as ffi::Py_ssize_t))?;
-        for index in 0..count {
-            let item = decode_next(py, reader)?;
-            ffi::PyList_SetItem(list.as_ptr(), index as ffi::Py_ssize_t, item.into_ptr());
-        }
-        Ok(list)
-    }
 }

@@ -4,6 +4,7 @@ mod arguments;
 
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use strata_kernel::Error;
@@ -52,10 +53,11 @@ struct Layout {
 }
 
 fn layout_of(layout: &Bound<'_, PyAny>) -> PyResult<Layout> {
+    let py = layout.py();
     Ok(Layout {
-        kind: layout.getattr("kind")?.extract()?,
-        text: layout.getattr("text_keys")?.extract()?,
-        finite: layout.getattr("finite")?.extract()?,
+        kind: layout.getattr(intern!(py, "kind"))?.extract()?,
+        text: layout.getattr(intern!(py, "text_keys"))?.extract()?,
+        finite: layout.getattr(intern!(py, "finite"))?.extract()?,
     })
 }
 
@@ -155,7 +157,7 @@ impl PyKeyspace {
         let at = self.readable(py)?;
         let scan = || {
             guarded(|| {
-                let mut rows = RowBuffer::default();
+                let mut rows = RowBuffer::for_rows(limit);
                 self.branch.scan(self.number, range, reverse, at, &mut rows, limit);
                 Ok(rows)
             })
@@ -333,7 +335,7 @@ impl PyKeyspace {
         end: Option<&Bound<'py, PyAny>>,
         reverse: bool,
         limit: Option<usize>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let range = self.range(prefix, start, end)?;
         let found = self.rows(py, &range, reverse, limit.unwrap_or(usize::MAX))?;
         rows::pairs(py, &found, self.text)
@@ -348,7 +350,7 @@ impl PyKeyspace {
         end: Option<&Bound<'py, PyAny>>,
         reverse: bool,
         limit: Option<usize>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let range = self.range(prefix, start, end)?;
         let found = self.rows(py, &range, reverse, limit.unwrap_or(usize::MAX))?;
         rows::keys(py, &found, self.text)
@@ -456,6 +458,8 @@ impl PyKeyspace {
     fn patch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ops: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
         let (key, ops) = (self.key(key)?, self.ops(ops)?);
         match &self.mode {
+            Mode::Automatic if ops.is_empty() => self.readable(py).map(Some),
+            Mode::Inside(_) if ops.is_empty() => Ok(None),
             Mode::Automatic => {
                 self.write(py, Write { keyspace: self.number, key, what: What::Patch(&ops, None) }).map(Some)
             }

@@ -48,6 +48,12 @@ pub struct RowBuffer {
 }
 
 impl RowBuffer {
+    /// Room for a scan of `limit` rows, if it is a small one, so that it does not grow step by step.
+    pub fn for_rows(limit: usize) -> RowBuffer {
+        let rows = limit.min(1024);
+        RowBuffer { bytes: Vec::with_capacity(rows * 128), ends: Vec::with_capacity(rows) }
+    }
+
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(key);
         let key_end = self.bytes.len();

@@ -15,6 +15,8 @@ mod format;
 mod hash;
 mod recover;
 mod segment;
+mod state;
+mod turnstile;
 mod window;
 mod writer;
 

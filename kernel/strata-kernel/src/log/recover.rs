@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::codec::{self, Place};
 use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
 use super::segment::{self, Segment};
-use super::writer::Start;
+use super::state::Start;
 use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, Stamp};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};

@@ -16,29 +16,20 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::codec::{self, Codec, Place};
 use super::format::{self, RecordHeader, SegmentHeader};
-use super::segment::{self, Segment};
-use super::window::Window;
+use super::segment;
+use super::state::{Broken, Start, State};
+use super::turnstile::Turnstile;
 use super::{Appended, Durability, LogOptions, Stamp, StateHash, hash, next_version};
 use crate::env::{Env, Next, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
-
-/// Where appending goes on: all below `end` is durable.
-pub(super) struct Start {
-    pub segment: Segment,
-    pub first_segment: u64,
-    pub end: u64,
-    pub checksum: u32,
-    pub version: u64,
-    pub time: u64,
-}
 
 pub(super) struct Writer {
     env: Env,
     options: LogOptions,
     state: Mutex<State>,
     /// Told when `written` or `synced` moved, or the log failed.
-    changed: Condvar,
+    changed: Turnstile,
     /// Told when as many wait for a sync as the one who leads expects.
     gathered: Condvar,
     flusher: OnceLock<Arc<dyn Worker>>,
@@ -52,77 +43,19 @@ const NEVER: u64 = u64::MAX;
 /// A slow disk must not make those who are alone wait for others that do not come.
 const LONGEST_PAUSE_US: u64 = 400;
 
-struct State {
-    segment: Segment,
-    first_segment: u64,
-    /// Records not yet written: they belong at `written`.
-    queue: Vec<u8>,
-    /// The other buffer, empty, so that appending goes on while one is written.
-    spare: Vec<u8>,
-    end: u64,
-    written: u64,
-    synced: u64,
-    version: u64,
-    written_version: u64,
-    synced_version: u64,
-    time: u64,
-    checksum: u32,
-    writing: bool,
-    syncing: bool,
-    window: Window,
-    group: Group,
-    failure: Option<Failure>,
-    closed: bool,
-}
-
-/// Who waits for a sync (strict).
-#[derive(Default)]
-struct Group {
-    waiting: usize,
-    /// How many the last sync let go: so many may come back.
-    expected: usize,
-    /// How long it took. In simulated time nothing, so there is no pause.
-    sync_us: u64,
-}
-
-struct Failure {
-    error: Error,
-    /// After a failed write what was written before can still be synced; after a failed sync nothing can.
-    by_sync: bool,
-}
-
 type Guard<'a> = MutexGuard<'a, State>;
 
 impl Writer {
     pub fn start(env: &Env, options: LogOptions, start: Start) -> Result<Arc<Writer>> {
-        let state = State {
-            segment: start.segment,
-            first_segment: start.first_segment,
-            queue: Vec::new(),
-            spare: Vec::new(),
-            end: start.end,
-            written: start.end,
-            synced: start.end,
-            version: start.version,
-            written_version: start.version,
-            synced_version: start.version,
-            time: start.time,
-            checksum: start.checksum,
-            writing: false,
-            syncing: false,
-            window: Window::default(),
-            group: Group::default(),
-            failure: None,
-            closed: false,
-        };
+        let version = start.version;
         let writer = Arc::new(Writer {
             env: env.clone(),
             options,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
+            state: Mutex::new(State::new(start)),
+            changed: Turnstile::default(),
             gathered: Condvar::new(),
             flusher: OnceLock::new(),
-            durable_version: AtomicU64::new(start.version),
+            durable_version: AtomicU64::new(version),
             oldest: AtomicU64::new(NEVER),
         });
         if writer.options.durability == Durability::Buffered {
@@ -286,7 +219,7 @@ impl Writer {
 
     fn wrote(&self, state: &mut State, count: u64, version: u64, outcome: Result<()>) -> Result<(), Broken> {
         let outcome = if sabotage::on("T11") { Ok(()) } else { outcome };
-        self.changed.notify_all();
+        self.changed.turn();
         match outcome {
             Ok(()) => {
                 state.written += count;
@@ -318,7 +251,7 @@ impl Writer {
     }
 
     fn synced(&self, state: &mut State, position: u64, version: u64, outcome: Result<()>) -> Result<(), Broken> {
-        self.changed.notify_all();
+        self.changed.turn();
         match outcome {
             Ok(()) => {
                 (state.synced, state.synced_version) = (position, version);
@@ -356,7 +289,7 @@ impl Writer {
         let segment = segment::create(&*self.env.disk, &header, bytes)?;
         if let Err(error) = segment::publish(&*self.env.disk, &segment) {
             let Broken = state.fail(error, true);
-            self.changed.notify_all();
+            self.changed.turn();
             return Err(state.refusal());
         }
         state.segment = segment;
@@ -509,40 +442,4 @@ impl Writer {
         state.closed = true;
         Ok(state.end)
     }
-}
-
-/// The log has failed; the state says how.
-struct Broken;
-
-impl State {
-    fn check_open(&self) -> Result<()> {
-        if self.closed {
-            return Err(Error::Closed("log"));
-        }
-        if self.failure.is_some() { Err(self.refusal()) } else { Ok(()) }
-    }
-
-    /// Remember the first failure: those behind it follow from it.
-    fn fail(&mut self, error: Error, by_sync: bool) -> Broken {
-        let failure = self.failure.get_or_insert(Failure { error, by_sync });
-        failure.by_sync |= by_sync;
-        Broken
-    }
-
-    fn refusal(&self) -> Error {
-        let Some(failure) = &self.failure else { return Error::Closed("log") };
-        naming(failure.error.clone(), self.synced_version)
-    }
-
-    fn unknown(&self, stamp: &Stamp) -> Error {
-        let transaction = format!("{}-{}", stamp.version, stamp.time);
-        Error::OutcomeUnknown { transaction, reason: self.refusal().to_string() }
-    }
-}
-
-fn naming(error: Error, version: u64) -> Error {
-    let Error::Storage { operation, path, errno, message } = error else { return error };
-    let message =
-        format!("{message}; the last durable version is {version}, and nothing more is written until it is reopened");
-    Error::Storage { operation, path, errno, message }
 }

@@ -57,7 +57,7 @@ proptest! {
             }
         }
         for (key, versions) in &model {
-            let chain: Vec<u64> = table.versions(key, KeyHash::of(key)).map(|version| version.version).collect();
+            let chain: Vec<u64> = table.versions(key, KeyHash::of(key), u64::MAX).map(|version| version.version).collect();
             let wanted: Vec<u64> = versions.iter().rev().map(|(version, _)| *version).collect();
             prop_assert_eq!(chain, wanted);
         }
@@ -88,4 +88,20 @@ fn values_larger_than_a_chunk_come_back_whole() {
     assert_eq!(table.get(b"small", KeyHash::of(b"small"), 9).unwrap().value, Some(&b"s"[..]));
     let patched = table.get(b"patched", KeyHash::of(b"patched"), 9).unwrap();
     assert_eq!((patched.value, patched.touched), (Some(&large[..]), &b"paths"[..]));
+}
+
+/// A read of an old state must not grow with the writes since: vision.md, promise 4.
+#[test]
+fn old_versions_are_found_among_many() {
+    let mut table = Table::default();
+    for version in 1..=100_000u64 {
+        table.put(b"counter", 2 * version, ChangeKind::Put, Some(&version.to_le_bytes()), &[]).unwrap();
+    }
+    let hash = KeyHash::of(b"counter");
+    for at in (0..=200_001).step_by(7) {
+        let found = table.get(b"counter", hash, at).map(|version| version.version);
+        assert_eq!(found, Some(at / 2 * 2).filter(|&version| version > 0));
+    }
+    let rest: Vec<u64> = table.versions(b"counter", hash, 9).map(|version| version.version).collect();
+    assert_eq!(rest, [8, 6, 4, 2]);
 }

@@ -108,7 +108,8 @@ impl World {
         let content = Arc::new(content);
         self.files[inode] = File { seen: content.clone(), durable: content, pending: Vec::new() };
         self.durable.files.insert(path.to_owned(), inode);
-        for names in [&mut self.seen, &mut self.durable] {
+        // The database directory itself is no name in it.
+        for names in [&mut self.seen, &mut self.durable].into_iter().filter(|_| !parent(path).is_empty()) {
             names.dirs.insert(parent(path).to_owned());
         }
     }

@@ -1,0 +1,114 @@
+//! What the writer keeps under its lock, and what a failure makes of it.
+
+use super::Stamp;
+use super::segment::Segment;
+use super::window::Window;
+use crate::error::{Error, Result};
+
+/// Where appending goes on: all below `end` is durable.
+pub(super) struct Start {
+    pub segment: Segment,
+    pub first_segment: u64,
+    pub end: u64,
+    pub checksum: u32,
+    pub version: u64,
+    pub time: u64,
+}
+
+pub(super) struct State {
+    pub segment: Segment,
+    pub first_segment: u64,
+    /// Records not yet written: they belong at `written`.
+    pub queue: Vec<u8>,
+    /// The other buffer, empty, so that appending goes on while one is written.
+    pub spare: Vec<u8>,
+    pub end: u64,
+    pub written: u64,
+    pub synced: u64,
+    pub version: u64,
+    pub written_version: u64,
+    pub synced_version: u64,
+    pub time: u64,
+    pub checksum: u32,
+    pub writing: bool,
+    pub syncing: bool,
+    pub window: Window,
+    pub group: Group,
+    pub failure: Option<Failure>,
+    pub closed: bool,
+}
+
+/// Who waits for a sync (strict).
+#[derive(Default)]
+pub(super) struct Group {
+    pub waiting: usize,
+    /// How many the last sync let go: so many may come back.
+    pub expected: usize,
+    /// How long it took. In simulated time nothing, so there is no pause.
+    pub sync_us: u64,
+}
+
+pub(super) struct Failure {
+    pub error: Error,
+    /// After a failed write what was written before can still be synced; after a failed sync nothing can.
+    pub by_sync: bool,
+}
+
+/// The log has failed; the state says how.
+pub(super) struct Broken;
+
+impl State {
+    pub fn new(start: Start) -> State {
+        State {
+            segment: start.segment,
+            first_segment: start.first_segment,
+            queue: Vec::new(),
+            spare: Vec::new(),
+            end: start.end,
+            written: start.end,
+            synced: start.end,
+            version: start.version,
+            written_version: start.version,
+            synced_version: start.version,
+            time: start.time,
+            checksum: start.checksum,
+            writing: false,
+            syncing: false,
+            window: Window::default(),
+            group: Group::default(),
+            failure: None,
+            closed: false,
+        }
+    }
+
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed("log"));
+        }
+        if self.failure.is_some() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Remember the first failure: those behind it follow from it.
+    pub fn fail(&mut self, error: Error, by_sync: bool) -> Broken {
+        let failure = self.failure.get_or_insert(Failure { error, by_sync });
+        failure.by_sync |= by_sync;
+        Broken
+    }
+
+    pub fn refusal(&self) -> Error {
+        let Some(failure) = &self.failure else { return Error::Closed("log") };
+        naming(failure.error.clone(), self.synced_version)
+    }
+
+    pub fn unknown(&self, stamp: &Stamp) -> Error {
+        let transaction = format!("{}-{}", stamp.version, stamp.time);
+        Error::OutcomeUnknown { transaction, reason: self.refusal().to_string() }
+    }
+}
+
+fn naming(error: Error, version: u64) -> Error {
+    let Error::Storage { operation, path, errno, message } = error else { return error };
+    let message =
+        format!("{message}; the last durable version is {version}, and nothing more is written until it is reopened");
+    Error::Storage { operation, path, errno, message }
+}
