@@ -1,3 +1,106 @@
-//! Seeded crash histories of the whole store over a simulated disk.
+//! The simulator: seeded histories of the whole store over a simulated disk, crashed at every call of it.
+//!
+//! Read in this order: `doc`, `model` and `draft`, the judge's own idea of a database; `notes`, what was promised;
+//! `driver` with `workload`, `operations` and `transactions`, one history on both; `compare`; `judge`, `faults` and
+//! `damage`, what can happen to it; `rows`, `twins` and `run`, many of them.
+//!
+//! One seed decides everything. A failure prints the line that runs it again: `make sim SEED=8412`.
 
-fn main() {}
+mod arguments;
+mod compare;
+mod damage;
+mod doc;
+mod draft;
+mod driver;
+mod faults;
+mod judge;
+mod model;
+mod notes;
+mod operations;
+mod rows;
+mod run;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod transactions;
+mod twins;
+mod workload;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+use strata_kernel::env::Clock;
+use strata_kernel::env::real::RealClock;
+use tally::Tally;
+
+/// Seeds that a planted bug may need. More would mean that its row is weak.
+const HUNT_SEEDS: u64 = 40;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(text) => {
+            println!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    rows::keep_panics();
+    let clock = RealClock::default();
+    let mut good = true;
+    if !arguments.sabotage_only {
+        good = crashes(&arguments, &clock);
+    }
+    if good && !arguments.is_replay() {
+        good = determinism(&arguments) && sabotage(&arguments);
+    }
+    println!("{} in {:.1} s", if good { "ok" } else { "FAILED" }, clock.monotonic_us() as f64 / 1e6);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn crashes(arguments: &Arguments, clock: &RealClock) -> bool {
+    let outcome = run::run(arguments);
+    let violations = u64::from(outcome.violation.is_some());
+    outcome.tally.lines(violations, &outcome.seeds).iter().for_each(|line| println!("{line}"));
+    let rate = outcome.tally.images() as f64 / (clock.monotonic_us() as f64 / 1e6);
+    let Tally { torn, lost, .. } = outcome.tally;
+    // A disk that tears nothing and loses nothing would test nothing.
+    println!("images={} torn={torn} lost={lost} per_second={rate:.0} trace={}", outcome.tally.images(), outcome.trace);
+    if let Some((seed, why)) = &outcome.violation {
+        println!("{why}");
+        println!("make sim SEED={seed}");
+    }
+    violations == 0
+}
+
+fn determinism(arguments: &Arguments) -> bool {
+    let seeds = if arguments.quick { 1..5 } else { 1..21 };
+    match run::is_deterministic(seeds.clone()) {
+        Ok(trace) => {
+            println!("determinism seeds={}..{} trace={trace}", seeds.start, seeds.end);
+            true
+        }
+        Err(seed) => {
+            println!("seed {seed} gave two different traces\nmake sim SEED={seed}");
+            false
+        }
+    }
+}
+
+/// Plant each known bug and see whether it is caught.
+fn sabotage(arguments: &Arguments) -> bool {
+    let mut caught = 0;
+    for twin in &twins::ALL {
+        match twin.hunt(arguments.seed.unwrap_or(1), HUNT_SEEDS) {
+            Some(found) => {
+                caught += 1;
+                let (tally, why) = (found.tally, found.why.lines().next().unwrap_or_default());
+                let runs = tally.images() + tally.faults + tally.damages;
+                println!("{} caught seed={} after={runs}images  {} ({why})", twin.name, found.seed, twin.bug);
+            }
+            None => println!("{} MISSED in {HUNT_SEEDS} seeds  {}", twin.name, twin.bug),
+        }
+    }
+    println!("sabotage caught={caught}/{}", twins::ALL.len());
+    caught == twins::ALL.len()
+}

@@ -1,0 +1,167 @@
+//! Whether a store is what the model says, read through everything that reads.
+
+use std::sync::Arc;
+
+use strata_kernel::branch::{Branch as StoreBranch, Range, RowBuffer};
+use strata_kernel::store::{BranchInfo, Store};
+
+use crate::driver::Check;
+use crate::model::{Branch, Commit, KEYSPACES, Key, State};
+use crate::workload::KEYS;
+
+type Numbers = [u32; KEYSPACES.len()];
+
+/// The branches, and what each shows at its head.
+pub fn heads(store: &Store, numbers: &Numbers, state: &State) -> Check {
+    same_branches(store, state)?;
+    for branch in state.branches.values() {
+        let found = store.branch(&branch.name).map_err(|error| error.to_string())?;
+        let nothing = Commit::default();
+        let commit = branch.newest().map_or(&nothing, |commit| commit);
+        same_rows(&found, numbers, commit, branch.head).map_err(|why| format!("{} at its head: {why}", branch.name))?;
+        same_keys(&found, numbers, commit, branch.head).map_err(|why| format!("{} at its head: {why}", branch.name))?;
+    }
+    Ok(())
+}
+
+/// Every version, every history, every list of commits.
+pub fn everything(store: &Store, numbers: &Numbers, state: &State) -> Check {
+    for branch in state.branches.values() {
+        let found = store.branch(&branch.name).map_err(|error| error.to_string())?;
+        let told = |why| format!("{}: {why}", branch.name);
+        same_versions(&found, numbers, state, branch).map_err(told)?;
+        same_commits(&found, branch).map_err(told)?;
+        same_histories(&found, numbers, branch).map_err(told)?;
+        same_spaces(store, &found, branch).map_err(told)?;
+    }
+    Ok(())
+}
+
+/// A commit that is there is known by its transaction id, and one that is not there is not.
+pub fn outcomes(store: &Store, state: &State, lost: &[(u64, u64)]) -> Check {
+    let known = state.branches.values().flat_map(|branch| branch.commits.last());
+    for commit in known.filter(|commit| state.branches.values().any(|b| b.head == commit.version)) {
+        let id = format!("{}-{}", commit.version, commit.time);
+        if store.outcome(&id) != Ok(true) {
+            return Err(format!("transaction {id} is there, and its outcome {:?}", store.outcome(&id)));
+        }
+    }
+    for (version, time) in lost {
+        let id = format!("{version}-{time}");
+        if store.outcome(&id) != Ok(false) {
+            return Err(format!("transaction {id} is lost, and its outcome {:?}", store.outcome(&id)));
+        }
+    }
+    Ok(())
+}
+
+fn same_branches(store: &Store, state: &State) -> Check {
+    let info = |branch: &Branch| BranchInfo {
+        id: branch.id,
+        name: branch.name.clone(),
+        parent: branch.parent.and_then(|(parent, _)| Some(state.branches.get(&parent)?.name.clone())),
+        fork_version: branch.parent.map(|(_, version)| version),
+        head: branch.head,
+        created: branch.created,
+    };
+    let mut expected: Vec<BranchInfo> = state.branches.values().map(|branch| info(branch)).collect();
+    expected.sort_by(|a, b| a.name.cmp(&b.name));
+    let found = store.branches().map_err(|error| error.to_string())?;
+    if found == expected { Ok(()) } else { Err(format!("the branches are {found:?}, not {expected:?}")) }
+}
+
+fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) -> Check {
+    for (keyspace, number) in numbers.iter().enumerate() {
+        let reverse = (at + keyspace as u64) % 2 == 1;
+        let mut rows = RowBuffer::default();
+        branch.scan(*number, &Range::default(), reverse, at, &mut rows, usize::MAX);
+        let mut expected: Vec<(&[u8], &[u8])> =
+            commit.rows(keyspace).map(|(key, value)| (&key[..], &value.bytes[..])).collect();
+        if reverse {
+            expected.reverse();
+        }
+        let alike = rows.rows().eq(expected.iter().copied());
+        if !alike {
+            return Err(format!(
+                "keyspace {keyspace} has {} rows, not the {} it should have",
+                rows.len(),
+                expected.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn same_keys(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) -> Check {
+    let plain = KEYS.iter().map(|key| (0, key.to_vec()));
+    for key in plain.chain(commit.contents.keys().cloned()) {
+        let found = branch.value(numbers[key.0], &key.1, at);
+        let expected = commit.value(&key).map(|value| &value.bytes);
+        if found.as_ref() != expected {
+            return Err(format!("{} is {found:?}, not {expected:?}", show(&key)));
+        }
+    }
+    Ok(())
+}
+
+fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: &Branch) -> Check {
+    let nothing = Commit::default();
+    for version in 0..=state.version {
+        let commit = branch.shown_at(version).map_or(&nothing, |commit| commit);
+        same_rows(found, numbers, commit, version).map_err(|why| format!("at version {version}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
+    for reverse in [false, true] {
+        let rows = found.commits(0, u64::MAX, reverse, usize::MAX);
+        let row = |row: strata_kernel::branch::CommitRow| (row.version, row.time, row.meta.idempotency_key);
+        let mut found: Vec<_> = rows.into_iter().map(row).collect();
+        if reverse {
+            found.reverse();
+        }
+        let of = |commit: &std::rc::Rc<Commit>| (commit.version, commit.time, commit.idempotency_key.clone());
+        let expected: Vec<_> = branch.commits.iter().map(of).collect();
+        if found != expected {
+            return Err(format!("the commits are {found:?}, not {expected:?}"));
+        }
+    }
+    for commit in &branch.commits {
+        let at = branch.commits.iter().rev().find(|other| other.time <= commit.time).map_or(0, |other| other.version);
+        if found.version_at(commit.time) != at || found.time_of(commit.version) != commit.time {
+            return Err(format!("time {} is version {}, not {at}", commit.time, found.version_at(commit.time)));
+        }
+    }
+    Ok(())
+}
+
+fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch) -> Check {
+    let Some(newest) = branch.newest() else { return Ok(()) };
+    for key in newest.contents.keys() {
+        let rows = found.history(numbers[key.0], &key.1, branch.head, u64::MAX, usize::MAX);
+        let expected = branch.history(key, branch.head);
+        let same = rows.len() == expected.len()
+            && rows.iter().zip(&expected).all(|(row, (version, time, value))| {
+                (row.version, row.time) == (*version, *time)
+                    && row.value.as_ref() == value.as_ref().map(|value| &value.bytes)
+            });
+        if !same {
+            return Err(format!("the history of {} has {} versions, not {}", show(key), rows.len(), expected.len()));
+        }
+    }
+    Ok(())
+}
+
+fn same_spaces(store: &Store, found: &Arc<StoreBranch>, branch: &Branch) -> Check {
+    let keys = branch.newest().into_iter().flat_map(|commit| commit.contents.keys());
+    let mut expected: Vec<String> = keys.map(|key| KEYSPACES[key.0].0.to_owned()).collect();
+    expected.sort();
+    expected.dedup();
+    let spaces = store.spaces(found, branch.head);
+    if spaces == expected { Ok(()) } else { Err(format!("the spaces are {spaces:?}, not {expected:?}")) }
+}
+
+fn show(key: &Key) -> String {
+    format!("key {}/{}", key.0, key.1.escape_ascii())
+}

@@ -1,0 +1,203 @@
+//! F8 and F9: bits turned round, sectors zeroed, files cut, swapped, missing and stale.
+//!
+//! On a database that was closed cleanly all damage to what is in use is told, with a typed error that changes
+//! nothing; only padding may be damaged without a word, and then the state is the same. On one that
+//! was not closed, damage behind the last proof of a sync looks like a torn tail, and is counted as ambiguous.
+
+use std::ops::Range;
+
+use strata_kernel::Error;
+use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
+use strata_kernel::store::Store;
+
+use crate::compare;
+use crate::driver::{Check, Driver};
+use crate::judge::numbers;
+use crate::rows;
+use crate::tally::Tally;
+use crate::trace::Trace;
+
+/// From docs/design/format.md.
+const HEADER: usize = 64;
+
+/// Bits turned round in each database.
+const FLIPS: usize = 400;
+
+struct Subject {
+    driver: Driver,
+    disk: SimDisk,
+    clean: bool,
+    /// An older state of the same files.
+    older: SimDisk,
+}
+
+pub fn row(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    for clean in [true, false] {
+        let subject = Subject::new(seed, clean)?;
+        flips(&subject, seed, tally, trace).map_err(|why| format!("closed {clean}: {why}"))?;
+        surgery(&subject, seed, tally, trace).map_err(|why| format!("closed {clean}: {why}"))?;
+    }
+    Ok(())
+}
+
+impl Subject {
+    fn new(seed: u64, clean: bool) -> Check<Subject> {
+        let mut driver = rows::history(seed, 12)?;
+        let older = driver.sim.disk.copy();
+        for _ in 0..8 {
+            driver.step()?;
+        }
+        if clean {
+            let store = driver.let_go().ok_or("the store is open")?;
+            store.close().map_err(|error| error.to_string())?;
+        }
+        let disk = driver.sim.disk.copy();
+        let subject = Subject { driver, disk, clean, older };
+        // Or else every damage below would be found without a look at it.
+        match subject.look(&subject.disk.copy())? {
+            Found::Version(version) if version == subject.newest() => Ok(subject),
+            other => Err(format!("undamaged it gave {other:?}")),
+        }
+    }
+
+    fn newest(&self) -> u64 {
+        self.driver.model.last().version
+    }
+
+    /// Open a damaged copy: what is shown must be true, and a refusal typed and without effect.
+    fn look(&self, disk: &SimDisk) -> Check<Found> {
+        let before = contents(disk);
+        match Store::open(Sim::over(disk.clone(), 1).env(), &self.driver.options) {
+            Ok(store) => {
+                let version = store.log.last_version();
+                let state = self.driver.model.at(version).ok_or_else(|| format!("version {version} was made up"))?;
+                compare::heads(&store, &numbers(&store), state)?;
+                compare::everything(&store, &numbers(&store), state)?;
+                Ok(Found::Version(version))
+            }
+            Err(Error::Corrupt { .. } | Error::TooNew { .. }) => {
+                let same = contents(disk) == before;
+                if same { Ok(Found::Damage) } else { Err("a refused database was changed".to_owned()) }
+            }
+            Err(other) => Err(format!("it gave {other:?}")),
+        }
+    }
+
+    fn check(&self, disk: &SimDisk, may_be_silent: bool, tally: &mut Tally, trace: &mut Trace) -> Check {
+        tally.damages += 1;
+        match self.look(disk)? {
+            Found::Damage => trace.number(0),
+            Found::Version(version) => {
+                trace.number(version);
+                let whole = version == self.newest();
+                tally.ambiguous += u64::from(!whole);
+                if self.clean && !(whole && may_be_silent) {
+                    return Err(format!("damage went unseen, version {version} was shown"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+enum Found {
+    Damage,
+    Version(u64),
+}
+
+fn flips(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    let rng = SimRng::new(seed);
+    let files = contents(&subject.disk);
+    for _ in 0..FLIPS {
+        // Headers are where the most can go wrong, so half of the bits lie near a record's beginning.
+        let (path, content) = &files[rng.below(files.len() as u64) as usize];
+        if content.is_empty() {
+            continue;
+        }
+        let records = if path.starts_with("WAL/") { records(content) } else { Vec::new() };
+        let near = rng.chance(50) && !records.is_empty();
+        let bit = if near {
+            let record = &records[rng.below(records.len() as u64) as usize];
+            (record.start as u64 * 8 + rng.below(HEADER as u64 * 8)).min(content.len() as u64 * 8 - 1)
+        } else {
+            rng.below(content.len() as u64 * 8)
+        };
+        let byte = (bit / 8) as usize;
+        let in_use = byte < HEADER || records.iter().any(|record| record.contains(&byte));
+        let disk = subject.disk.copy();
+        disk.flip(path, bit);
+        let may_be_silent = path.starts_with("WAL/") && !in_use;
+        subject
+            .check(&disk, may_be_silent, tally, trace)
+            .map_err(|why| format!("bit {bit} of {path} ({} bytes): {why}", content.len()))?;
+    }
+    Ok(())
+}
+
+fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    let rng = SimRng::new(seed ^ 0x5113);
+    let files: Vec<_> = contents(&subject.disk);
+    let mut check = |what: String, disk: SimDisk, may_be_silent: bool| {
+        subject.check(&disk, may_be_silent, tally, trace).map_err(|why| format!("{what}: {why}"))
+    };
+    for (path, content) in &files {
+        let missing = subject.disk.copy();
+        missing.forget(path);
+        check(format!("{path} missing"), missing, false)?;
+        for _ in 0..8 {
+            let length = rng.below(content.len() as u64) as usize;
+            let cut = subject.disk.copy();
+            cut.replace(path, content[..length].to_vec());
+            let padding_only = records(content).last().is_some_and(|last| last.end <= length);
+            check(format!("{path} cut at {length}"), cut, padding_only)?;
+            let zeroed = subject.disk.copy();
+            let mut bytes = content.clone();
+            let end = (length + 64).min(bytes.len());
+            bytes[length..end].fill(0);
+            let unchanged = bytes == *content || in_padding(content, length..end);
+            zeroed.replace(path, bytes);
+            check(format!("{path} zeroed at {length}"), zeroed, unchanged)?;
+        }
+        for (other, other_content) in files.iter().filter(|(other, _)| other != path) {
+            let swapped = subject.disk.copy();
+            swapped.replace(path, other_content.clone());
+            check(format!("{path} is a copy of {other}"), swapped.copy(), false)?;
+            swapped.replace(other, content.clone());
+            check(format!("{path} and {other} swapped"), swapped, false)?;
+        }
+        if let Some(older) = subject.older.content(path).filter(|older| older != content) {
+            let stale = subject.disk.copy();
+            let records = |bytes: &[u8]| records(bytes).last().map_or(0, |last| last.end);
+            let same_records = path != "MANIFEST" && records(&older) == records(content);
+            stale.replace(path, older);
+            // An older MANIFEST proves less, which alone hides nothing.
+            check(format!("{path} is older"), stale, same_records || path == "MANIFEST")?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of each record without its padding.
+fn records(content: &[u8]) -> Vec<Range<usize>> {
+    let mut records = Vec::new();
+    let mut at = HEADER;
+    while content.get(at) == Some(&0xB1) && at + HEADER <= content.len() {
+        let length = u32::from_le_bytes([content[at + 4], content[at + 5], content[at + 6], content[at + 7]]) as usize;
+        records.push(at..at + HEADER + length);
+        at += HEADER + length.next_multiple_of(8);
+    }
+    records
+}
+
+fn in_padding(content: &[u8], range: Range<usize>) -> bool {
+    range
+        .clone()
+        .all(|byte| content[byte] == 0 || byte >= HEADER && !records(content).iter().any(|r| r.contains(&byte)))
+}
+
+/// All files but the LOCK, which holds nothing and changes at each open.
+fn contents(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let content = |path: String| (path.clone(), disk.content(&path).unwrap_or_default());
+    disk.paths().into_iter().filter(|path| path != "LOCK").map(content).collect()
+}

@@ -1,0 +1,254 @@
+//! One database under test: every operation is done on the store and on the model, and must come out alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use strata_kernel::Error;
+use strata_kernel::branch::Branch as StoreBranch;
+use strata_kernel::env::sim::{Sim, SimRng};
+use strata_kernel::env::{Clock, Rng};
+use strata_kernel::store::{Options, Store};
+use strata_kernel::transaction::Transaction;
+
+use crate::draft::Draft;
+use crate::model::{KEYSPACES, Model, Refusal, State};
+use crate::notes::{Acknowledged, Notes};
+use crate::trace::Trace;
+
+/// A promise that was broken, in words.
+pub type Check<T = ()> = Result<T, String>;
+
+/// What the model says must happen: a new state, no commit and this version, or a refusal.
+pub type Predicted = Result<Result<State, u64>, Refusal>;
+
+pub struct Driver {
+    pub sim: Sim,
+    pub options: Options,
+    pub model: Model,
+    pub notes: Notes,
+    pub store: Option<Arc<Store>>,
+    pub numbers: [u32; KEYSPACES.len()],
+    /// The newest version that readers may see. Behind the model's last only when an outcome is unknown.
+    pub published: u64,
+    /// Calls of the disk may fail.
+    pub faults: bool,
+    pub rng: SimRng,
+    pub trace: Trace,
+    pub open: Vec<(Transaction, Draft)>,
+    pub tally: Transactions,
+    /// The last operations, for a report.
+    pub story: Vec<String>,
+    pub handles: BTreeMap<u32, Arc<StoreBranch>>,
+    watch: Arc<Mutex<Watch>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Transactions {
+    pub commits: u64,
+    pub conflicts: u64,
+}
+
+/// Heads as a second thread would see them in the middle of a commit.
+#[derive(Default)]
+struct Watch {
+    heads: Vec<(Arc<StoreBranch>, u64)>,
+    wrong: Option<String>,
+}
+
+impl Driver {
+    /// A new database on a new disk.
+    pub fn new(sim: Sim, options: Options, seed: u64) -> Driver {
+        let model = Model::new(sim.clock.wall_us());
+        let notes = Notes::new();
+        Driver::over(sim, options, model, notes, seed)
+    }
+
+    fn over(sim: Sim, options: Options, model: Model, notes: Notes, seed: u64) -> Driver {
+        Driver {
+            published: model.last().version,
+            sim,
+            options,
+            model,
+            notes,
+            store: None,
+            numbers: [0; KEYSPACES.len()],
+            faults: false,
+            rng: SimRng::new(seed ^ 0xD21E),
+            trace: Trace::default(),
+            open: Vec::new(),
+            tally: Transactions::default(),
+            story: Vec::new(),
+            handles: BTreeMap::new(),
+            watch: Arc::default(),
+        }
+    }
+
+    /// A store that was found open at a version of `model` after a crash: the history goes on from there.
+    pub fn found(sim: Sim, store: Arc<Store>, options: Options, model: Model, notes: Notes, seed: u64) -> Driver {
+        let mut driver = Driver::over(sim, options, model, notes, seed);
+        driver.take(store);
+        driver
+    }
+
+    /// Open the database; an error is the disk's, or a violation that the caller tells from it.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let store = Store::open(self.sim.env(), &self.options)?;
+        if self.notes.created == usize::MAX {
+            self.notes.created = self.moment();
+        }
+        self.take(store);
+        Ok(())
+    }
+
+    fn take(&mut self, store: Arc<Store>) {
+        // Numbers are handed out anew in each process, in any order, where nothing was written with them.
+        let first = self.rng.below(KEYSPACES.len() as u64) as usize;
+        for step in 0..KEYSPACES.len() {
+            let index = (first + step) % KEYSPACES.len();
+            self.numbers[index] = store.keyspace(KEYSPACES[index].0, KEYSPACES[index].1);
+        }
+        self.store = Some(store);
+        self.refresh();
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        self.store.as_ref().expect("the store is open")
+    }
+
+    pub fn moment(&self) -> usize {
+        self.sim.disk.journal_len()
+    }
+
+    /// What readers must see now.
+    pub fn state(&self) -> std::rc::Rc<State> {
+        self.model.at(self.published).expect("it was published").clone()
+    }
+
+    pub fn wall(&self) -> u64 {
+        self.sim.clock.wall_us()
+    }
+
+    pub fn poisoned(&self) -> bool {
+        self.faults && self.store.as_ref().is_some_and(|store| store.log.poisoned().is_some())
+    }
+
+    pub fn tell(&mut self, what: String) {
+        self.trace.text(&what);
+        self.story.push(what);
+    }
+
+    /// Hold what the store did against what the model says, and note the promise if it gave one.
+    ///
+    /// `moment` and `was_poisoned` are from before the call.
+    pub fn settle(&mut self, predicted: Predicted, got: Result<u64, Error>, before: Before) -> Check {
+        self.check_watch()?;
+        let Before { moment, was_poisoned } = before;
+        match (predicted, got) {
+            (Ok(Err(version)), Ok(found)) if version == found => {}
+            (Ok(Ok(state)), Ok(version)) if version == state.version && !was_poisoned => {
+                self.push(state, moment);
+                self.published = version;
+                let now = Acknowledged { moment: self.moment(), time_us: self.sim.clock.monotonic_us() };
+                self.notes.acknowledge(version, now);
+            }
+            (_, Err(Error::Storage { .. })) if self.faults => {}
+            (Ok(Ok(state)), Err(Error::OutcomeUnknown { transaction, .. })) if self.faults && !was_poisoned => {
+                if transaction != format!("{}-{}", state.version, state.time) {
+                    return Err(format!("the unknown transaction is called {transaction}, it is {}", state.version));
+                }
+                if !self.poisoned() {
+                    return Err("an outcome is unknown, and the store goes on".to_owned());
+                }
+                self.push(state, moment);
+            }
+            (Err(refusal), Err(error)) if is_refusal(refusal, &error) => {}
+            // What was applied and never published may stand in the way of what is refused anyway.
+            (_, Err(Error::Conflict(_) | Error::InvalidInput(_))) if was_poisoned => {}
+            (predicted, got) => return Err(format!("the store gave {got:?}, the model {}", outline(&predicted))),
+        }
+        self.trace.number(self.published);
+        self.trace.number(self.moment() as u64);
+        self.refresh();
+        Ok(())
+    }
+
+    fn push(&mut self, state: State, moment: usize) {
+        self.notes.issue(state.version, moment);
+        self.model.push(state);
+    }
+
+    pub fn before(&self) -> Before {
+        Before { moment: self.moment(), was_poisoned: self.poisoned() }
+    }
+
+    /// Note what is durable now, and look the branches up again.
+    pub fn refresh(&mut self) {
+        let Some(store) = &self.store else { return };
+        self.notes.durable(self.sim.disk.journal_len(), store.log.durable_version());
+        let state = self.model.at(self.published).expect("it was published");
+        let found = |name: &str| store.branch(name).ok();
+        self.handles = state.branches.values().filter_map(|branch| Some((branch.id, found(&branch.name)?))).collect();
+        let heads = |(id, handle): (&u32, &Arc<StoreBranch>)| Some((handle.clone(), state.branches.get(id)?.head));
+        self.watch.lock().heads = self.handles.iter().filter_map(heads).collect();
+    }
+
+    /// Look at all heads before each call of the disk: nobody may see what is not yet as safe as promised.
+    pub fn watch(&self) {
+        let watch = self.watch.clone();
+        self.sim.disk.hook(Some(Arc::new(move |call| {
+            let mut watch = watch.lock();
+            let early = watch.heads.iter().find(|(branch, head)| branch.head() != *head).map(|(branch, head)| {
+                format!("before '{}' of {} a head was {}, not {head}", call.operation, call.path, branch.head())
+            });
+            if watch.wrong.is_none() {
+                watch.wrong = early;
+            }
+        })));
+    }
+
+    pub fn check_watch(&self) -> Check {
+        self.watch.lock().wrong.take().map_or(Ok(()), Err)
+    }
+
+    /// Nobody holds the store any more: its directory is free.
+    pub fn let_go(&mut self) -> Option<Arc<Store>> {
+        self.open.clear();
+        self.handles.clear();
+        self.watch.lock().heads.clear();
+        self.store.take()
+    }
+
+    pub fn below(&self, bound: usize) -> usize {
+        (self.rng.next_u64() % bound as u64) as usize
+    }
+
+    pub fn pick<'a, T>(&self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// How things stood when an operation began.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    moment: usize,
+    was_poisoned: bool,
+}
+
+fn is_refusal(refusal: Refusal, error: &Error) -> bool {
+    matches!(
+        (refusal, error),
+        (Refusal::Invalid, Error::InvalidInput(_))
+            | (Refusal::NotFound, Error::NotFound { .. })
+            | (Refusal::Exists, Error::AlreadyExists { .. })
+            | (Refusal::Conflict, Error::Conflict(_))
+    )
+}
+
+fn outline(predicted: &Predicted) -> String {
+    match predicted {
+        Ok(Ok(state)) => format!("commits version {}", state.version),
+        Ok(Err(version)) => format!("returns version {version} and commits nothing"),
+        Err(refusal) => format!("refuses: {refusal:?}"),
+    }
+}

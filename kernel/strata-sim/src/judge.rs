@@ -1,0 +1,171 @@
+//! Crashing a history everywhere, and judging what each crash left.
+//!
+//! An image is opened like any database, and goes on like one: a few more operations, crashes of those and of the
+//! recovery itself, two deep. So nothing is special about a first crash.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
+use strata_kernel::log::Durability;
+use strata_kernel::store::{Options, Store};
+use strata_kernel::transaction::{Isolation, Transaction};
+
+use crate::compare;
+use crate::driver::{Check, Driver};
+use crate::model::State;
+use crate::notes::Crash;
+use crate::tally::Tally;
+use crate::trace::Trace;
+
+/// Power cuts drawn for each moment, besides one death of the process.
+const DRAWS: u64 = 3;
+/// Crashes of what follows on a crash.
+const DEPTH_MAX: u32 = 2;
+
+pub struct Judge<'a> {
+    driver: &'a Driver,
+    tally: &'a mut Tally,
+    trace: &'a mut Trace,
+    depth: u32,
+    /// Versions that were read in full at least once in this history.
+    read_in_full: BTreeSet<u64>,
+}
+
+/// Everything that can go down in one history.
+pub fn crash_everywhere(driver: &Driver, tally: &mut Tally, trace: &mut Trace) -> Check {
+    let mut judge = Judge { driver, tally, trace, depth: 0, read_in_full: BTreeSet::new() };
+    for moment in 0..=driver.moment() {
+        for draw in 0..DRAWS {
+            judge.crash(moment, Crash::PowerCut, moment as u64 * DRAWS + draw)?;
+        }
+        judge.crash(moment, Crash::Kill, moment as u64)?;
+    }
+    Ok(())
+}
+
+impl Judge<'_> {
+    fn crash(&mut self, moment: usize, crash: Crash, seed: u64) -> Check {
+        let disk = &self.driver.sim.disk;
+        let image = match crash {
+            Crash::PowerCut => disk.image_at(moment, seed),
+            Crash::Kill => disk.killed_at(moment, seed),
+        };
+        self.tally.crashed(self.depth, crash);
+        self.examine(&image, moment, crash, seed).map_err(|why| format!("{crash:?} after call {moment}: {why}"))
+    }
+
+    fn examine(&mut self, image: &SimDisk, moment: usize, crash: Crash, seed: u64) -> Check {
+        let mut options = self.driver.options.clone();
+        let (found, state) = self.open(image, moment, crash, &options, seed)?;
+        self.trace.number(state.version);
+        self.tally.torn += u64::from(found.store().recovered.cut_bytes > 0);
+        self.tally.lost += u64::from(state.version < self.driver.notes.newest_acknowledged(moment));
+        self.check_state(&found, &state, seed)?;
+        if seed.is_multiple_of(5) {
+            options.durability = other(options.durability);
+        }
+        self.open_again(image, &state, &options, seed)?;
+        if self.depth < DEPTH_MAX && seed.is_multiple_of(7) {
+            self.go_on(found, seed)?;
+        }
+        Ok(())
+    }
+
+    /// D5 and D1: it opens, and at a version that was promised.
+    fn open(
+        &self,
+        image: &SimDisk,
+        moment: usize,
+        crash: Crash,
+        options: &Options,
+        seed: u64,
+    ) -> Check<(Driver, Rc<State>)> {
+        let sim = Sim::over(image.clone(), seed);
+        let store = Store::open(sim.env(), options).map_err(|error| format!("refused: {error}"))?;
+        let version = store.log.last_version();
+        let (notes, promised) = (&self.driver.notes, &self.driver.options);
+        notes.check(version, moment, crash, promised.durability, promised.flush_interval_us)?;
+        if store.recovered.records != version || store.log.durable_version() != version {
+            return Err(format!("version {version} has {:?}", store.recovered));
+        }
+        let model = self.driver.model.cut_at(version);
+        let state = model.last().clone();
+        let notes = notes.found(version, moment, crash, image.journal_len());
+        Ok((Driver::found(sim, store, options.clone(), model, notes, seed), state))
+    }
+
+    /// D2: everything is as the model has it at that one version.
+    fn check_state(&mut self, found: &Driver, state: &State, seed: u64) -> Check {
+        compare::heads(found.store(), &found.numbers, state)?;
+        if self.read_in_full.insert(state.version) || seed.is_multiple_of(64) {
+            compare::everything(found.store(), &found.numbers, state)?;
+        }
+        let next = self.driver.model.at(state.version + 1).map(|lost| (lost.version, lost.time));
+        compare::outcomes(found.store(), state, next.as_slice())?;
+        if seed.is_multiple_of(4) { self.repeat_keys(found, state) } else { Ok(()) }
+    }
+
+    /// A key that was used answers with its first result, and commits nothing.
+    fn repeat_keys(&self, found: &Driver, state: &State) -> Check {
+        for branch in state.branches.values() {
+            let used: BTreeSet<_> = branch.commits.iter().filter_map(|c| c.idempotency_key.as_ref()).collect();
+            for key in used {
+                let Some(version) = state.first_result(branch, key) else { continue };
+                let handle = found.handle(branch.id).ok_or("a branch is missing")?.clone();
+                let mut again = Transaction::new(handle, Isolation::Serializable, false, Some(key.clone()));
+                again.put(found.numbers[0], b"again", &[0xc0]).map_err(|error| error.to_string())?;
+                let got = found.store().commit(&mut again);
+                if got != Ok(version) || found.store().log.last_version() != state.version {
+                    return Err(format!("key {key} gave {got:?}, first it gave {version}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What opening showed is on disk: neither a second open nor another crash changes it.
+    fn open_again(&self, image: &SimDisk, state: &State, options: &Options, seed: u64) -> Check {
+        let left = if seed.is_multiple_of(2) { image.killed() } else { image.crash(seed) };
+        let sim = Sim::over(left, seed);
+        let store = Store::open(sim.env(), options).map_err(|error| format!("refused the second time: {error}"))?;
+        if store.log.last_version() != state.version || store.recovered.cut_bytes != 0 {
+            let (version, found) = (store.log.last_version(), &store.recovered);
+            return Err(format!("the second open gave version {version} ({found:?}), not {}", state.version));
+        }
+        let numbers = numbers(&store);
+        compare::heads(&store, &numbers, state).map_err(|why| format!("the second open: {why}"))
+    }
+
+    /// More operations on what was found, and crashes of those and of the recovery before them.
+    fn go_on(&mut self, mut found: Driver, seed: u64) -> Check {
+        let rng = SimRng::new(seed ^ 0x60_0D);
+        for _ in 0..rng.below(5) {
+            found.step().map_err(|why| format!("going on: {why}; it was {:?}", found.story.last()))?;
+        }
+        let moments = found.moment() as u64 + 1;
+        let mut nested = Judge {
+            driver: &found,
+            tally: self.tally,
+            trace: self.trace,
+            depth: self.depth + 1,
+            read_in_full: BTreeSet::new(),
+        };
+        for draw in 0..4 {
+            let crash = if draw == 3 { Crash::Kill } else { Crash::PowerCut };
+            nested
+                .crash(rng.below(moments) as usize, crash, rng.below(1 << 32))
+                .map_err(|why| format!("going on: {why}"))?;
+        }
+        Ok(())
+    }
+}
+
+pub fn numbers(store: &Arc<Store>) -> [u32; crate::model::KEYSPACES.len()] {
+    crate::model::KEYSPACES.map(|(space, kind)| store.keyspace(space, kind))
+}
+
+fn other(durability: Durability) -> Durability {
+    if durability == Durability::Strict { Durability::Buffered } else { Durability::Strict }
+}

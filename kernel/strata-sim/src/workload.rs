@@ -1,0 +1,240 @@
+//! What a history consists of: operations drawn from a seed.
+//!
+//! Few keys and few branch names, so that operations meet; tiny segments and intervals, so that fifty of them rotate,
+//! flush and compress.
+
+use strata_kernel::env::sim::SimRng;
+use strata_kernel::log::Durability;
+use strata_kernel::store::Options;
+
+use crate::doc::{Doc, DocPath, Edit};
+use crate::driver::{Check, Driver};
+use crate::model::{Key, Request, Write};
+
+const NAMES: [&str; 5] = ["main", "draft", "trial", "copy", "a longer name"];
+const STREAMS: [&[u8]; 3] = [b"log\0", b"logs\0", b"other\0"];
+pub const KEYS: [&[u8]; 9] = [b"a", b"a\0", b"ab", b"b", b"ba", b"c", b"\xff", b"\xff\xff", b""];
+const PATHS: [&[&str]; 6] = [&["x"], &["y"], &["x", "p"], &["x", "q"], &["y", "p"], &[]];
+const IDEMPOTENCY_KEYS: [&str; 3] = ["pay-1", "pay-2", "pay-3"];
+pub const KINDS: [&str; 2] = ["note", "call"];
+
+/// 25 hours: beyond the life of an idempotency key.
+const FAR_US: u64 = 25 * 3600 * 1_000_000;
+
+pub fn options(rng: &SimRng) -> Options {
+    Options {
+        durability: if rng.chance(50) { Durability::Strict } else { Durability::Buffered },
+        flush_interval_us: 2_000 + 1_000 * rng.below(3),
+        segment_bytes: [1024, 4096, 4096, 6000][rng.below(4) as usize],
+        compress_above: 200,
+        ..Options::default()
+    }
+}
+
+impl Driver {
+    /// One operation of any kind.
+    pub fn step(&mut self) -> Check {
+        match self.below(100) {
+            0..=13 => self.write(1),
+            14..=21 => self.write(6),
+            22..=26 => self.delete_keys(),
+            27..=58 => self.transaction(),
+            59..=65 => self.fork(),
+            66 => self.create_branch(),
+            67..=68 => self.rename_branch(),
+            69..=71 => self.delete_branch(),
+            72..=74 => self.flush(),
+            75..=85 => self.pass(),
+            86..=88 => self.stall(),
+            89..=92 => self.jump(),
+            93..=94 => self.reopen(),
+            _ => self.look(),
+        }
+    }
+
+    // --- what is drawn -------------------------------------------------------------------------------
+
+    pub fn any_key(&self) -> Key {
+        ([0, 0, 0, 2][self.below(4)], self.pick(&KEYS).to_vec())
+    }
+
+    pub fn any_stream(&self) -> Key {
+        ([1, 1, 3][self.below(3)], self.pick(&STREAMS).to_vec())
+    }
+
+    pub fn any_path(&self) -> DocPath {
+        self.pick(&PATHS).to_vec()
+    }
+
+    /// The name of a branch, which mostly exists.
+    pub fn any_branch(&self) -> &'static str {
+        let state = self.state();
+        let mut names = NAMES.to_vec();
+        if self.below(12) > 0 {
+            names.retain(|name| state.by_name(name).is_some());
+        }
+        names[self.below(names.len())]
+    }
+
+    pub fn any_doc(&self) -> Doc {
+        match self.below(20) {
+            0..=7 => Doc::Int(self.below(5) as i64 - 1),
+            8..=9 => Doc::Text(format!("text {}", self.below(1000))),
+            10 => Doc::Int(i64::MAX >> (1 + self.below(61))),
+            11 => Doc::Text("all the same ".repeat(1 + self.below(400))),
+            12 => self.noise(),
+            13 => Doc::Bytes(vec![0; self.below(300)]),
+            14 => Doc::Map(Vec::new()),
+            _ => {
+                let inner = Doc::Map(vec![("p".to_owned(), Doc::Int(self.below(9) as i64))]);
+                Doc::Map(vec![("y".to_owned(), Doc::Int(self.below(300) as i64)), ("x".to_owned(), inner)])
+            }
+        }
+    }
+
+    /// Bytes that cannot be packed, up to more than a segment.
+    fn noise(&self) -> Doc {
+        let length = [40, 300, 1500, 5000][self.below(4)];
+        Doc::Bytes((0..length).map(|_| self.below(256) as u8).collect())
+    }
+
+    fn any_edits(&self) -> Vec<Edit> {
+        let edit = |_| {
+            let path = self.any_path();
+            let deletes = !path.is_empty() && self.below(4) == 0;
+            if deletes { Edit::Delete(path) } else { Edit::Set(path, self.small_doc()) }
+        };
+        (0..1 + self.below(2)).map(edit).collect()
+    }
+
+    fn small_doc(&self) -> Doc {
+        if self.below(3) == 0 { Doc::Map(Vec::new()) } else { Doc::Int(self.below(100) as i64) }
+    }
+
+    pub fn any_request(&self) -> Request {
+        match self.below(10) {
+            0..=4 => Request::Put(self.any_doc()),
+            5 => Request::Delete,
+            6..=7 => Request::Patch(self.any_edits()),
+            _ => Request::Add(self.below(20) as i64 - 5),
+        }
+    }
+
+    pub fn any_append(&self) -> Write {
+        let kind = *self.pick(&KINDS);
+        Write { key: self.any_stream(), request: Request::Append(kind, self.any_doc_in_order()) }
+    }
+
+    /// Map keys in the order of their bytes, as hashes are made over them.
+    fn any_doc_in_order(&self) -> Doc {
+        match self.any_doc() {
+            Doc::Map(mut pairs) => {
+                pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Doc::Map(pairs)
+            }
+            other => other,
+        }
+    }
+
+    /// At most `count` writes, to as many keys; appends may share a stream.
+    pub fn any_writes(&self, count: usize) -> Vec<Write> {
+        let mut writes: Vec<Write> = Vec::new();
+        for _ in 0..1 + self.below(count) {
+            let write = match self.below(4) {
+                0 => self.any_append(),
+                _ => Write { key: self.any_key(), request: self.any_request() },
+            };
+            let is_append = matches!(write.request, Request::Append(..));
+            if is_append || writes.iter().all(|other| other.key != write.key) {
+                writes.push(write);
+            }
+        }
+        writes
+    }
+
+    /// Often one that was used before.
+    pub fn any_idempotency_key(&self) -> Option<String> {
+        (self.below(4) == 0).then(|| (*self.pick(&IDEMPOTENCY_KEYS)).to_owned())
+    }
+
+    pub fn any_version(&self) -> u64 {
+        self.below(self.published as usize + 2) as u64
+    }
+
+    // --- time ----------------------------------------------------------------------------------------
+
+    /// Let time pass, with the flusher at work.
+    fn pass(&mut self) -> Check {
+        let interval = self.options.flush_interval_us;
+        let us = self.below(2 * interval as usize) as u64;
+        self.tell(format!("pass {us} us"));
+        self.sim.pass(us);
+        if !self.poisoned() && self.store().log.unflushed_us() > interval {
+            return Err(format!("{} us went by without a flush", self.store().log.unflushed_us()));
+        }
+        self.refresh();
+        self.check_watch()
+    }
+
+    /// Let time pass with nobody at work: the machine is busy, or the disk hangs.
+    fn stall(&mut self) -> Check {
+        let us = self.below(3 * self.options.flush_interval_us as usize) as u64;
+        self.tell(format!("stall {us} us"));
+        self.sim.clock.advance(us);
+        Ok(())
+    }
+
+    fn jump(&mut self) -> Check {
+        let wall = match self.below(4) {
+            0 => self.wall().saturating_sub(FAR_US),
+            1 => self.wall() - self.below(1_000_000) as u64,
+            2 => self.wall() + self.below(1_000_000) as u64,
+            _ => self.wall() + FAR_US,
+        };
+        self.tell(format!("the wall clock jumps to {wall}"));
+        self.sim.clock.set_wall(wall);
+        Ok(())
+    }
+
+    // --- branches ------------------------------------------------------------------------------------
+
+    fn fork(&mut self) -> Check {
+        let (source, name) = (self.any_branch(), *self.pick(&NAMES));
+        let at = (self.below(2) == 0).then(|| self.any_version());
+        self.tell(format!("fork {source} at {at:?} as {name}"));
+        let before = self.before();
+        let predicted = self.state().branch(name, Some((source, at.unwrap_or(u64::MAX))), self.wall());
+        let got = self.store().fork(source, name, at);
+        self.settle(predicted.map(Ok), got, before)
+    }
+
+    fn create_branch(&mut self) -> Check {
+        let name = *self.pick(&NAMES);
+        self.tell(format!("create {name}"));
+        let before = self.before();
+        let predicted = self.state().branch(name, None, self.wall());
+        let got = self.store().create(name);
+        self.settle(predicted.map(Ok), got, before)
+    }
+
+    fn rename_branch(&mut self) -> Check {
+        let (old, new) = (self.any_branch(), *self.pick(&NAMES));
+        self.tell(format!("rename {old} to {new}"));
+        let before = self.before();
+        let predicted = self.state().rename(old, new, self.wall());
+        let got = self.store().rename(old, new);
+        self.settle(predicted.map(Ok), got, before)
+    }
+
+    fn delete_branch(&mut self) -> Check {
+        let name = self.any_branch();
+        if self.state().branches.len() == 1 {
+            return Ok(()); // a history without branches would soon be dull
+        }
+        self.tell(format!("delete branch {name}"));
+        let before = self.before();
+        let predicted = self.state().delete(name, self.wall());
+        let got = self.store().delete_branch(name);
+        self.settle(predicted.map(Ok), got, before)
+    }
+}
