@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::log::{Appended, StateHash};
+use crate::log::{Appended, Stamp, StateHash};
 use crate::payload::Meta;
 use crate::table::{ChangeKind, KeyHash, Table, Version};
 use crate::value::path::Path;
@@ -64,7 +64,10 @@ pub struct Line {
     pub streams: FxHashMap<Vec<u8>, StreamHead>,
     /// Keyspaces that this branch's catalogue names.
     pub known: FxHashSet<u32>,
+    /// Version and time of the first commit with each idempotency key.
     pub idempotent: FxHashMap<String, (u64, u64)>,
+    /// So many may there be before the old ones are looked for.
+    idempotent_max: usize,
     /// The payload under construction: one buffer, used again.
     pub payload: Vec<u8>,
 }
@@ -75,6 +78,21 @@ pub struct StreamHead {
     pub next: u64,
     pub time: u64,
     pub hash: [u8; 32],
+}
+
+/// How long the first result of an idempotency key is remembered, in hybrid time.
+pub const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
+
+impl Line {
+    /// Remember what an idempotency key gave, and forget those whose time is over when they have become many.
+    pub fn remember(&mut self, key: &str, stamp: Stamp) {
+        if self.idempotent.len() >= self.idempotent_max.max(1024) {
+            self.idempotent.retain(|_, (_, time)| *time + IDEMPOTENCY_LIFETIME_US > stamp.time);
+            // So that looking through all of them costs each new one no more than two steps.
+            self.idempotent_max = 2 * self.idempotent.len();
+        }
+        self.idempotent.insert(key.to_owned(), (stamp.version, stamp.time));
+    }
 }
 
 impl Branch {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
-use crate::branch::{Branch, Data, Line, StreamHead, encode_touched};
+use crate::branch::{Branch, Data, IDEMPOTENCY_LIFETIME_US, Line, StreamHead, encode_touched};
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
 use crate::keyspaces::{CATALOGUE, catalogue_key};
@@ -27,9 +27,6 @@ use crate::transaction::{Expect, Isolation, Pending, Request, Transaction};
 use crate::value::patch::{self, Op};
 use crate::value::path::Path;
 use crate::value::{canonical, equal, write};
-
-/// How long the first result of an idempotency key is remembered, in hybrid time.
-pub const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
 
 /// A write to make, as its caller asks for it.
 pub struct Write<'a> {
@@ -158,11 +155,12 @@ impl Store {
         // Looked at again under the line, which deleting a branch and closing take.
         self.check_writable(branch)?;
         let guard = self.panic_guard();
-        let prepared = self.prepare(branch, line, writes)?;
+        let now = self.time_for(writes);
+        let prepared = self.prepare(branch, line, writes, now)?;
         if self.keeps_a_log() {
             encode(branch.id, line, &prepared, meta, reads);
         }
-        let appended = self.log.append(line.hash, &line.payload)?;
+        let appended = self.log.append_at(now, line.hash, &line.payload)?;
         line.last = Some(appended);
         let result = Committed { version: appended.stamp.version, appended: prepared.appended.clone() };
         if sabotage::on("T30") {
@@ -173,12 +171,20 @@ impl Store {
         Ok(Unsettled { result, appended })
     }
 
-    fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>]) -> Result<Prepared<'a>> {
+    /// The time of a commit. With an append in it, the time that the commit will have unless another branch comes in
+    /// between: then the state at the time of an event has the event in it, also when the clock ran backwards.
+    fn time_for(&self, writes: &[Write<'_>]) -> u64 {
+        let now = self.log.now();
+        let appends = writes.iter().any(|write| matches!(write.what, What::Append { .. }));
+        if appends { now.max(self.log.last_time()) } else { now }
+    }
+
+    fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>], now: u64) -> Result<Prepared<'a>> {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
         for write in writes {
             let change = match &write.what {
                 What::Append { kind, value, origin } => {
-                    Some(self.append(branch, line, write, kind, value, *origin, &mut prepared))
+                    Some(self.append(branch, line, write, (kind, value, *origin), now, &mut prepared))
                 }
                 _ => resolve(branch, write)?,
             };
@@ -205,15 +211,13 @@ impl Store {
     }
 
     /// Give an append its sequence, time and hash.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one write, and where it goes")]
     fn append<'a>(
         &self,
         branch: &Branch,
         line: &Line,
         write: &'a Write<'a>,
-        kind: &str,
-        value: &[u8],
-        origin: Option<&[u8]>,
+        (kind, value, origin): (&str, &[u8], Option<&[u8]>),
+        now: u64,
         prepared: &mut Prepared<'a>,
     ) -> Change<'a> {
         let place = [&write.keyspace.to_be_bytes(), write.key].concat();
@@ -225,7 +229,7 @@ impl Store {
                 None => branch.stream_head(write.keyspace, write.key, u64::MAX),
             },
         };
-        let time = self.env.clock.wall_us().max(head.time);
+        let time = now.max(head.time);
         let hash = chain(&head, kind, time, value, origin);
         let after = StreamHead { next: head.next + 1, time, hash };
         match pending {
@@ -428,7 +432,7 @@ fn apply(branch: &Branch, line: &mut Line, prepared: Prepared<'_>, stamp: Stamp,
     }
     drop(data);
     if let Some(key) = &meta.idempotency_key {
-        line.idempotent.insert(key.clone(), (stamp.version, stamp.time));
+        line.remember(key, stamp);
     }
     line.streams.extend(prepared.streams);
     line.known.extend(prepared.known);

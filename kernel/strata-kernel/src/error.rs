@@ -18,23 +18,56 @@ pub enum Error {
     /// Can never be accepted as given.
     InvalidInput(String),
     /// `what` is "branch", "space", ...; `near` are names that exist.
-    NotFound { what: &'static str, name: String, near: Vec<String> },
-    AlreadyExists { what: &'static str, name: String },
+    NotFound {
+        what: &'static str,
+        name: String,
+        near: Vec<String>,
+    },
+    AlreadyExists {
+        what: &'static str,
+        name: String,
+    },
     Conflict(Vec<Clash>),
-    HistoryTrimmed { requested: u64, oldest: u64 },
-    LimitExceeded { what: &'static str, limit: u64, actual: u64 },
+    HistoryTrimmed {
+        requested: u64,
+        oldest: u64,
+    },
+    LimitExceeded {
+        what: &'static str,
+        limit: u64,
+        actual: u64,
+    },
     Closed(&'static str),
     ReadOnly(String),
     /// Another process, or another handle of this one, owns the directory.
-    Locked { path: String, owner: String },
+    Locked {
+        path: String,
+        owner: String,
+    },
     /// The disk said no; what was committed before is safe.
-    Storage { operation: &'static str, path: String, errno: i32, message: String },
+    Storage {
+        operation: &'static str,
+        path: String,
+        errno: i32,
+        message: String,
+    },
     /// A checksum, a length or an order is wrong in `file` at byte `offset`.
-    Corrupt { file: String, offset: u64, reason: String },
+    Corrupt {
+        file: String,
+        offset: u64,
+        reason: String,
+    },
     /// Written by a version that we do not know.
-    TooNew { file: String, found: u32, known: u32 },
+    TooNew {
+        file: String,
+        found: u32,
+        known: u32,
+    },
     /// Handed over and not confirmed; `transaction` can be asked for later.
-    OutcomeUnknown { transaction: String, reason: String },
+    OutcomeUnknown {
+        transaction: String,
+        reason: String,
+    },
     /// Our bug.
     Internal(String),
 }

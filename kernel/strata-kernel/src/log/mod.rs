@@ -160,9 +160,22 @@ impl Log {
     ///
     /// After an error nothing was queued. After success the outcome is open until `wait` returned.
     pub fn append(&self, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+        self.append_at(self.now(), previous, payload)
+    }
+
+    /// `append` at the time `now`, or the newest commit's where that is later.
+    pub fn append_at(&self, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
         match &self.kind {
-            Kind::Memory { clock, last } => append_in_memory(&**clock, last, previous, payload),
-            Kind::Disk(writer) => writer.append(previous, payload),
+            Kind::Memory { last, .. } => append_in_memory(last, now, previous),
+            Kind::Disk(writer) => writer.append(now, previous, payload),
+        }
+    }
+
+    /// The wall clock. It may run backwards; commits do not.
+    pub fn now(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { clock, .. } => clock.wall_us(),
+            Kind::Disk(writer) => writer.now(),
         }
     }
 
@@ -264,18 +277,11 @@ impl Drop for Log {
     }
 }
 
-fn append_in_memory(
-    clock: &dyn Clock,
-    last: &Mutex<(u64, u64)>,
-    previous: StateHash,
-    payload: &[u8],
-) -> Result<Appended> {
-    let (digest, now) = (hash::digest(payload), clock.wall_us());
+/// Without records there is nothing to compare, so the state hash stays what it was.
+fn append_in_memory(last: &Mutex<(u64, u64)>, now: u64, hash: StateHash) -> Result<Appended> {
     let mut last = last.lock();
-    let (version, time) = (next_version(last.0)?, last.1.max(now));
-    *last = (version, time);
-    let hash = StateHash::step(previous, version, time, digest);
-    Ok(Appended { stamp: Stamp { version, time, hash }, position: 0 })
+    *last = (next_version(last.0)?, last.1.max(now));
+    Ok(Appended { stamp: Stamp { version: last.0, time: last.1, hash }, position: 0 })
 }
 
 fn next_version(last: u64) -> Result<u64> {

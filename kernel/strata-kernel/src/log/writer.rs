@@ -68,13 +68,16 @@ impl Writer {
 
     // --- what a commit calls ---------------------------------------------------------------------
 
-    pub fn append(&self, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+    pub fn now(&self) -> u64 {
+        self.env.clock.wall_us()
+    }
+
+    pub fn append(&self, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
         // All that needs neither version nor place is done before the lock is taken.
         let packed = self.pack(payload)?;
         let (stored, codec) = packed.as_ref().map_or((payload, codec::NONE), |packed| (&packed[..], codec::LZ4));
         let raw_length = if packed.is_some() { payload.len() as u32 } else { 0 };
         let (stored_checksum, digest) = (format::payload_checksum(stored), hash::digest(payload));
-        let now = self.env.clock.wall_us();
         let size = format::record_size(stored.len()) as u64;
 
         let mut state = self.state.lock();
