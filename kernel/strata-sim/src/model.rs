@@ -151,7 +151,7 @@ impl State {
         let (version, time) = (after.version, after.time);
         let mut commit = Commit { version, time, idempotency_key: key, touched: Vec::new(), ..before };
         for write in writes {
-            commit.apply(write, wall).map_err(|Unfit| Refusal::Invalid)?;
+            commit.apply(write).map_err(|Unfit| Refusal::Invalid)?;
         }
         let mut branch = (**branch).clone();
         branch.head = version;
@@ -242,7 +242,7 @@ impl Commit {
         self.streams.get(stream).map_or(0, |end| end.next)
     }
 
-    fn apply(&mut self, write: &Write, wall: u64) -> Result<(), Unfit> {
+    fn apply(&mut self, write: &Write) -> Result<(), Unfit> {
         let key = &write.key;
         let before = self.value(key).map(|value| value.doc.clone());
         match &write.request {
@@ -261,15 +261,15 @@ impl Commit {
                     self.set(key, Some(after), Touch::Paths(paths));
                 }
             }
-            Request::Append(kind, value) => self.append(key, kind, value, wall),
+            Request::Append(kind, value) => self.append(key, kind, value),
         }
         Ok(())
     }
 
-    fn append(&mut self, stream: &Key, kind: &str, value: &Doc, wall: u64) {
+    fn append(&mut self, stream: &Key, kind: &str, value: &Doc) {
         let end = self.streams.entry(stream.clone()).or_default();
         let sequence = end.next;
-        end.time = end.time.max(wall);
+        end.time = self.time;
         end.hash = chain(end.hash, sequence, kind, end.time, value);
         end.next += 1;
         let stored = entry(kind, end.time, value, end.hash);

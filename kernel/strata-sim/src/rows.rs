@@ -69,6 +69,10 @@ fn crashes(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     tally.transactions(driver.tally);
     judge::crash_everywhere(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
     trace.add(driver.trace);
+    for path in driver.sim.disk.paths() {
+        trace.text(&path);
+        trace.bytes(&driver.sim.disk.content(&path).unwrap_or_default());
+    }
     Ok(())
 }
 
