@@ -1,0 +1,346 @@
+//! The parts of the store, each against a naive twin; and the bugs that the simulator found, so that they stay found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use strata_kernel::branch::{Branch, Range, RowBuffer};
+use strata_kernel::commit::{What, Write};
+use strata_kernel::env::sim::Sim;
+use strata_kernel::footprint::Footprint;
+use strata_kernel::payload::{self, Body, CommitWriter, Meta, Number, Payload, Read};
+use strata_kernel::store::{Options, Store};
+use strata_kernel::table::ChangeKind;
+use strata_kernel::transaction::{Isolation, Transaction};
+use strata_kernel::value::{Op, Path, Step};
+
+/// `1` as a value.
+const ONE: &[u8] = &[1];
+
+fn put(store: &Store, branch: &Arc<Branch>, keyspace: u32, key: &[u8], value: &[u8]) -> u64 {
+    store.write(branch, &[Write { keyspace, key, what: What::Put(value) }]).unwrap().version
+}
+
+fn delete(store: &Store, branch: &Arc<Branch>, keyspace: u32, key: &[u8]) -> u64 {
+    store.write(branch, &[Write { keyspace, key, what: What::Delete }]).unwrap().version
+}
+
+fn commit_with_key(store: &Store, branch: &Arc<Branch>, key: &str) -> u64 {
+    let mut transaction = Transaction::new(branch.clone(), Isolation::Serializable, false, Some(key.to_owned()));
+    transaction.put(store.keyspace("default", "kv"), b"k", ONE).unwrap();
+    store.commit(&mut transaction).unwrap()
+}
+
+/// A fork of a fork looked its grandparent's results up to where the *parent* had left it, though it had itself left
+/// the parent before that: a retry was answered with a version that the branch does not show, and its write was lost.
+#[test]
+fn a_fork_of_a_fork_knows_only_the_results_that_it_shows() {
+    let store = Store::memory(Sim::new(1).env());
+    let main = store.branch("main").unwrap();
+    let early = put(&store, &main, store.keyspace("default", "kv"), b"k", ONE);
+    let result = commit_with_key(&store, &main, "pay");
+    store.fork("main", "child", None).unwrap();
+    store.fork("child", "before", Some(early)).unwrap();
+    store.fork("child", "behind", None).unwrap();
+    let again = |name| commit_with_key(&store, &store.branch(name).unwrap(), "pay");
+    assert_eq!((again("child"), again("behind")), (result, result));
+    assert!(again("before") > result);
+}
+
+/// The patch was taken for a put, and a put needs a value: the commit panicked.
+#[test]
+fn a_delete_inside_what_the_transaction_deleted_leaves_it_deleted() {
+    let store = Store::memory(Sim::new(1).env());
+    let (main, keyspace) = (store.branch("main").unwrap(), store.keyspace("default", "kv"));
+    put(&store, &main, keyspace, b"k", &[0x81, 0xa1, b'x', 1]);
+    let mut transaction = Transaction::new(main.clone(), Isolation::Serializable, false, None);
+    transaction.delete(keyspace, b"k").unwrap();
+    transaction.patch(keyspace, b"k", vec![Op::Delete { path: Path(vec![Step::Key("x".into())]) }]).unwrap();
+    let version = store.commit(&mut transaction).unwrap();
+    assert_eq!(main.value(keyspace, b"k", version), None);
+}
+
+// --- payloads ---------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Written {
+    Put(Vec<u8>),
+    Append(Vec<u8>),
+    Delete,
+    Patch(Vec<Op>),
+    Add(i64),
+}
+
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..300)
+}
+
+fn any_path() -> impl Strategy<Value = Path> {
+    let step = prop_oneof![
+        "[a-z\u{e4}]{0,4}".prop_map(Step::Key),
+        any::<i32>().prop_map(|index| Step::Index(index.into())),
+        Just(Step::End)
+    ];
+    prop::collection::vec(step, 0..4).prop_map(Path)
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let value = || any::<bool>().prop_map(|value| vec![0xc2 + u8::from(value)]);
+    prop_oneof![
+        (any_path(), value()).prop_map(|(path, value)| Op::Set { path, value }),
+        any_path().prop_map(|path| Op::Delete { path }),
+        (any_path(), value()).prop_map(|(path, value)| Op::Insert { path, value }),
+        (any_path(), value()).prop_map(|(path, patch)| Op::Merge { path, patch }),
+    ]
+}
+
+fn any_written() -> impl Strategy<Value = Written> {
+    prop_oneof![
+        any_bytes().prop_map(Written::Put),
+        any_bytes().prop_map(Written::Append),
+        Just(Written::Delete),
+        prop::collection::vec(any_op(), 0..4).prop_map(Written::Patch),
+        any::<i64>().prop_map(Written::Add),
+    ]
+}
+
+fn any_meta() -> impl Strategy<Value = Meta> {
+    let text = || prop::option::of(".{0,40}");
+    (text(), text(), text(), text()).prop_map(|(message, actor, cause, idempotency_key)| Meta {
+        message,
+        actor,
+        cause,
+        idempotency_key,
+    })
+}
+
+fn any_read() -> impl Strategy<Value = Read> {
+    let key = || (any::<u32>(), any_bytes());
+    prop_oneof![
+        key().prop_map(|(keyspace, key)| Read::Key { keyspace, key }),
+        (key(), any_bytes()).prop_map(|((keyspace, key), path)| Read::Path { keyspace, key, path }),
+        (key(), prop::option::of(any_bytes())).prop_map(|((keyspace, start), end)| Read::Range {
+            keyspace,
+            start,
+            end
+        }),
+    ]
+}
+
+fn write_out(branch: u32, meta: &Meta, writes: &[(u32, Vec<u8>, Written)], reads: &[Read]) -> Vec<u8> {
+    let mut out = b"left from before".to_vec();
+    let mut writer = CommitWriter::new(&mut out, branch, meta, !reads.is_empty(), writes.len());
+    for (keyspace, key, written) in writes {
+        match written {
+            Written::Put(value) => writer.value(ChangeKind::Put, *keyspace, key, value),
+            Written::Append(value) => writer.value(ChangeKind::Append, *keyspace, key, value),
+            Written::Delete => writer.delete(*keyspace, key),
+            Written::Patch(ops) => writer.patch(*keyspace, key, ops),
+            Written::Add(delta) => writer.add(*keyspace, key, Number::Int(*delta)),
+        }
+    }
+    if !reads.is_empty() {
+        writer.reads(reads);
+    }
+    out
+}
+
+fn is_same(body: &Body<'_>, written: &Written) -> bool {
+    match (body, written) {
+        (Body::Put(found), Written::Put(value)) | (Body::Append(found), Written::Append(value)) => found == value,
+        (Body::Delete, Written::Delete) => true,
+        (Body::Patch(found), Written::Patch(ops)) => found == ops,
+        (Body::Add(found), Written::Add(delta)) => *found == Number::Int(*delta),
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_payload_reads_as_it_was_written(
+        branch: u32,
+        meta in any_meta(),
+        writes in prop::collection::vec((any::<u32>(), any_bytes(), any_written()), 0..6),
+        reads in prop::collection::vec(any_read(), 0..4),
+    ) {
+        let bytes = write_out(branch, &meta, &writes, &reads);
+        let decoded = payload::decode(&bytes).unwrap();
+        let Payload::Commit { branch: found_branch, meta: found_meta, writes: found, reads: found_reads } = decoded
+        else { panic!("a commit") };
+        prop_assert_eq!((found_branch, &found_meta, &found_reads), (branch, &meta, &reads));
+        prop_assert_eq!(found.len(), writes.len());
+        for (found, (keyspace, key, written)) in found.iter().zip(&writes) {
+            prop_assert_eq!((found.keyspace, found.key), (*keyspace, &key[..]));
+            prop_assert!(is_same(&found.body, written), "{:?} is not {:?}", found.body, written);
+        }
+    }
+
+    /// Any bytes give a payload or an error, and a shorter payload is never taken for a whole one.
+    #[test]
+    fn a_payload_cut_short_is_refused(
+        meta in any_meta(),
+        writes in prop::collection::vec((any::<u32>(), any_bytes(), any_written()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        junk in any_bytes(),
+    ) {
+        let bytes = write_out(1, &meta, &writes, &[]);
+        prop_assert!(payload::decode(&bytes[..cut.index(bytes.len())]).is_err());
+        let _ = payload::decode(&junk);
+    }
+}
+
+// --- scans over chains of forks -------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Change {
+    Put(usize, usize, u8),
+    Delete(usize, usize),
+    /// A fork of one of the branches at a share of its versions.
+    Fork(usize, u64),
+}
+
+const KEYS: [&[u8]; 7] = [b"", b"a", b"a\0", b"ab", b"b", b"\xff", b"\xff\xff"];
+
+fn any_step() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        6 => (any::<usize>(), any::<usize>(), 0..100u8).prop_map(|(b, k, v)| Change::Put(b, k, v)),
+        3 => (any::<usize>(), any::<usize>()).prop_map(|(b, k)| Change::Delete(b, k)),
+        2 => (any::<usize>(), any::<u64>()).prop_map(|(b, at)| Change::Fork(b, at)),
+    ]
+}
+
+fn any_range() -> impl Strategy<Value = Range> {
+    (0..KEYS.len(), prop::option::of(0..KEYS.len()))
+        .prop_map(|(start, end)| Range { start: KEYS[start].to_vec(), end: end.map(|end| KEYS[end].to_vec()) })
+}
+
+/// All contents of a branch at each version from which on they are so.
+type Naive = Vec<(u64, BTreeMap<Vec<u8>, Vec<u8>>)>;
+
+fn at(naive: &Naive, version: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    naive.iter().rfind(|(since, _)| *since <= version).map_or_else(BTreeMap::new, |(_, contents)| contents.clone())
+}
+
+/// Do the steps on a store and naively; returns the branches of both.
+fn work(store: &Store, keyspace: u32, steps: &[Change]) -> Vec<(Arc<Branch>, Naive)> {
+    let mut branches = vec![(store.branch("main").unwrap(), Naive::new())];
+    for step in steps {
+        let count = branches.len();
+        match step {
+            Change::Put(branch, key, value) => {
+                let (branch, naive) = &mut branches[branch % count];
+                let key = KEYS[key % KEYS.len()];
+                let mut contents = at(naive, u64::MAX);
+                contents.insert(key.to_vec(), vec![*value]);
+                naive.push((put(store, branch, keyspace, key, &[*value]), contents));
+            }
+            Change::Delete(branch, key) => {
+                let (branch, naive) = &mut branches[branch % count];
+                let key = KEYS[key % KEYS.len()];
+                let mut contents = at(naive, u64::MAX);
+                contents.remove(key);
+                naive.push((delete(store, branch, keyspace, key), contents));
+            }
+            Change::Fork(source, share) => {
+                let (source, naive) = &branches[source % count];
+                let version = share % (source.head() + 1);
+                let shown = naive.iter().filter(|(since, _)| *since <= version).cloned().collect();
+                let name = format!("fork-{count}");
+                store.fork(&source.name.read().clone(), &name, Some(version)).unwrap();
+                branches.push((store.branch(&name).unwrap(), shown));
+            }
+        }
+    }
+    branches
+}
+
+fn rows_of(
+    branch: &Branch,
+    keyspace: u32,
+    range: &Range,
+    reverse: bool,
+    at: u64,
+    limit: usize,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = RowBuffer::default();
+    branch.scan(keyspace, range, reverse, at, &mut rows, limit);
+    rows.rows().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scans_and_reads_merge_a_chain_of_forks(
+        steps in prop::collection::vec(any_step(), 0..40),
+        range in any_range(),
+        reverse: bool,
+        limit in 0..9usize,
+    ) {
+        let store = Store::memory(Sim::new(1).env());
+        let keyspace = store.keyspace("default", "kv");
+        for (branch, naive) in work(&store, keyspace, &steps) {
+            for version in 0..=branch.head() {
+                let contents = at(&naive, version);
+                let inside = contents.iter().filter(|(key, _)| range.contains(key));
+                let mut expected: Vec<_> = inside.map(|(key, value)| (key.clone(), value.clone())).collect();
+                prop_assert_eq!(branch.count(keyspace, &range, version), expected.len() as u64);
+                if reverse {
+                    expected.reverse();
+                }
+                expected.truncate(limit);
+                prop_assert_eq!(rows_of(&branch, keyspace, &range, reverse, version, limit), expected);
+                for key in KEYS {
+                    prop_assert_eq!(branch.value(keyspace, key, version), contents.get(key).cloned());
+                }
+            }
+        }
+    }
+
+    /// The tables that replaying the log makes are those that the commits made.
+    #[test]
+    fn a_reopened_database_shows_every_version(steps in prop::collection::vec(any_step(), 0..25)) {
+        let sim = Sim::new(1);
+        let options = Options { segment_bytes: 1024, ..Options::default() };
+        let store = Store::open(sim.env(), &options).unwrap();
+        let branches = work(&store, store.keyspace("default", "kv"), &steps);
+        store.close().unwrap();
+        let store = Store::open(sim.env(), &options).unwrap();
+        let keyspace = store.keyspace("default", "kv");
+        for (before, naive) in branches {
+            let branch = store.branch(&before.name.read()).unwrap();
+            prop_assert_eq!(branch.head(), before.head());
+            for version in 0..=branch.head() {
+                let rows = rows_of(&branch, keyspace, &Range::default(), false, version, usize::MAX);
+                prop_assert_eq!(rows, at(&naive, version).into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// A range that was read is told to have changed exactly when a key in it has, phantoms included.
+    #[test]
+    fn a_range_clashes_when_a_key_in_it_changed(
+        before in prop::collection::vec(0..KEYS.len(), 0..4),
+        after in prop::collection::vec((0..KEYS.len(), any::<bool>()), 0..4),
+        range in any_range(),
+    ) {
+        let store = Store::memory(Sim::new(1).env());
+        let (main, keyspace) = (store.branch("main").unwrap(), store.keyspace("default", "kv"));
+        for key in before {
+            put(&store, &main, keyspace, KEYS[key], ONE);
+        }
+        let snapshot = main.head();
+        let mut footprint = Footprint::default();
+        footprint.range(keyspace, range.clone());
+        let mut changed = false;
+        for (key, is_put) in after {
+            // A delete of what is not there changes nothing.
+            let does = is_put || main.value(keyspace, KEYS[key], u64::MAX).is_some();
+            if is_put { put(&store, &main, keyspace, KEYS[key], ONE) } else { delete(&store, &main, keyspace, KEYS[key]) };
+            changed |= does && range.contains(KEYS[key]);
+        }
+        prop_assert_eq!(!footprint.clashes(&main.data.read(), snapshot).is_empty(), changed);
+    }
+}
