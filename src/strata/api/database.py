@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
-from strata.api.face import PRIMITIVES
+from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.place import Place
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
@@ -33,14 +33,14 @@ class Database(Place):
     Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
     """
 
-    __slots__ = ("_process", "branches", "path")
+    __slots__ = ("_process", "branches", "path", *PRIMITIVES)
 
     def __init__(
         self, store: Store, *, branch: str = "main", space: str = "default", path: Path | None = None
     ) -> None:
         super().__init__(store, store.branch(check_name(branch, "branch")), check_name(space, "space"))
         for primitive in PRIMITIVES:
-            self._make(primitive)
+            setattr(self, primitive, make_primitive(self, primitive))
         self.branches = Branches(store, space)
         self.path = path  # None in memory
         self._process = os.getpid()

@@ -10,7 +10,7 @@ A primitive joins the product by one line in PRIMITIVES and its annotation in `F
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
 from strata.primitives import Events, Json, Kv, State
@@ -33,7 +33,7 @@ class Source(Protocol):
 class Face:
     """The primitives of one branch and space."""
 
-    __slots__ = ("__weakref__", "_source", "_space", *PRIMITIVES)
+    __slots__ = ("__weakref__", "_source", "_space")
 
     kv: Kv
     events: Events
@@ -44,32 +44,42 @@ class Face:
         self._source = source
         self._space = space
 
-    def _make(self, name: str) -> Any:
-        primitive = PRIMITIVES[name]
-        made = primitive(self._source.keyspace(self._space, primitive.LAYOUT))
-        setattr(self, name, made)
-        return made
-
     @property
     def spaces(self) -> Spaces:
         """The spaces written to so far, as seen from here."""
         return Spaces(self._source)
 
 
-class Lazy:
-    """Makes each primitive of a face when it is first asked for: only an empty slot comes here.
+def make_primitive(face: Face, name: str) -> Any:
+    """Return the primitive `name` of a face."""
+    primitive = PRIMITIVES[name]
+    return primitive(face._source.keyspace(face._space, primitive.LAYOUT))
 
-    Cost: the class has a `__getattr__`, with which a filled slot takes 45 ns instead of 20.
+
+class Lazy:
+    """Makes each primitive of a face when it is first asked for; from then on it is a plain attribute.
+
+    Cost: 35 ns for a later access, where a slot takes 16.
     """
 
-    __slots__ = ()
 
-    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+class _FirstUse:
+    """Stands in the class for a primitive that a face has not made yet."""
 
-        def __getattr__(self, name: str) -> Any:
-            if name in PRIMITIVES:
-                return self._make(name)
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, face: Any, owner: type | None = None) -> Any:
+        if face is None:
+            return self
+        made = face.__dict__[self._name] = make_primitive(face, self._name)
+        return made
+
+
+for _name in PRIMITIVES:
+    setattr(Lazy, _name, _FirstUse(_name))
 
 
 Names = list[str]  # a name of its own, since `Spaces.list` hides the builtin inside the class

@@ -152,8 +152,6 @@ class Place(Face):
 class Branch(Lazy, Place):
     """A named line of history."""
 
-    __slots__ = ()
-
     @property
     def name(self) -> str:
         """The name of the branch."""
@@ -165,8 +163,6 @@ class Branch(Lazy, Place):
 
 class Space(Lazy, Place):
     """A namespace within a branch."""
-
-    __slots__ = ()
 
     @property
     def name(self) -> str:

@@ -38,17 +38,6 @@ class Transaction(Lazy, Face):
     _source: NativeTransaction
     _outer: Transaction | None  # the `with` block around this one, once it is entered
 
-    __slots__ = (
-        "_outer",
-        "_over",
-        "_store",
-        "_thread",
-        "actor",
-        "cause",
-        "message",
-        "version",
-    )
-
     def __init__(
         self,
         store: Store,
@@ -129,8 +118,6 @@ class Transaction(Lazy, Face):
 
 class TransactionSpace(Lazy, Face):
     """The face of one space inside a transaction."""
-
-    __slots__ = ()
 
     @property
     def name(self) -> str:

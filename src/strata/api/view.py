@@ -12,8 +12,6 @@ class View(Lazy, Face):
 
     _source: Snapshot
 
-    __slots__ = ()
-
     def __init__(self, snapshot: Snapshot, space: str) -> None:
         self._source = snapshot
         self._space = space

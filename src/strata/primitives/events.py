@@ -115,11 +115,7 @@ class Events(Primitive):
 
     LAYOUT: ClassVar[Layout] = Layout("events", text_keys=False, finite=True)
 
-    __slots__ = ("_append",)
-
-    def __init__(self, txn: Txn) -> None:
-        super().__init__(txn)
-        self._append = txn.append
+    __slots__ = ()
 
     def append(self, type: str, payload: dict[str, Any], *, stream: str = MAIN) -> Event:
         """Put an event at the end of `stream`; return it.
@@ -132,7 +128,7 @@ class Events(Primitive):
             prefix, kind = _PREFIXES[stream], _TYPES[type]
         except TypeError:
             raise InvalidInput("event type and stream are str") from None
-        sequence, time, hash, version = self._append(prefix, kind, payload)
+        sequence, time, hash, version = self._txn.append(prefix, kind, payload)
         return Event(sequence, kind, payload, stream, time, hash, version)
 
     def append_many(self, items: Iterable[tuple[str, dict[str, Any]]], *, stream: str = MAIN) -> list[Event]:
@@ -164,7 +160,9 @@ class Events(Primitive):
             raise InvalidInput("a pending event has no hash yet and cannot be adopted", hint="commit first")
         origin = event.origin or Origin(branch, event.sequence, event.hash)
         stored = [origin.branch, origin.sequence, origin.hash]
-        sequence, time, hash, version = self._append(_prefix(event.stream), event.type, event.payload, stored)
+        sequence, time, hash, version = self._txn.append(
+            _prefix(event.stream), event.type, event.payload, stored
+        )
         return Event(sequence, event.type, event.payload, event.stream, time, hash, version, origin)
 
     def get(self, sequence: int, *, stream: str = MAIN) -> Event | None:

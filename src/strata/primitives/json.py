@@ -37,11 +37,7 @@ class Json(Primitive):
 
     LAYOUT: ClassVar[Layout] = Layout("json", finite=True)
 
-    __slots__ = ("_get_path", "_patch")
-
-    def __init__(self, txn: Txn) -> None:
-        super().__init__(txn)
-        self._get_path, self._patch = txn.get_path, txn.patch
+    __slots__ = ()
 
     def create(self, doc: str, value: Any) -> int | None:
         """Store a new document; return the version of the commit.
@@ -61,7 +57,7 @@ class Json(Primitive):
 
         Cost: decodes what is returned, not the document.
         """
-        value = self._get_path(doc, parse(path), MISSING)
+        value = self._txn.get_path(doc, parse(path), MISSING)
         if value is MISSING:
             self._check_space()
             return default
@@ -78,7 +74,7 @@ class Json(Primitive):
     def exists(self, doc: str, path: str = ROOT) -> bool:
         """Return whether the document has a value at `path`, which may be null."""
         steps = parse(path)
-        if self._get_path(doc, steps, MISSING) is not MISSING if steps else self._txn.contains(doc):
+        if self._txn.get_path(doc, steps, MISSING) is not MISSING if steps else self._txn.contains(doc):
             return True
         self._check_space()
         return False

@@ -25,19 +25,14 @@ class Kv(Primitive):
 
     LAYOUT: ClassVar[Layout] = Layout("kv")
 
-    __slots__ = ("_delete", "_get", "_put", "_scan")
-
-    def __init__(self, txn: Txn) -> None:
-        # Not by super(): one is made for every transaction, and that frame is a tenth of its cost.
-        self._txn, self._known = txn, False
-        self._get, self._put, self._delete, self._scan = txn.get, txn.put, txn.delete, txn.scan
+    __slots__ = ()
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`.
 
         Raises: InvalidInput when `key` cannot be a key; NotFound when the space was never written to.
         """
-        value = self._get(key, MISSING)
+        value = self._txn.get(key, MISSING)
         if value is MISSING:
             self._check_space()
             return default
@@ -59,11 +54,11 @@ class Kv(Primitive):
 
         Raises: InvalidInput for what is no key or no value, naming the place inside it; LimitExceeded.
         """
-        return self._put(key, value)
+        return self._txn.put(key, value)
 
     def delete(self, key: str) -> bool | None:
         """Remove `key`; return whether it existed (None inside a transaction: only the commit will know)."""
-        return self._delete(key)
+        return self._txn.delete(key)
 
     def exists(self, key: str) -> bool:
         """Return whether `key` has a value, which may be None."""
@@ -157,7 +152,7 @@ class Kv(Primitive):
         Cost: what is taken from the iterator, in pages of 1,000 rows.
         """
         if limit is not None and limit.__class__ is int and 0 <= limit <= PAGE_ROWS:
-            found = self._scan(prefix, start, end, reverse, limit)
+            found = self._txn.scan(prefix, start, end, reverse, limit)
             if not found:
                 self._check_space()
             return iter(found)  # type: ignore[arg-type]  # text keys, says the layout
@@ -179,19 +174,19 @@ class Kv(Primitive):
         ]
 
     def __getitem__(self, key: str) -> Any:
-        value = self._get(key, MISSING)
+        value = self._txn.get(key, MISSING)
         if value is MISSING:
             self._check_space()
             raise KeyError(key)
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._put(key, value)
+        self._txn.put(key, value)
 
     def __delitem__(self, key: str) -> None:
         if not self._txn.contains(key):
             raise KeyError(key)
-        self._delete(key)
+        self._txn.delete(key)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.exists(key)

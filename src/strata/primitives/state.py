@@ -45,11 +45,7 @@ class State(Primitive):
 
     LAYOUT: ClassVar[Layout] = Layout("state")
 
-    __slots__ = ("_get_path",)
-
-    def __init__(self, txn: Txn) -> None:
-        super().__init__(txn)
-        self._get_path = txn.get_path
+    __slots__ = ()
 
     def init(self, name: str, value: Any) -> int | None:
         """Make the cell `name`; return the version of the commit.
@@ -66,7 +62,7 @@ class State(Primitive):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of the cell `name`, or `default`."""
-        value = self._get_path(name, _VALUE, MISSING)
+        value = self._txn.get_path(name, _VALUE, MISSING)
         if value is MISSING:
             self._check_space()
             return default
