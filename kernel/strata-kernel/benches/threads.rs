@@ -23,6 +23,7 @@ fn main() {
     let most = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(cores);
     let counts: Vec<usize> = [1, 2, 4, 8, 16].into_iter().filter(|&count| count <= most).collect();
     println!("{cores} cores; {OPERATIONS} operations a thread; values of 100 bytes; memory mode");
+    println!("'of ideal': against what threads that share nothing reach on this machine at this time");
     for (name, shape) in [
         ("put, disjoint branches", Shape { branches: true, read: false }),
         ("put, disjoint keys of one branch", Shape { branches: false, read: false }),
@@ -40,14 +41,32 @@ struct Shape {
 
 fn report(name: &str, shape: &Shape, counts: &[usize]) {
     let mut best = vec![0.0f64; counts.len()];
+    let mut ideal = vec![0.0f64; counts.len()];
     for _ in 0..ROUNDS {
         for (slot, &threads) in counts.iter().enumerate() {
+            ideal[slot] = ideal[slot].max(spin_rate(threads));
             best[slot] = best[slot].max(rate(shape, threads));
         }
     }
-    for (threads, rate) in counts.iter().zip(&best) {
-        println!("{name:34} {threads:2} threads  {:8.2} M/s  {:.2}x", rate / 1e6, rate / best[0]);
+    for (slot, threads) in counts.iter().enumerate() {
+        let (gain, ideal) = (best[slot] / best[0], ideal[slot] / ideal[0]);
+        let share = gain / ideal * 100.0;
+        println!("{name:34} {threads:2} threads  {:8.2} M/s  {gain:.2}x, {share:.0} % of ideal", best[slot] / 1e6);
     }
+}
+
+/// Rounds a second of threads that share nothing: what the machine gives at all.
+fn spin_rate(threads: usize) -> f64 {
+    const SPINS: u64 = 20_000_000;
+    let start = Instant::now();
+    let spin = || {
+        let mut state = 1u64;
+        for step in 0..SPINS {
+            state = std::hint::black_box(state.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step);
+        }
+    };
+    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(spin))));
+    (SPINS * threads as u64) as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Operations a second of all threads together.

@@ -109,8 +109,11 @@ fn describe_clashes(
                 paths.append((branch, space, kind, key_object(py, key), ours, theirs))?;
             }
             Clash::Range { start, end, .. } => {
-                let end = end.as_ref().map(|end| key_object(py, end));
-                ranges.append((branch, space, kind, key_object(py, start), end))?;
+                // Both bounds are of the type that the keys are of.
+                let is_text = is_text(start) && end.as_ref().is_none_or(|end| is_text(end));
+                let object =
+                    |bound: &Vec<u8>| if is_text { key_object(py, bound) } else { PyBytes::new(py, bound).into_any() };
+                ranges.append((branch, space, kind, object(start), end.as_ref().map(object)))?;
             }
         }
     }
@@ -119,10 +122,15 @@ fn describe_clashes(
     fields.set_item("ranges", ranges)
 }
 
-/// A key as Python names it: text where it is text.
+/// Whether a key can be one of text keys, which hold no NUL.
+fn is_text(key: &[u8]) -> bool {
+    !key.contains(&0) && std::str::from_utf8(key).is_ok()
+}
+
+/// A key as Python names it.
 fn key_object<'py>(py: Python<'py>, key: &[u8]) -> Bound<'py, PyAny> {
     match std::str::from_utf8(key) {
-        Ok(text) if !text.contains('\0') => PyString::new(py, text).into_any(),
+        Ok(text) if is_text(key) => PyString::new(py, text).into_any(),
         _ => PyBytes::new(py, key).into_any(),
     }
 }
