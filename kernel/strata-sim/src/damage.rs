@@ -1,8 +1,9 @@
 //! F8 and F9: bits turned round, sectors zeroed, files cut, swapped, missing and stale.
 //!
 //! On a database that was closed cleanly all damage to what is in use is told, with a typed error that changes
-//! nothing; only padding may be damaged without a word, and then the state is the same. On one that
-//! was not closed, damage behind the last proof of a sync looks like a torn tail, and is counted as ambiguous.
+//! nothing; only padding may be damaged without a word, and then the state is the same. On one that was not closed,
+//! damage in the newest segment that no later record proves to have been synced looks like a torn tail, and is counted
+//! as ambiguous.
 
 use std::ops::Range;
 
@@ -83,6 +84,12 @@ impl Subject {
         }
     }
 
+    /// Without a clean close the newest segment may end anywhere behind what is proven.
+    fn may_look_torn(&self, path: &str) -> bool {
+        let newest = self.disk.paths().into_iter().rfind(|path| path.starts_with("WAL/"));
+        !self.clean && newest.is_some_and(|newest| newest == path)
+    }
+
     fn check(&self, disk: &SimDisk, may_be_silent: bool, tally: &mut Tally, trace: &mut Trace) -> Check {
         tally.damages += 1;
         match self.look(disk)? {
@@ -91,7 +98,7 @@ impl Subject {
                 trace.number(version);
                 let whole = version == self.newest();
                 tally.ambiguous += u64::from(!whole);
-                if self.clean && !(whole && may_be_silent) {
+                if !may_be_silent || (self.clean && !whole) {
                     return Err(format!("damage went unseen, version {version} was shown"));
                 }
             }
@@ -124,10 +131,13 @@ fn flips(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> 
             rng.below(content.len() as u64 * 8)
         };
         let byte = (bit / 8) as usize;
-        let in_use = byte < HEADER || records.iter().any(|record| record.contains(&byte));
+        let hit = records.iter().position(|record| record.contains(&byte));
         let disk = subject.disk.copy();
         disk.flip(path, bit);
-        let may_be_silent = path.starts_with("WAL/") && !in_use;
+        let may_be_silent = match hit {
+            None => path.starts_with("WAL/") && byte >= HEADER,
+            Some(hit) => subject.may_look_torn(path) && !is_witnessed(content, &records, hit),
+        };
         subject
             .check(&disk, may_be_silent, tally, trace)
             .map_err(|why| format!("bit {bit} of {path} ({} bytes): {why}", content.len()))?;
@@ -142,29 +152,30 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
         subject.check(&disk, may_be_silent, tally, trace).map_err(|why| format!("{what}: {why}"))
     };
     for (path, content) in &files {
+        let torn = subject.may_look_torn(path);
         let missing = subject.disk.copy();
         missing.forget(path);
-        check(format!("{path} missing"), missing, false)?;
+        check(format!("{path} missing"), missing, torn)?;
         for _ in 0..8 {
             let length = rng.below(content.len() as u64) as usize;
             let cut = subject.disk.copy();
             cut.replace(path, content[..length].to_vec());
             let padding_only = records(content).last().is_some_and(|last| last.end <= length);
-            check(format!("{path} cut at {length}"), cut, padding_only)?;
+            check(format!("{path} cut at {length}"), cut, torn || padding_only)?;
             let zeroed = subject.disk.copy();
             let mut bytes = content.clone();
             let end = (length + 64).min(bytes.len());
             bytes[length..end].fill(0);
             let unchanged = bytes == *content || in_padding(content, length..end);
             zeroed.replace(path, bytes);
-            check(format!("{path} zeroed at {length}"), zeroed, unchanged)?;
+            check(format!("{path} zeroed at {length}"), zeroed, torn || unchanged)?;
         }
         for (other, other_content) in files.iter().filter(|(other, _)| other != path) {
             let swapped = subject.disk.copy();
             swapped.replace(path, other_content.clone());
-            check(format!("{path} is a copy of {other}"), swapped.copy(), false)?;
+            check(format!("{path} is a copy of {other}"), swapped.copy(), torn)?;
             swapped.replace(other, content.clone());
-            check(format!("{path} and {other} swapped"), swapped, false)?;
+            check(format!("{path} and {other} swapped"), swapped, torn || subject.may_look_torn(other))?;
         }
         if let Some(older) = subject.older.content(path).filter(|older| older != content) {
             let stale = subject.disk.copy();
@@ -172,7 +183,7 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
             let same_records = path != "MANIFEST" && records(&older) == records(content);
             stale.replace(path, older);
             // An older MANIFEST proves less, which alone hides nothing.
-            check(format!("{path} is older"), stale, same_records || path == "MANIFEST")?;
+            check(format!("{path} is older"), stale, torn || same_records || path == "MANIFEST")?;
         }
     }
     Ok(())
@@ -188,6 +199,13 @@ fn records(content: &[u8]) -> Vec<Range<usize>> {
         at += HEADER + length.next_multiple_of(8);
     }
     records
+}
+
+/// Whether a record behind the one that was hit knew it to be on disk: then a power cut cannot have spoilt it.
+fn is_witnessed(content: &[u8], records: &[Range<usize>], hit: usize) -> bool {
+    let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within a header"));
+    let position = number(40) + records[hit].start as u64;
+    records[hit + 1..].iter().any(|later| number(later.start + 24) > position)
 }
 
 fn in_padding(content: &[u8], range: Range<usize>) -> bool {
