@@ -250,8 +250,7 @@ impl Transaction {
         let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
             // Deletes inside what this transaction deleted leave it deleted.
             Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_none() => Request::Delete,
-            Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_some() => Request::Put,
-            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Delete,
+            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Put,
             Some(Pending { request: Request::Patch { ops: earlier, touched: mut before }, .. }) => {
                 ops.splice(0..0, earlier);
                 before.append(&mut touched);
