@@ -324,7 +324,7 @@ class ModelTransaction:
                 touched[place] = regions
         for append in self.appends:
             sequence, last, hash = append.last(rows)
-            stored = append.stored(sequence, max(store.clock(), last), hash)
+            stored = append.stored(sequence, max(time, last), hash)
             rows[append.place(sequence)] = Row(encode(stored), version, time)
             touched[append.place(sequence)] = [WHOLE]
         store.tick()
