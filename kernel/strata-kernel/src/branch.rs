@@ -148,6 +148,13 @@ impl Branch {
         }
     }
 
+    /// Fetch what reads of `keys` at the head will need, so that these do not wait for memory one by one.
+    pub fn touch<'k>(&self, keyspace: u32, keys: impl Iterator<Item = &'k [u8]>) {
+        if let Some(table) = self.data.read().tables.get(&keyspace) {
+            table.touch(keys);
+        }
+    }
+
     /// The value of `key` at `at`, copied.
     pub fn value(&self, keyspace: u32, key: &[u8], at: u64) -> Option<Vec<u8>> {
         self.read(keyspace, key, at, |found| found.and_then(|version| version.value.map(<[u8]>::to_vec)))

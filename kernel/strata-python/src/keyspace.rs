@@ -21,6 +21,8 @@ use crate::handle::{DEFAULT_SPACE, Handle};
 use crate::rows;
 use crate::transaction::{PyTransaction, Shared};
 
+/// So many reads of a batch wait for memory together: as many as a core keeps under way, with room to spare.
+const TOGETHER: usize = 32;
 /// From here on work leaves the GIL to others: about ten microseconds of it.
 const MANY: usize = 64;
 
@@ -283,8 +285,14 @@ impl PyKeyspace {
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for key in self.each(keys, "keys")? {
-            list.append(self.get(py, &key?, default.clone())?)?;
+        let mut keys = self.each(keys, "keys")?.peekable();
+        while keys.peek().is_some() {
+            let some = keys.by_ref().take(TOGETHER).collect::<PyResult<Vec<_>>>()?;
+            let bytes = some.iter().map(|key| self.key(key)).collect::<PyResult<Vec<_>>>()?;
+            self.branch.touch(self.number, bytes.into_iter());
+            for key in &some {
+                list.append(self.get(py, key, default.clone())?)?;
+            }
         }
         Ok(list)
     }

@@ -1,20 +1,23 @@
 //! The versions of the keys of one keyspace on one branch, in memory.
 //!
 //! A hash index finds a key in one probe, an order keeps the keys sorted for scans, and an arena holds the bytes. A key's
-//! versions are a chain from the newest to the oldest, so that a read of the newest state follows no link. Each version
-//! also has a link that jumps over many older ones, so that a read of an old state takes the logarithm of the writes
+//! versions are a chain from the newest to the oldest, so that a read of the newest state follows no link. Every 16th
+//! version also has links that skip over older ones, so that a read of an old state takes the logarithm of the writes
 //! since (Myers 1983, "An applicative random-access stack").
+//!
+//! What counts is cache misses. The index holds where a key's newest version is beside where the key is, so that both are
+//! fetched at once; and a write looks at no older version, as those are cold.
 //!
 //! In the arena (little-endian, each piece aligned to 8):
 //!
 //! ```text
-//! entry    newest version u32 | key length u16 | 0 u16 | key
-//! version  version u64 | next older u32 | jump u32 | depth u32 | kind and length u32 | value
-//!          | touched paths (patches only: length u32, bytes)
+//! entry    newest version u32 | key length u16 | 0 u16 | number of versions u32 | newest with links u32 | key
+//! version  version u64 | next older u32 | kind and length u32 | [links] | value | [touched paths]
+//! links    far u32 | near u32 | rank u32 | 0 u32                    every 16th version: older ones with links
+//! touched  length u32 | bytes                                       patches
 //! ```
 //!
-//! Invariants: versions of a key strictly descend along its chain; a place is never reused or changed, but for
-//! an entry's link to its newest version.
+//! Invariants: versions of a key strictly descend along its chain; a place is never reused, and only entries change.
 
 pub mod arena;
 pub mod order;
@@ -28,9 +31,14 @@ use crate::error::Result;
 use arena::{Arena, Place};
 use order::{Cursor, Order};
 
-const ENTRY_HEADER: usize = 8;
-const VERSION_HEADER: usize = 24;
+const ENTRY_HEADER: usize = 16;
+const VERSION_HEADER: usize = 16;
+const LINKS: usize = 16;
 const LENGTH_BITS: u32 = 28;
+/// Beside the kind: the version has links.
+const LINKED: u32 = 8;
+/// One version in so many has links: they cost 16 bytes, and to follow a chain of 16 costs a microsecond.
+const STRIDE: u32 = 16;
 
 /// How a version of a key came to be. The rules for conflicts and merges differ by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +96,23 @@ impl KeyHash {
 struct Slot {
     hash: u32,
     entry: Place,
+    newest: Place,
+}
+
+/// What an entry knows of its versions.
+struct EntryState {
+    newest: Place,
+    count: u32,
+    /// The newest version with links.
+    linked: Place,
+}
+
+/// Links of a version to older ones that have links too: the next of them, and one far behind.
+struct Links {
+    far: Place,
+    near: Place,
+    /// How many with links there are below.
+    rank: u32,
 }
 
 #[derive(Default)]
@@ -111,18 +136,22 @@ impl Table {
     /// The newest version of `key` at or below `at`; `None` when this table has none.
     #[inline]
     pub fn get(&self, key: &[u8], hash: KeyHash, at: u64) -> Option<Version<'_>> {
-        self.visible(self.find(key, hash)?, at)
+        let slot = self.find(key, hash)?;
+        self.version_at(self.visible_from(slot.newest, at))
+    }
+
+    /// Fetch what reads of `keys` will need: one read after the other waits for memory, these wait together.
+    pub fn touch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let newest = |key| self.find(key, KeyHash::of(key)).map_or(0, |slot| self.version_number(slot.newest));
+        std::hint::black_box(keys.map(newest).fold(0, std::ops::BitXor::bitxor));
     }
 
     /// The versions of `key` at or below `at`, newest first.
     pub fn versions<'a>(&'a self, key: &[u8], hash: KeyHash, at: u64) -> impl Iterator<Item = Version<'a>> + use<'a> {
-        let mut place = self.find(key, hash).map_or(Place::NONE, |entry| self.visible_place(entry, at));
+        let mut place = self.find(key, hash).map_or(Place::NONE, |slot| self.visible_from(slot.newest, at));
         std::iter::from_fn(move || {
-            if place.is_none() {
-                return None;
-            }
-            let (version, older) = self.version_at(place);
-            place = older;
+            let version = self.version_at(place)?;
+            place = self.older_than(place);
             Some(version)
         })
     }
@@ -139,21 +168,26 @@ impl Table {
         debug_assert!(version >= self.newest);
         let hash = KeyHash::of(key);
         let entry = match self.find(key, hash) {
-            Some(entry) => entry,
+            Some(slot) => slot.entry,
             None => self.new_entry(key, hash)?,
         };
-        let newest = self.newest_of(entry);
-        let older = if newest.is_none() { newest } else { self.older_than(newest, version) };
-        let place = self.new_version(version, older, kind, value.unwrap_or_default(), touched)?;
-        self.arena.from_mut(entry)[..4].copy_from_slice(&place.0.to_le_bytes());
+        let mut state = self.entry_state(entry);
+        // Only within one commit can there be a version of this number, so only then is the newest one looked at.
+        if version == self.newest && !state.newest.is_none() && self.version_number(state.newest) == version {
+            self.take_back(&mut state);
+        }
+        let place = self.new_version(version, &mut state, kind, value.unwrap_or_default(), touched)?;
+        self.set_entry_state(entry, state);
+        let is_this = |slot: &Slot| slot.entry == entry;
+        self.index.find_mut(hash.spread(), is_this).expect("the key is there").newest = place;
         self.newest = version;
         Ok(())
     }
 
     #[inline]
-    fn find(&self, key: &[u8], hash: KeyHash) -> Option<Place> {
-        let slot = self.index.find(hash.spread(), |slot| slot.hash == hash.0 && key_at(&self.arena, slot.entry) == key);
-        slot.map(|slot| slot.entry)
+    fn find(&self, key: &[u8], hash: KeyHash) -> Option<Slot> {
+        let is_key = |slot: &Slot| slot.hash == hash.0 && key_at(&self.arena, slot.entry) == key;
+        self.index.find(hash.spread(), is_key).copied()
     }
 
     fn new_entry(&mut self, key: &[u8], hash: KeyHash) -> Result<Place> {
@@ -161,93 +195,113 @@ impl Table {
         let bytes = self.arena.from_mut(entry);
         bytes[4..6].copy_from_slice(&(key.len() as u16).to_le_bytes());
         bytes[ENTRY_HEADER..][..key.len()].copy_from_slice(key);
-        let slot = Slot { hash: hash.0, entry };
+        let slot = Slot { hash: hash.0, entry, newest: Place::NONE };
         self.index.insert_unique(hash.spread(), slot, |slot| KeyHash(slot.hash).spread());
         self.order.insert(entry, |place| key_at(&self.arena, place));
         Ok(entry)
     }
 
+    fn entry_state(&self, entry: Place) -> EntryState {
+        let bytes = self.arena.from(entry);
+        EntryState { newest: Place(read_u32(bytes, 0)), count: read_u32(bytes, 8), linked: Place(read_u32(bytes, 12)) }
+    }
+
+    fn set_entry_state(&mut self, entry: Place, state: EntryState) {
+        let bytes = self.arena.from_mut(entry);
+        write_u32(bytes, 0, state.newest.0);
+        write_u32(bytes, 8, state.count);
+        write_u32(bytes, 12, state.linked.0);
+    }
+
+    /// Forget the newest version of an entry, which is about to be replaced.
+    fn take_back(&self, state: &mut EntryState) {
+        if let Some(links) = self.links_of(state.newest) {
+            state.linked = links.near;
+        }
+        state.newest = self.older_than(state.newest);
+        state.count -= 1;
+    }
+
     fn new_version(
         &mut self,
         version: u64,
-        older: Place,
+        state: &mut EntryState,
         kind: ChangeKind,
         value: &[u8],
         touched: &[u8],
     ) -> Result<Place> {
         assert!(value.len() < 1 << LENGTH_BITS, "values are bounded before they come here");
+        state.count += 1;
+        let links = state.count.is_multiple_of(STRIDE).then(|| self.links_in_front_of(state.linked));
+        let body = VERSION_HEADER + if links.is_some() { LINKS } else { 0 };
         let trailer = if kind == ChangeKind::Patch { 4 + touched.len() } else { 0 };
-        let place = self.arena.allocate(VERSION_HEADER + value.len() + trailer)?;
-        let (jump, depth) = self.jump_from(older);
+        let place = self.arena.allocate(body + value.len() + trailer)?;
         let bytes = self.arena.from_mut(place);
         bytes[..8].copy_from_slice(&version.to_le_bytes());
-        let kind_and_length = ((kind as u32) << LENGTH_BITS) | value.len() as u32;
-        for (word, at) in [older.0, jump.0, depth, kind_and_length].iter().zip((8..).step_by(4)) {
-            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        write_u32(bytes, 8, state.newest.0);
+        let kind_bits = kind as u32 | if links.is_some() { LINKED } else { 0 };
+        write_u32(bytes, 12, (kind_bits << LENGTH_BITS) | value.len() as u32);
+        if let Some(links) = links {
+            for (word, at) in [links.far.0, links.near.0, links.rank].into_iter().zip((VERSION_HEADER..).step_by(4)) {
+                write_u32(bytes, at, word);
+            }
+            state.linked = place;
         }
-        bytes[VERSION_HEADER..][..value.len()].copy_from_slice(value);
+        bytes[body..][..value.len()].copy_from_slice(value);
         if trailer > 0 {
-            let trailer = &mut bytes[VERSION_HEADER + value.len()..];
-            trailer[..4].copy_from_slice(&(touched.len() as u32).to_le_bytes());
+            let trailer = &mut bytes[body + value.len()..];
+            write_u32(trailer, 0, touched.len() as u32);
             trailer[4..][..touched.len()].copy_from_slice(touched);
         }
+        state.newest = place;
         Ok(place)
     }
 
-    #[inline]
-    fn newest_of(&self, entry: Place) -> Place {
-        Place(read_u32(self.arena.from(entry), 0))
-    }
-
-    /// `newest`, unless it is of `version` itself and thus about to be replaced: then the one before.
-    fn older_than(&self, newest: Place, version: u64) -> Place {
-        let (found, older) = self.version_at(newest);
-        if found.version == version { older } else { newest }
-    }
-
-    /// Where a version in front of `older` jumps to, and its depth. Two jumps of equal length are joined into one that is
-    /// twice as long and one more, so that from any version to any older one it takes at most about three times the
+    /// The links of a version in front of `near`, the newest one with links. Two far links of equal length are joined into
+    /// one that is twice as long and one more, so that from any to any older one it takes at most about three times the
     /// logarithm of their distance.
-    fn jump_from(&self, older: Place) -> (Place, u32) {
-        if older.is_none() {
-            return (Place::NONE, 0);
-        }
-        let (near, depth) = self.jump_of(older);
-        if near.is_none() {
-            return (older, depth + 1);
-        }
-        let (far, near_depth) = self.jump_of(near);
-        let far_depth = if far.is_none() { return (older, depth + 1) } else { self.jump_of(far).1 };
-        let is_even = depth - near_depth == near_depth - far_depth;
-        (if is_even { far } else { older }, depth + 1)
+    fn links_in_front_of(&self, near: Place) -> Links {
+        let Some(first) = self.links_of(near) else { return Links { far: Place::NONE, near: Place::NONE, rank: 0 } };
+        let rank = first.rank + 1;
+        let joined = self.links_of(first.far).and_then(|second| {
+            let third = self.links_of(second.far).map_or(0, |third| third.rank);
+            let is_even = first.rank - second.rank == second.rank - third;
+            (is_even && !second.far.is_none()).then_some(second.far)
+        });
+        Links { far: joined.unwrap_or(near), near, rank }
     }
 
-    fn jump_of(&self, place: Place) -> (Place, u32) {
+    fn links_of(&self, place: Place) -> Option<Links> {
+        if place.is_none() {
+            return None;
+        }
         let bytes = self.arena.from(place);
-        (Place(read_u32(bytes, 12)), read_u32(bytes, 16))
-    }
-
-    /// The newest version of an entry at or below `at`.
-    #[inline]
-    fn visible(&self, entry: Place, at: u64) -> Option<Version<'_>> {
-        let place = self.visible_place(entry, at);
-        (!place.is_none()).then(|| self.version_at(place).0)
+        let has_links = (read_u32(bytes, 12) >> LENGTH_BITS) & LINKED != 0;
+        let word = |at: usize| read_u32(bytes, VERSION_HEADER + at);
+        has_links.then(|| Links { far: Place(word(0)), near: Place(word(4)), rank: word(8) })
     }
 
     #[inline]
-    fn visible_place(&self, entry: Place, at: u64) -> Place {
-        let place = self.newest_of(entry);
-        if place.is_none() || self.version_number(place) <= at { place } else { self.visible_behind(place, at) }
+    fn older_than(&self, place: Place) -> Place {
+        Place(read_u32(self.arena.from(place), 8))
+    }
+
+    /// The newest version at or below `at`, from the newest of all.
+    #[inline]
+    fn visible_from(&self, newest: Place, at: u64) -> Place {
+        if newest.is_none() || self.version_number(newest) <= at { newest } else { self.visible_behind(newest, at) }
     }
 
     /// The newest version at or below `at`, from a place that is above it.
     fn visible_behind(&self, mut place: Place, at: u64) -> Place {
-        while !place.is_none() && self.version_number(place) > at {
-            let bytes = self.arena.from(place);
-            let (older, jump) = (Place(read_u32(bytes, 8)), Place(read_u32(bytes, 12)));
-            // Jump as long as that does not go past it.
-            let jumps = !jump.is_none() && self.version_number(jump) > at;
-            place = if jumps { jump } else { older };
+        let is_above = |place: Place| !place.is_none() && self.version_number(place) > at;
+        while is_above(place) {
+            place = match self.links_of(place) {
+                // As far as that does not go past it.
+                Some(links) if is_above(links.far) => links.far,
+                Some(links) if is_above(links.near) => links.near,
+                _ => self.older_than(place),
+            };
         }
         place
     }
@@ -258,23 +312,26 @@ impl Table {
     }
 
     #[inline]
-    fn version_at(&self, place: Place) -> (Version<'_>, Place) {
+    fn version_at(&self, place: Place) -> Option<Version<'_>> {
+        if place.is_none() {
+            return None;
+        }
         let bytes = self.arena.from(place);
-        let version = self.version_number(place);
-        let older = Place(read_u32(bytes, 8));
-        let kind_and_length = read_u32(bytes, 20);
+        let kind_and_length = read_u32(bytes, 12);
         let length = (kind_and_length & ((1 << LENGTH_BITS) - 1)) as usize;
-        let kind = ChangeKind::from_u8((kind_and_length >> LENGTH_BITS) as u8).expect("we wrote the kind");
-        let value = &bytes[VERSION_HEADER..VERSION_HEADER + length];
+        let kind_bits = kind_and_length >> LENGTH_BITS;
+        let kind = ChangeKind::from_u8((kind_bits & !LINKED) as u8).expect("we wrote the kind");
+        let body = VERSION_HEADER + if kind_bits & LINKED != 0 { LINKS } else { 0 };
+        let value = &bytes[body..body + length];
         let touched = match kind {
             ChangeKind::Patch => {
-                let trailer = &bytes[VERSION_HEADER + length..];
+                let trailer = &bytes[body + length..];
                 &trailer[4..4 + read_u32(trailer, 0) as usize]
             }
             _ => &[],
         };
         let value = (kind != ChangeKind::Delete).then_some(value);
-        (Version { version, kind, value, touched }, older)
+        Some(Version { version: self.version_number(place), kind, value, touched })
     }
 
     /// Rows of a range, from one end or the other.
@@ -330,7 +387,7 @@ impl Rows<'_> {
             self.filled += 1;
         }
         for row in &mut self.ahead[..self.filled] {
-            row.newest = self.table.newest_of(row.entry);
+            row.newest = self.table.entry_state(row.entry).newest;
         }
         for row in &mut self.ahead[..self.filled] {
             row.version = self.table.version_number(row.newest);
@@ -351,11 +408,9 @@ impl<'a> Iterator for Rows<'a> {
             }
             let row = self.ahead[self.next];
             self.next += 1;
-            let visible = match row.version <= self.at {
-                true => Some(self.table.version_at(row.newest).0),
-                false => self.table.visible(row.entry, self.at),
-            };
-            if let Some(version) = visible {
+            let is_visible = row.version <= self.at;
+            let place = if is_visible { row.newest } else { self.table.visible_behind(row.newest, self.at) };
+            if let Some(version) = self.table.version_at(place) {
                 return Some((key_at(&self.table.arena, row.entry), version));
             }
         }
@@ -367,6 +422,10 @@ fn key_at(arena: &Arena, entry: Place) -> &[u8] {
     let bytes = arena.from(entry);
     let length = u16::from_le_bytes([bytes[4], bytes[5]]) as usize;
     &bytes[ENTRY_HEADER..ENTRY_HEADER + length]
+}
+
+fn write_u32(bytes: &mut [u8], at: usize, word: u32) {
+    bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
 }
 
 #[inline]

@@ -90,6 +90,27 @@ fn values_larger_than_a_chunk_come_back_whole() {
     assert_eq!((patched.value, patched.touched), (Some(&large[..]), &b"paths"[..]));
 }
 
+#[test]
+fn of_two_writes_of_one_commit_the_last_stands() {
+    let mut table = Table::default();
+    // Past a version with links and back to it.
+    for version in 1..=40u64 {
+        for value in [b"a", b"b", b"c"] {
+            table.put(b"key", version, ChangeKind::Put, Some(value), &[]).unwrap();
+            table.put(b"other", version, ChangeKind::Put, Some(value), &[]).unwrap();
+        }
+    }
+    let hash = KeyHash::of(b"key");
+    let versions: Vec<u64> = table.versions(b"key", hash, u64::MAX).map(|version| version.version).collect();
+    assert_eq!(versions, (1..=40).rev().collect::<Vec<_>>());
+    for at in 1..=40 {
+        assert_eq!(
+            table.get(b"key", hash, at).map(|version| (version.version, version.value)),
+            Some((at, Some(&b"c"[..])))
+        );
+    }
+}
+
 /// A read of an old state must not grow with the writes since: vision.md, promise 4.
 #[test]
 fn old_versions_are_found_among_many() {
