@@ -14,7 +14,6 @@ import pytest
 import strata
 from strata.errors import Closed, Corrupt, InvalidInput, Locked, NotFound, ReadOnly, StrataError
 
-pytestmark = databases.needs_kernel
 in_memory = pytest.mark.parametrize("durability", ["buffered", "strict"])
 
 
@@ -144,6 +143,25 @@ def test_read_only(path):
     with pytest.raises(StrataError):
         strata.open(path.parent / "none.strata", read_only=True)
     assert not (path.parent / "none.strata").exists()
+
+
+def test_readers_stand_side_by_side_and_change_nothing(path, tmp_path):
+    with strata.open(path) as db:
+        db.kv.put("k", 1)
+        with pytest.raises(Locked):
+            strata.open(path, read_only=True)
+        # What a killed process would leave: an open log with reserved room behind its end.
+        shutil.copytree(path, tmp_path / "left.strata")
+    for place in (path, tmp_path / "left.strata"):
+        before = databases.tree(place)
+        with strata.open(place, read_only=True) as one, strata.open(place, read_only=True) as other:
+            assert one.kv.get("k") == other.kv.get("k") == 1
+            assert one.durable_version == one.version == 1
+            with pytest.raises(Locked):
+                strata.open(place)
+        assert databases.tree(place) == before
+        with strata.open(place) as db:
+            assert db.kv.put("k", 2) == 2
 
 
 def test_an_unknown_branch_does_not_leave_the_directory_locked(path):

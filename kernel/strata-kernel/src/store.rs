@@ -143,8 +143,11 @@ impl Store {
             drop(branch.line.lock());
         }
         let Some(Files { manifest, _lock }) = self.files.lock().take() else { return Ok(()) };
+        if self.read_only {
+            return Ok(());
+        }
         let proven = self.log.close()?;
-        if self.read_only { Ok(()) } else { Manifest { proven, ..manifest }.write(&*self.env.disk) }
+        Manifest { proven, ..manifest }.write(&*self.env.disk)
     }
 
     /// Marks the store as broken unless disarmed, which a panic in between prevents.

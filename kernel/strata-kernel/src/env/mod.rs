@@ -45,9 +45,10 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &str) -> Result<()>;
     /// Make the names in a directory durable.
     fn sync_dir(&self, path: &str) -> Result<()>;
-    /// Take the exclusive lock that `path` stands for, writing `owner` into it for others to read.
-    /// `Error::Locked` (with what the owner wrote) when someone holds it.
-    fn lock(&self, path: &str, owner: &str) -> Result<Box<dyn Lock>>;
+    /// Take the lock that `path` stands for: alone, writing `owner` into it for others to read, or (`None`) together with
+    /// others who do not write either, changing nothing.
+    /// `Error::Locked` (with what the owner wrote) when someone holds it in a way that excludes this.
+    fn lock(&self, path: &str, owner: Option<&str>) -> Result<Box<dyn Lock>>;
     /// The place in words, for messages.
     fn describe(&self, path: &str) -> String;
 }

@@ -130,24 +130,37 @@ impl Disk for RealDisk {
         sync_directory(&place).map_err(|error| storage("sync directory", &place, error))
     }
 
-    fn lock(&self, path: &str, owner: &str) -> Result<Box<dyn Lock>> {
+    fn lock(&self, path: &str, owner: Option<&str>) -> Result<Box<dyn Lock>> {
         let place = self.at(path);
-        let file = self.file(
-            "lock",
-            path,
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644),
-        )?;
+        let writes = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).to_owned();
+        let file = match (self.file("lock", path, &writes), owner) {
+            (Ok(file), _) => file,
+            // Where even the lock cannot be written to nobody writes, and there is nothing to keep out.
+            (Err(error), None) if is_refused(&error) => {
+                match self.file("lock", path, fs::OpenOptions::new().read(true)) {
+                    Ok(file) => file,
+                    Err(_) => return Ok(Box::new(NoLock)),
+                }
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let how = match owner {
+            Some(_) => FlockOperation::NonBlockingLockExclusive,
+            None => FlockOperation::NonBlockingLockShared,
+        };
         // flock and not lockf: POSIX locks belong to the process, so a second handle of ours would be let in,
         // and closing any handle of the file would give the lock up.
-        match retry(|| Ok(flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)?)) {
+        match retry(|| Ok(flock(file.as_fd(), how)?)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let owner = read_text(&file).unwrap_or_default();
+                let owner =
+                    read_text(&file).filter(|text| !text.is_empty()).unwrap_or_else(|| "by a reader".to_owned());
                 return Err(Error::Locked { path: place.display().to_string(), owner });
             }
             Err(error) => return Err(storage("lock", &place, error)),
         }
-        let lock = RealLock { file, process: process_id() };
+        let lock = RealLock { file, process: process_id(), is_owner: owner.is_some() };
+        let Some(owner) = owner else { return Ok(Box::new(lock)) };
         let write = || -> io::Result<()> {
             lock.file.set_len(0)?;
             lock.file.write_all_at(owner.as_bytes(), 0)
@@ -236,6 +249,17 @@ fn reserve(_: &fs::File, _: u64) -> io::Result<bool> {
 struct RealLock {
     file: fs::File,
     process: u32,
+    is_owner: bool,
+}
+
+/// On a disk that nobody can write to.
+struct NoLock;
+
+impl Lock for NoLock {}
+
+/// Whether the system refused to open a file for writing.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Storage { errno, .. } if [EACCES, EROFS].contains(errno))
 }
 
 impl Lock for RealLock {}
@@ -245,7 +269,9 @@ impl Drop for RealLock {
         // A forked child shares the lock with its parent: what it drops must not unlock the parent's database. And what
         // the parent drops is free at once, though a child may hold the file open for long.
         if self.process == process_id() {
-            let _ = self.file.set_len(0);
+            if self.is_owner {
+                let _ = self.file.set_len(0);
+            }
             let _ = flock(self.file.as_fd(), FlockOperation::Unlock);
         }
     }
@@ -449,13 +475,13 @@ mod tests {
     #[test]
     fn a_second_handle_of_this_process_is_refused_and_told_who_owns() {
         let (root, env) = scratch("lock");
-        let held = env.disk.lock("LOCK", "me, 17").unwrap();
-        match env.disk.lock("LOCK", "you").map(drop) {
+        let held = env.disk.lock("LOCK", Some("me, 17")).unwrap();
+        match env.disk.lock("LOCK", Some("you")).map(drop) {
             Err(Error::Locked { owner, .. }) => assert_eq!(owner, "me, 17"),
             other => panic!("{other:?}"),
         }
         drop(held);
-        drop(env.disk.lock("LOCK", "you").unwrap());
+        drop(env.disk.lock("LOCK", Some("you")).unwrap());
         fs::remove_dir_all(root).unwrap();
     }
 

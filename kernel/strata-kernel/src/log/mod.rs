@@ -120,14 +120,19 @@ pub struct Log {
 }
 
 enum Kind {
-    Memory { clock: Arc<dyn Clock>, last: Newest },
+    /// `durable` is what is on disk all the same: of a log that is only read, all of it.
+    Memory {
+        clock: Arc<dyn Clock>,
+        last: Newest,
+        durable: u64,
+    },
     Disk(Arc<Writer>),
 }
 
 impl Log {
     /// A log that keeps nothing and only gives stamps, after `anchor`.
     pub fn memory(env: &Env, anchor: Anchor) -> Log {
-        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Newest::new(anchor) } }
+        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Newest::new(anchor), durable: 0 } }
     }
 
     /// Begin the log of a new database. It is durable, name and all, when this returns, so a MANIFEST may follow.
@@ -153,6 +158,19 @@ impl Log {
         check(&options)?;
         let (start, recovery) = recover::recover(env, &options, anchor, apply)?;
         Ok((Log { kind: Kind::Disk(Writer::start(env, options, start)?) }, recovery))
+    }
+
+    /// Read the log that is there as `recover` does, and leave it as it is. What is returned keeps nothing.
+    pub fn read(
+        env: &Env,
+        options: LogOptions,
+        anchor: Anchor,
+        apply: &mut dyn FnMut(Entry<'_>) -> Result<()>,
+    ) -> Result<(Log, Recovery)> {
+        let end = recover::read(env, &options, anchor, apply)?;
+        let last = Newest::new(Anchor { version: end.version, time: end.time, ..anchor });
+        let kind = Kind::Memory { clock: env.clock.clone(), last, durable: end.version };
+        Ok((Log { kind }, end.recovery))
     }
 
     /// Give the next version and time to a commit, and queue its record. `previous` is the state hash it builds on.
@@ -199,7 +217,7 @@ impl Log {
     /// Make all that was appended durable; returns the durable version.
     pub fn flush(&self) -> Result<u64> {
         match &self.kind {
-            Kind::Memory { .. } => Ok(0),
+            Kind::Memory { durable, .. } => Ok(*durable),
             Kind::Disk(writer) => writer.flush(),
         }
     }
@@ -207,7 +225,7 @@ impl Log {
     /// The newest version that a power cut cannot take.
     pub fn durable_version(&self) -> u64 {
         match &self.kind {
-            Kind::Memory { .. } => 0,
+            Kind::Memory { durable, .. } => *durable,
             Kind::Disk(writer) => writer.durable_version(),
         }
     }

@@ -67,17 +67,59 @@ pub(super) fn clear_unused(env: &Env, anchor: Anchor) -> Result<()> {
     Ok(())
 }
 
+/// Read the log to its end and make it ready to take records.
 pub(super) fn recover(env: &Env, options: &LogOptions, anchor: Anchor, apply: Apply<'_>) -> Result<(Start, Recovery)> {
+    read(env, options, anchor, apply)?.make_ready(env, options, anchor)
+}
+
+/// Read the log to its end. Changes nothing.
+pub(super) fn read(env: &Env, options: &LogOptions, anchor: Anchor, apply: Apply<'_>) -> Result<End> {
     let found = find_segments(env, options, anchor)?;
     let mut reader = Reader::new(anchor, apply);
     for (index, header) in found.live.iter().enumerate() {
         let file = reader.load(env, header)?;
         match found.live.get(index + 1) {
             Some(next) => reader.closed_segment(header, next)?,
-            None => return reader.newest_segment(env, options, anchor, header, file, found.unborn),
+            None => return reader.newest_segment(env, anchor, header, file, found.unborn),
         }
     }
     unreachable!("there is at least one live segment")
+}
+
+/// Where the log ends, and what stands behind it.
+pub(super) struct End {
+    header: SegmentHeader,
+    file: Arc<dyn File>,
+    offset: usize,
+    torn: usize,
+    unborn: Option<u64>,
+    checksum: u32,
+    pub version: u64,
+    pub time: u64,
+    pub recovery: Recovery,
+}
+
+impl End {
+    /// Take away what was torn, and reserve room. All before is known to be well.
+    fn make_ready(self, env: &Env, options: &LogOptions, anchor: Anchor) -> Result<(Start, Recovery)> {
+        let End { header, file, mut offset, torn, unborn, checksum, version, time, mut recovery } = self;
+        if let Some(number) = unborn {
+            env.disk.remove(&segment::path(number))?;
+            env.disk.sync_dir(segment::DIR)?;
+        }
+        if sabotage::on("T08") {
+            offset = (offset + torn).next_multiple_of(8);
+        } else if torn > 0 {
+            // Synced before anything is written behind it: the old bytes must not come back between new ones.
+            file.set_len(offset as u64)?;
+            file.sync()?;
+        }
+        let limit = header.base + reserve(&*file, offset as u64, options.segment_bytes)?;
+        let end = header.base + offset as u64;
+        recovery.end = end;
+        let segment = Segment { file, number: header.number, base: header.base, limit };
+        Ok((Start { segment, first_segment: anchor.segment, end, checksum, version, time }, recovery))
+    }
 }
 
 struct Found {
@@ -197,17 +239,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The last segment: find where the log ends, and make the file ready to take records there.
+    /// The last segment: find where the log ends, and whether that is a crash's doing or damage.
     fn newest_segment(
         mut self,
         env: &Env,
-        options: &LogOptions,
         anchor: Anchor,
         header: &SegmentHeader,
         file: Arc<dyn File>,
         unborn: Option<u64>,
-    ) -> Result<(Start, Recovery)> {
-        let (mut offset, reason) = self.scan(header, self.bytes.len())?;
+    ) -> Result<End> {
+        let (offset, reason) = self.scan(header, self.bytes.len())?;
         let torn = used_bytes(&self.bytes[offset..]);
         let mut proven = anchor.proven;
         if torn > 0 {
@@ -228,31 +269,19 @@ impl<'a> Reader<'a> {
         if sabotage::on("T21") {
             self.twice(header, offset)?;
         }
-        // All is known to be well: only from here on the disk is changed.
-        if let Some(number) = unborn {
-            env.disk.remove(&segment::path(number))?;
-            env.disk.sync_dir(segment::DIR)?;
-        }
-        if sabotage::on("T08") {
-            offset = (offset + torn).next_multiple_of(8);
-        } else if torn > 0 {
-            // Synced before anything is written behind it: the old bytes must not come back between new ones.
-            file.set_len(offset as u64)?;
-            file.sync()?;
-        }
-        let limit = header.base + reserve(&*file, offset as u64, options.segment_bytes)?;
-        let end = header.base + offset as u64;
         self.recovery.cut_bytes = torn as u64;
-        self.recovery.end = end;
-        let start = Start {
-            segment: Segment { file, number: header.number, base: header.base, limit },
-            first_segment: anchor.segment,
-            end,
+        self.recovery.end = header.base + offset as u64;
+        Ok(End {
+            header: *header,
+            file,
+            offset,
+            torn,
+            unborn,
             checksum: self.checksum.unwrap_or_default(),
             version: self.version,
             time: self.time,
-        };
-        Ok((start, self.recovery))
+            recovery: self.recovery,
+        })
     }
 
     /// Apply records up to `limit`; returns the offset behind the last good one and why the next is none.

@@ -120,8 +120,10 @@ fn look_at(env: &Env, names: &[String]) -> Result<Found> {
     Ok(Found::Nothing)
 }
 
-fn lock(env: &Env) -> Result<Box<dyn crate::env::Lock>> {
-    env.disk.lock("LOCK", &format!("pid {}", env.spawn.process_id()))
+/// Alone to write, together with other readers to read.
+fn lock(env: &Env, read_only: bool) -> Result<Box<dyn crate::env::Lock>> {
+    let owner = format!("pid {}", env.spawn.process_id());
+    env.disk.lock("LOCK", if read_only { None } else { Some(&owner) })
 }
 
 fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
@@ -132,7 +134,7 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
         )));
     }
     env.disk.create_dir("")?;
-    let lock = lock(&env)?;
+    let lock = lock(&env, false)?;
     // Someone else may have made it while we waited for nothing: look again under the lock.
     if env.disk.open("MANIFEST")?.is_some() {
         drop(lock);
@@ -152,7 +154,7 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
 }
 
 fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
-    let lock = lock(&env)?;
+    let lock = lock(&env, options.read_only)?;
     let manifest = Manifest::read(&*env.disk)?.ok_or_else(|| Error::Corrupt {
         file: "MANIFEST".into(),
         offset: 0,
@@ -168,8 +170,8 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
         version: manifest.checkpoint_version,
         time: manifest.checkpoint_time,
     };
-    let options = options.log(manifest.database_id);
-    let (log, recovery) = Log::recover(&env, options, anchor, &mut |entry| store.replay(&entry))?;
+    let open = if options.read_only { Log::read } else { Log::recover };
+    let (log, recovery) = open(&env, options.log(manifest.database_id), anchor, &mut |entry| store.replay(&entry))?;
     store.log = log;
     store.recovered = Recovered { records: recovery.records, cut_bytes: recovery.cut_bytes };
     store.database_id = manifest.database_id;

@@ -303,9 +303,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn lock(&self, path: &str, owner: &str) -> Result<Box<dyn Lock>> {
+    fn lock(&self, path: &str, owner: Option<&str>) -> Result<Box<dyn Lock>> {
         self.enter("lock", path)?;
         let mut state = self.state.lock();
+        // One simulated process reads at a time: readers beside each other are tried on a real disk.
+        let Some(owner) = owner else {
+            return match state.locks.get(path) {
+                Some(owner) => Err(Error::Locked { path: path.to_owned(), owner: owner.clone() }),
+                None => Ok(Box::new(SharedLock)),
+            };
+        };
         if let Some(owner) = state.locks.get(path) {
             return Err(Error::Locked { path: path.to_owned(), owner: owner.clone() });
         }
@@ -433,6 +440,11 @@ impl File for SimFile {
         Ok(())
     }
 }
+
+/// Held by one who only reads.
+struct SharedLock;
+
+impl Lock for SharedLock {}
 
 struct SimLock {
     disk: SimDisk,

@@ -65,15 +65,15 @@ fn a_file_in_a_lost_directory_is_lost() {
 #[test]
 fn a_killed_process_leaves_all_it_handed_over_but_nothing_more_durable() {
     let disk = SimDisk::new(1);
-    let held = disk.lock("LOCK", "me").unwrap();
+    let held = disk.lock("LOCK", Some("me")).unwrap();
     disk.create("a").unwrap().write_at(0, b"handed over").unwrap();
-    assert!(matches!(disk.lock("LOCK", "you").map(drop), Err(Error::Locked { owner, .. }) if owner == "me"));
+    assert!(matches!(disk.lock("LOCK", Some("you")).map(drop), Err(Error::Locked { owner, .. }) if owner == "me"));
     let next = disk.killed();
     assert_eq!(next.content("a").unwrap(), b"handed over");
-    assert!(next.lock("LOCK", "you").is_ok());
+    assert!(next.lock("LOCK", Some("you")).is_ok());
     assert!((0..50).any(|seed| next.crash(seed).content("a").is_none()));
     drop(held);
-    assert!(disk.lock("LOCK", "you").is_ok());
+    assert!(disk.lock("LOCK", Some("you")).is_ok());
 }
 
 #[test]
