@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-
-import pytest
 
 import strata
 from strata.testing import FakeClock, Model
 
-needs_kernel = pytest.mark.skipif(
-    importlib.util.find_spec("strata._kernel") is None, reason="the kernel is not built: make test"
-)
-KINDS = ["model", pytest.param("kernel", marks=needs_kernel)]
+KINDS = ["model", "kernel"]
 
 
 def make(kind: str, clock: FakeClock | None = None) -> strata.Database:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from strata.primitives import Events, Json, Kv, State
 from strata.testing import FakeClock, Model
 
-needs_kernel = pytest.mark.skipif(
-    importlib.util.find_spec("strata._kernel") is None, reason="the kernel is not built: make test"
-)
-KINDS = ["model", pytest.param("kernel", marks=needs_kernel)]
+KINDS = ["model", "kernel"]
 
 
 def make(kind: str, clock: Callable[[], int] | None = None) -> Any:

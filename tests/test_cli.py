@@ -12,8 +12,6 @@ import pytest
 import strata
 from strata.cli import main
 
-needs_kernel = databases.needs_kernel
-
 
 @pytest.fixture
 def path(tmp_path):
@@ -38,7 +36,6 @@ def strata_(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-@needs_kernel
 def test_version(capsys):
     assert strata_(capsys, "--version") == (0, f"strata {strata.__version__}\n", "")
 
@@ -60,7 +57,6 @@ def test_what_cannot_be_understood_exits_with_2(capsys, arguments):
     assert (code, out) == (2, "") and errors.startswith("usage: strata")
 
 
-@needs_kernel
 def test_put_and_get(capsys, path):
     code, out, _ = strata_(capsys, "put", path, "key", '{"a": [1, 2.5, null, "ä"]}', "--message", "why")
     assert code == 0 and int(out) > 0
@@ -70,13 +66,11 @@ def test_put_and_get(capsys, path):
         assert db.kv.entry("key").version == int(out)
 
 
-@needs_kernel
 def test_put_makes_the_database(capsys, tmp_path):
     assert strata_(capsys, "put", tmp_path / "new.strata", "k", "1")[0] == 0
     assert strata_(capsys, "get", tmp_path / "new.strata", "k") == (0, "1\n", "")
 
 
-@needs_kernel
 def test_get_elsewhere_and_earlier(capsys, path):
     assert strata_(capsys, "get", path, "name") == (0, '"Ada"\n', "")
     assert strata_(capsys, "get", path, "name", "--branch", "draft") == (0, '"Bob"\n', "")
@@ -89,7 +83,6 @@ def test_get_elsewhere_and_earlier(capsys, path):
     assert strata_(capsys, "get", path, "nothing") == (0, "null\n", "")
 
 
-@needs_kernel
 def test_info(capsys, path):
     code, out, _ = strata_(capsys, "info", path)
     assert code == 0
@@ -98,7 +91,6 @@ def test_info(capsys, path):
     assert "space notes      kv 1, events 1, state 0, json 0\n" in out
 
 
-@needs_kernel
 def test_branches(capsys, path):
     code, out, _ = strata_(capsys, "branches", path)
     lines = out.splitlines()
@@ -106,7 +98,6 @@ def test_branches(capsys, path):
     assert [line.split()[1] for line in lines[1:]] == ["draft", "main"]
 
 
-@needs_kernel
 def test_log(capsys, path):
     code, out, _ = strata_(capsys, "log", path)
     assert code == 0 and "first note" in out
@@ -114,7 +105,6 @@ def test_log(capsys, path):
     assert "draft" in strata_(capsys, "log", path, "--branch", "draft")[1]
 
 
-@needs_kernel
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -148,7 +138,6 @@ def test_errors_are_a_line_and_a_hint(capsys, path, arguments, message):
     assert before.keys() == databases.tree(path).keys()
 
 
-@needs_kernel
 def test_reading_commands_write_nothing(capsys, path):
     before = databases.tree(path)
     for arguments in (["info"], ["branches"], ["log"]):
@@ -160,7 +149,6 @@ def test_reading_commands_write_nothing(capsys, path):
     assert after == before
 
 
-@needs_kernel
 def test_a_reader_that_goes_away_is_no_error(path):
     with strata.open(path) as db:
         for number in range(3000):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import databases
 import pytest
 
 import strata
@@ -52,7 +51,6 @@ def demo(*arguments):
 # -- the whole story -------------------------------------------------------------------------------
 
 
-@databases.needs_kernel
 def test_quick():
     out = demo("--quick")
     for told in ("standard library", "one transaction for each", "side by side", "kill -9", "How long"):
@@ -60,7 +58,6 @@ def test_quick():
     assert out.rstrip().endswith("The database was removed.")
 
 
-@databases.needs_kernel
 def test_keep(tmp_path):
     out = demo("--quick", "--keep", tmp_path / "kept")
     assert str(tmp_path / "kept" / "demo.strata") in out
@@ -69,13 +66,11 @@ def test_keep(tmp_path):
         assert list(db.branches) == [story.DRAFT, "main"]
 
 
-@databases.needs_kernel
 @pytest.mark.skipif(not LOCOMO.exists(), reason=f"SKIPPED: {LOCOMO.name} is not in ../shared/data")
 def test_locomo():
     assert "5,882 turns in 272 sessions" in demo("--quick", "--input", LOCOMO)
 
 
-@databases.needs_kernel
 @pytest.mark.parametrize("turns", [1, 2, 45])
 def test_chat_logs_of_any_length(tmp_path, turns):
     log = tmp_path / "chat.jsonl"
@@ -84,7 +79,6 @@ def test_chat_logs_of_any_length(tmp_path, turns):
     assert f"{turns} turns" in demo("--quick", "--input", log)
 
 
-@databases.needs_kernel
 def test_what_is_there_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "demo.strata").mkdir()
     assert main(["demo", "--quick", "--keep", str(tmp_path)]) == 1
@@ -126,7 +120,6 @@ def test_each_step_notices_what_is_wrong(stage, number):
         story.STEPS[number](scene)
 
 
-@databases.needs_kernel
 def test_a_lost_commit_is_noticed(stage, tmp_path, monkeypatch):
     scene = story.begin(stage, tmp_path / "demo.strata", source(), quick=True)
     for step in (*story.STEPS, crash.verify):

@@ -31,8 +31,6 @@ from hypothesis.stateful import (
 from strata.core.errors import Conflict, StrataError
 from strata.testing import FakeClock, Model
 
-pytestmark = stores.needs_kernel
-
 KEYS = st.sampled_from(["a", "a/b", "ab", "b"])
 DOCS = st.sampled_from(["d", "e"])
 STREAMS = st.sampled_from(["main", "log"])

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 
-import databases
 import pytest
 
 import strata
 from strata.cli.demo import crash
-
-pytestmark = databases.needs_kernel
 
 
 def kill_again_and_again(path, kills, seed):

@@ -70,7 +70,6 @@ def test_appends_queue_without_gaps(db):
     assert db.events.verify().ok
 
 
-@databases.needs_kernel
 def test_the_chain_of_many_threads_verifies_in_another_process(tmp_path):
     path = tmp_path / "events.strata"
     with strata.open(path) as db:
