@@ -94,7 +94,9 @@ fn sabotage(arguments: &Arguments) -> bool {
         match twin.hunt(arguments.seed.unwrap_or(1), HUNT_SEEDS) {
             Some(found) => {
                 caught += 1;
-                let (tally, why) = (found.tally, found.why.lines().next().unwrap_or_default());
+                // A line is enough to see what gave it away; the seed gives the rest.
+                let why: String = found.why.lines().next().unwrap_or_default().chars().take(160).collect();
+                let tally = found.tally;
                 let runs = tally.images() + tally.faults + tally.damages;
                 println!("{} caught seed={} after={runs}images  {} ({why})", twin.name, found.seed, twin.bug);
             }

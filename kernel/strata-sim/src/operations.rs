@@ -2,7 +2,7 @@
 
 use strata_kernel::Error;
 use strata_kernel::branch::Branch as StoreBranch;
-use strata_kernel::commit::{What, Write as StoreWrite};
+use strata_kernel::change::{What, Write as StoreWrite};
 use strata_kernel::payload::Number;
 use strata_kernel::value::{Op, Path, Step};
 

@@ -123,7 +123,7 @@ enum Kind {
     /// `durable` is what is on disk all the same: of a log that is only read, all of it.
     Memory {
         clock: Arc<dyn Clock>,
-        last: Newest,
+        last: Box<Newest>,
         durable: u64,
     },
     Disk(Arc<Writer>),
@@ -132,7 +132,7 @@ enum Kind {
 impl Log {
     /// A log that keeps nothing and only gives stamps, after `anchor`.
     pub fn memory(env: &Env, anchor: Anchor) -> Log {
-        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Newest::new(anchor), durable: 0 } }
+        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Box::new(Newest::new(anchor)), durable: 0 } }
     }
 
     /// Begin the log of a new database. It is durable, name and all, when this returns, so a MANIFEST may follow.
@@ -168,7 +168,7 @@ impl Log {
         apply: &mut dyn FnMut(Entry<'_>) -> Result<()>,
     ) -> Result<(Log, Recovery)> {
         let end = recover::read(env, &options, anchor, apply)?;
-        let last = Newest::new(Anchor { version: end.version, time: end.time, ..anchor });
+        let last = Box::new(Newest::new(Anchor { version: end.version, time: end.time, ..anchor }));
         let kind = Kind::Memory { clock: env.clock.clone(), last, durable: end.version };
         Ok((Log { kind }, end.recovery))
     }

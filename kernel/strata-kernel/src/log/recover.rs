@@ -51,9 +51,10 @@ pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<S
     })
 }
 
-/// Remove what a creation that did not come to its end has left. Records are never removed.
+/// Remove what a creation that did not come to its end has left. Records are never removed, nor anything beside them.
 pub(super) fn clear_unused(env: &Env, anchor: Anchor) -> Result<()> {
-    for number in segment::numbers(&*env.disk)? {
+    let numbers = segment::numbers(&*env.disk)?;
+    for &number in &numbers {
         let path = segment::path(number);
         let Some(file) = env.disk.open(&path)? else { continue };
         let mut bytes = Vec::new();
@@ -62,9 +63,8 @@ pub(super) fn clear_unused(env: &Env, anchor: Anchor) -> Result<()> {
             let reason = "there is a log, and the MANIFEST that belongs to it is missing".to_owned();
             return Err(Error::Corrupt { file: path, offset: 0, reason });
         }
-        env.disk.remove(&path)?;
     }
-    Ok(())
+    numbers.iter().try_for_each(|&number| env.disk.remove(&segment::path(number)))
 }
 
 /// Read the log to its end and make it ready to take records.
