@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use strata_kernel::branch::Branch;
-use strata_kernel::commit::{What, Write};
+use strata_kernel::change::{What, Write};
 use strata_kernel::env::real;
 use strata_kernel::store::Store;
 

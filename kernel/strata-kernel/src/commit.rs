@@ -8,13 +8,12 @@
 //! branch is validated against what was applied and not yet published, and shares the same sync. What is published is
 //! always as durable as the mode promises.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use sha2::{Digest, Sha256};
 
-use crate::branch::{Branch, Data, IDEMPOTENCY_LIFETIME_US, Line, StreamHead, encode_touched};
+use crate::branch::{Branch, Data, IDEMPOTENCY_LIFETIME_US, Line, StreamHead};
+use crate::change::{self, Appended, Change, Tried, What, Write, resolve};
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
 use crate::keyspaces::{CATALOGUE, catalogue_key};
@@ -22,61 +21,9 @@ use crate::log::{self, Stamp};
 use crate::payload::{CommitWriter, Meta, Number, Read};
 use crate::sabotage;
 use crate::store::Store;
-use crate::table::{ChangeKind, Version};
+use crate::table::ChangeKind;
 use crate::transaction::{Expect, Isolation, Pending, Request, Transaction};
-use crate::value::patch::{self, Op};
-use crate::value::path::Path;
-use crate::value::{canonical, equal, write};
-
-/// A write to make, as its caller asks for it.
-pub struct Write<'a> {
-    pub keyspace: u32,
-    /// For an append, the stream.
-    pub key: &'a [u8],
-    pub what: What<'a>,
-}
-
-pub enum What<'a> {
-    Put(&'a [u8]),
-    Delete,
-    /// The operations and, where they were tried before on the value of some version, that version and what came out.
-    Patch(&'a [Op], Option<Tried<'a>>),
-    Add(Number),
-    Append {
-        kind: &'a str,
-        value: &'a [u8],
-        origin: Option<&'a [u8]>,
-    },
-    /// An append whose key and value were settled before (recovery, a replica).
-    Appended(&'a [u8]),
-}
-
-/// The outcome of a patch on the value as of `version`.
-pub struct Tried<'a> {
-    pub version: u64,
-    /// `None` where there was no value and the patch made none.
-    pub value: Option<&'a [u8]>,
-    pub touched: &'a [Path],
-}
-
-/// A write with its outcome: what a table takes, and what the log does.
-struct Change<'a> {
-    /// What was asked for, where the log holds that rather than the outcome.
-    request: Option<&'a What<'a>>,
-    keyspace: u32,
-    key: Cow<'a, [u8]>,
-    kind: ChangeKind,
-    value: Option<Cow<'a, [u8]>>,
-    touched: Vec<u8>,
-}
-
-/// The place that an append was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    pub sequence: u64,
-    pub time: u64,
-    pub hash: [u8; 32],
-}
+use crate::value::equal;
 
 /// What a commit gave.
 pub struct Committed {
@@ -182,10 +129,8 @@ impl Store {
     fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>], now: u64) -> Result<Prepared<'a>> {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
         for write in writes {
-            let change = match &write.what {
-                What::Append { kind, value, origin } => {
-                    Some(self.append(branch, line, write, (kind, value, *origin), now, &mut prepared))
-                }
+            let change = match write.what {
+                What::Append { .. } => self.append(branch, line, write, now, &mut prepared),
                 _ => resolve(branch, write)?,
             };
             if let Some(change) = change {
@@ -215,11 +160,10 @@ impl Store {
         &self,
         branch: &Branch,
         line: &Line,
-        write: &'a Write<'a>,
-        (kind, value, origin): (&str, &[u8], Option<&[u8]>),
+        write: &Write<'a>,
         now: u64,
         prepared: &mut Prepared<'a>,
-    ) -> Change<'a> {
+    ) -> Option<Change<'a>> {
         let place = [&write.keyspace.to_be_bytes(), write.key].concat();
         let pending = prepared.streams.iter().rposition(|(other, _)| *other == place);
         let head = match pending {
@@ -229,21 +173,13 @@ impl Store {
                 None => branch.stream_head(write.keyspace, write.key, u64::MAX),
             },
         };
-        let time = now.max(head.time);
-        let hash = chain(&head, kind, time, value, origin);
-        let after = StreamHead { next: head.next + 1, time, hash };
+        let (change, after) = change::append(write, &head, now.max(head.time))?;
         match pending {
             Some(index) => prepared.streams[index].1 = after,
             None => prepared.streams.push((place, after)),
         }
-        prepared.appended.push(Appended { sequence: head.next, time, hash });
-        let key = [write.key, &head.next.to_be_bytes()].concat();
-        Change::put(
-            write.keyspace,
-            key.into(),
-            ChangeKind::Append,
-            stored_append(kind, time, value, &hash, origin).into(),
-        )
+        prepared.appended.push(Appended { sequence: head.next, time: after.time, hash: after.hash });
+        Some(change)
     }
 
     /// Wait until all that was applied to the branch is as durable as promised, and publish it.
@@ -318,89 +254,6 @@ impl Unsettled {
         branch.publish(self.result.version);
         Ok(self.result)
     }
-}
-
-impl<'a> Change<'a> {
-    fn put(keyspace: u32, key: Cow<'a, [u8]>, kind: ChangeKind, value: Cow<'a, [u8]>) -> Change<'a> {
-        Change { request: None, keyspace, key, kind, value: Some(value), touched: Vec::new() }
-    }
-}
-
-/// What a write gives on the branch as it is now; `None` when there is nothing to delete.
-fn resolve<'a>(branch: &Branch, write: &'a Write<'a>) -> Result<Option<Change<'a>>> {
-    let (keyspace, key) = (write.keyspace, Cow::Borrowed(write.key));
-    Ok(Some(match &write.what {
-        What::Put(value) => Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)),
-        What::Appended(value) => Change::put(keyspace, key, ChangeKind::Append, Cow::Borrowed(value)),
-        What::Delete => {
-            let exists = branch.read(keyspace, write.key, u64::MAX, |found| found.is_some());
-            let (kind, touched) = (ChangeKind::Delete, Vec::new());
-            return Ok(exists.then_some(Change { request: None, keyspace, key, kind, value: None, touched }));
-        }
-        What::Add(delta) => {
-            let sum =
-                branch.read(keyspace, write.key, u64::MAX, |found| delta.added_to(found.and_then(|v| v.value)))?;
-            let change = Change::put(keyspace, key, ChangeKind::Add, sum.to_value().into());
-            Change { request: Some(&write.what), ..change }
-        }
-        What::Patch(ops, tried) => return patch_change(branch, write, ops, tried.as_ref()),
-        What::Append { .. } => unreachable!("appends are given their place before"),
-    }))
-}
-
-fn patch_change<'a>(
-    branch: &Branch,
-    write: &'a Write<'a>,
-    ops: &[Op],
-    tried: Option<&'a Tried<'a>>,
-) -> Result<Option<Change<'a>>> {
-    // Nothing came in between: what the transaction saw is what there is.
-    let is_current = |tried: &&Tried<'_>| {
-        branch.data.read().changes_since(write.keyspace, write.key, tried.version).next().is_none()
-    };
-    let (value, touched) = match tried.filter(is_current) {
-        Some(tried) => (tried.value.map(Cow::Borrowed), encode_touched(tried.touched)),
-        None => {
-            let newest = |found: Option<Version<'_>>| patch::apply(found.and_then(|version| version.value), ops);
-            let patched = branch.read(write.keyspace, write.key, u64::MAX, newest)?;
-            (patched.value.map(Cow::Owned), encode_touched(&patched.touched))
-        }
-    };
-    // Deletes inside a value that is not there leave it so.
-    Ok(value.map(|value| Change {
-        request: Some(&write.what),
-        keyspace: write.keyspace,
-        key: Cow::Borrowed(write.key),
-        kind: ChangeKind::Patch,
-        value: Some(value),
-        touched,
-    }))
-}
-
-/// SHA-256 of the canonical MessagePack of [previous hash, sequence, kind, time, value] (+ [origin]).
-pub fn chain(head: &StreamHead, kind: &str, time: u64, value: &[u8], origin: Option<&[u8]>) -> [u8; 32] {
-    let mut bytes = Vec::with_capacity(value.len() + kind.len() + 64);
-    write::list_header(&mut bytes, if origin.is_some() { 6 } else { 5 });
-    write::bytes(&mut bytes, &head.hash);
-    write::int(&mut bytes, head.next as i64);
-    write::string(&mut bytes, kind);
-    write::int(&mut bytes, time as i64);
-    bytes.extend_from_slice(&canonical(value));
-    if let Some(origin) = origin {
-        bytes.extend_from_slice(&canonical(origin));
-    }
-    Sha256::digest(&bytes).into()
-}
-
-fn stored_append(kind: &str, time: u64, value: &[u8], hash: &[u8; 32], origin: Option<&[u8]>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + kind.len() + 64);
-    write::list_header(&mut out, if origin.is_some() { 5 } else { 4 });
-    write::string(&mut out, kind);
-    write::int(&mut out, time as i64);
-    out.extend_from_slice(value);
-    write::bytes(&mut out, hash);
-    out.extend_from_slice(origin.unwrap_or_default());
-    out
 }
 
 /// The record of a commit, into the line's buffer.

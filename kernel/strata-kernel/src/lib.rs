@@ -1,10 +1,11 @@
 //! The kernel of Strata: versioned, branching, transactional keyspaces over one log.
 //!
 //! Read in this order: `error`; `env`, the door to the world; `value`, bytes with eight kinds; `table`, versions of keys
-//! in memory; `log`, the truth; `branch`, history and reads; `transaction`, `footprint` and `commit`, how it changes;
+//! in memory; `log`, the truth; `branch`, history and reads; `transaction`, `footprint`, `change` and `commit`, how it changes;
 //! `store`, all of it together. The kernel knows no primitive: what a keyspace means is said in Python.
 
 pub mod branch;
+pub mod change;
 pub mod commit;
 pub mod env;
 pub mod error;

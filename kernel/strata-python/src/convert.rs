@@ -4,12 +4,11 @@
 //! is refused here is explained by `strata.core.values.check`, which names the place inside the value and the cure.
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use strata_kernel::value::read::{Reader, Token};
 use strata_kernel::value::{MAX_DEPTH, MAX_VALUE_BYTES, write};
-
-use crate::rows::filled_list;
 
 /// The value cannot be stored.
 struct Refused;
@@ -130,4 +129,25 @@ fn decode_next<'py>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<
             map.into_any()
         }
     })
+}
+
+/// A list of exactly `count` items, filled in place: `PyList::append` costs twice as much.
+#[expect(unsafe_code, reason = "the limited API of Python 3.11 has no safe way to fill a list of known length")]
+pub fn filled_list<'py>(
+    py: Python<'py>,
+    count: usize,
+    items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the list is new and reachable by nobody else, and each of its slots is set once. When an item fails, or
+    // there are too few, it is dropped with slots that are still null, which the deallocation of lists allows.
+    let list = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count as ffi::Py_ssize_t))? };
+    let mut filled = 0;
+    for item in items {
+        assert!(filled < count, "more items than were announced");
+        unsafe { ffi::PyList_SetItem(list.as_ptr(), filled as ffi::Py_ssize_t, item?.into_ptr()) };
+        filled += 1;
+    }
+    assert!(filled == count, "fewer items than were announced");
+    debug_assert!(list.is_instance_of::<PyList>());
+    Ok(list)
 }

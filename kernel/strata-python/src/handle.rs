@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use strata_kernel::Error;
 use strata_kernel::store::Store;
 
-use crate::store::PyClock;
+use crate::clock::PyClock;
 
 /// Counts the forks between this process and the one that imported us.
 static GENERATION: AtomicU64 = AtomicU64::new(0);

@@ -4,6 +4,7 @@
 //! test compares the two. No meaning lives here.
 
 mod branch;
+mod clock;
 mod convert;
 mod errors;
 mod handle;

@@ -1,7 +1,6 @@
 //! The store as Python holds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -11,6 +10,7 @@ use strata_kernel::log::Durability;
 use strata_kernel::store::{Options, Store};
 
 use crate::branch::PyBranch;
+use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
 use crate::sim::PySimDisk;
@@ -19,31 +19,6 @@ use crate::sim::PySimDisk;
 pub struct PyStore {
     store: Handle,
     path: Option<String>,
-}
-
-/// A Python function as the kernel's clock. It is asked before each operation, under no lock: a function that was
-/// called from inside a commit could wait for a thread that waits for the commit.
-pub struct PyClock {
-    function: Py<PyAny>,
-    wall_us: AtomicU64,
-    monotonic: Arc<dyn Clock>,
-}
-
-impl PyClock {
-    pub fn tick(&self, py: Python<'_>) -> PyResult<()> {
-        self.wall_us.store(self.function.call0(py)?.extract(py)?, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl Clock for PyClock {
-    fn wall_us(&self) -> u64 {
-        self.wall_us.load(Ordering::Relaxed)
-    }
-
-    fn monotonic_us(&self) -> u64 {
-        self.monotonic.monotonic_us()
-    }
 }
 
 fn durability_of(text: &str) -> Result<Durability, Error> {
@@ -102,7 +77,7 @@ impl PyStore {
         };
         let clock = clock.map(|function| {
             let monotonic = Arc::clone(&env.clock);
-            Arc::new(PyClock { function, wall_us: AtomicU64::new(0), monotonic })
+            Arc::new(PyClock::new(function, monotonic))
         });
         if let Some(clock) = &clock {
             clock.tick(py)?;

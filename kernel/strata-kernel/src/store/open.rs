@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Files, Registry, Store};
-use crate::commit::{What, Write};
+use crate::change::{What, Write};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
