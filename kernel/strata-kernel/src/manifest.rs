@@ -5,6 +5,7 @@
 
 use crate::env::Disk;
 use crate::error::{Error, Result};
+use crate::log::Anchor;
 use crate::sabotage;
 
 pub const PATH: &str = "MANIFEST";
@@ -35,6 +36,16 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Where the log begins, and what is known of it.
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            segment: self.segment,
+            proven: self.proven,
+            version: self.checkpoint_version,
+            time: self.checkpoint_time,
+        }
+    }
+
     /// The MANIFEST of the database; `None` when there is none.
     pub fn read(disk: &dyn Disk) -> Result<Option<Manifest>> {
         let Some(file) = disk.open(PATH)? else { return Ok(None) };

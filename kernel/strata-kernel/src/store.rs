@@ -2,6 +2,7 @@
 
 mod branches;
 mod open;
+mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use crate::manifest::Manifest;
 
 pub use branches::{BranchInfo, Registry};
 pub use open::{Options, Recovered};
+pub use verify::Verified;
 
 pub struct Store {
     pub env: Env,
@@ -28,6 +30,7 @@ pub struct Store {
     files: Mutex<Option<Files>>,
     database_id: [u8; 16],
     read_only: bool,
+    options: Options,
     closed: AtomicBool,
     /// A panic in the middle of a commit: what is in memory may be half done, so nothing more is written.
     broken: AtomicBool,

@@ -135,6 +135,15 @@ impl PyStore {
         Ok(if is_there { "committed" } else { "lost" })
     }
 
+    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let verified = self.run(py, Store::verify)?;
+        let found = PyDict::new(py);
+        found.set_item("records", verified.records)?;
+        found.set_item("segments", verified.segments)?;
+        found.set_item("version", verified.version)?;
+        Ok(found)
+    }
+
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         // A forked child has nothing to close: the files and the lock are its parent's.
         if self.store.check().is_err() {

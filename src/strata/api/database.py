@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from strata.api.branches import Branches
 from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.place import Place
+from strata.api.verify import VerifyReport, verify
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Store
@@ -68,6 +69,16 @@ class Database(Place):
     def outcome(self, transaction: str) -> Literal["committed", "lost"]:
         """Return what became of a commit that raised OutcomeUnknown, by its `.transaction`."""
         return self._store.outcome(transaction)
+
+    def verify(self) -> VerifyReport:
+        """Read all files and all chains of events again; return what was wrong.
+
+        Checks each record of the log (checksum, order, values), each branch's chain of state hashes against
+        what is in memory, and each event stream. Others may go on writing meanwhile.
+
+        Cost: reads the whole log from the disk, and every event.
+        """
+        return verify(self._store)
 
     def close(self) -> None:
         """Write out what is pending and release the files. Idempotent.

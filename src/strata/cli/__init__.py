@@ -75,12 +75,14 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     log = commands.add_parser("log", help="list the commits of a branch, newest first")
     get = commands.add_parser("get", help="print the value of a key as JSON")
     put = commands.add_parser("put", help="put a value, given as JSON, under a key")
+    verify = commands.add_parser("verify", help="read everything, and say what is damaged")
     for command, function in (
         (info, "info"),
         (branches, "branches"),
         (log, "log"),
         (get, "get"),
         (put, "put"),
+        (verify, "verify"),
     ):
         command.add_argument("path", metavar="PATH", help="the database's directory")
         command.set_defaults(run=f"strata.cli.data:{function}")

@@ -84,6 +84,19 @@ def put(arguments: Namespace) -> int:
     return 0
 
 
+def verify(arguments: Namespace) -> int:
+    """Read everything; print what was read, or each place that is damaged. Exit code 1 when there is one."""
+    with _open(arguments.path) as db:
+        report = db.verify()
+    for problem in report.problems:
+        print(f"{problem.place} at {problem.at}: {problem.reason}")
+    print(
+        f"{'good' if report.ok else 'DAMAGED'}: {report.records:,} records in {report.segments:,} segments,"
+        f" up to version {report.version:,}; {report.events:,} events in {report.streams:,} streams"
+    )
+    return 0 if report.ok else 1
+
+
 _MISSING: Any = object()
 
 

@@ -245,6 +245,12 @@ class Store(Protocol):
     def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
         """What became of a commit that raised OutcomeUnknown."""
 
+    def verify(self) -> dict[str, int]:
+        """Read all files again, and hold them against what is in memory. Corrupt names the first wrong place.
+
+        Returns: `records` and `segments` of the log, and the newest `version` on disk; all 0 without files.
+        """
+
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -125,6 +125,10 @@ class Model:
     def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
         raise NotFound(what="transaction", name=transaction)  # no commit of ours has an unknown outcome
 
+    def verify(self) -> dict[str, int]:
+        self.check_open()
+        return {"records": 0, "segments": 0, "version": 0}
+
     def close(self) -> None:
         self._closed = True
 

@@ -48,7 +48,7 @@ pub struct Recovered {
 }
 
 impl Options {
-    fn log(&self, database_id: [u8; 16]) -> LogOptions {
+    pub(super) fn log(&self, database_id: [u8; 16]) -> LogOptions {
         LogOptions {
             durability: self.durability,
             segment_bytes: self.segment_bytes,
@@ -63,7 +63,8 @@ impl Store {
     /// A database without files.
     pub fn memory(env: Env) -> Arc<Store> {
         let log = Log::memory(&env, Anchor::default());
-        Arc::new(Store::assemble(env, log, Durability::Memory, false))
+        let options = Options { durability: Durability::Memory, ..Options::default() };
+        Arc::new(Store::assemble(env, log, &options))
     }
 
     /// The database in the directory that `env.disk` stands for.
@@ -82,18 +83,19 @@ impl Store {
         }
     }
 
-    fn assemble(env: Env, log: Log, durability: Durability, read_only: bool) -> Store {
+    fn assemble(env: Env, log: Log, options: &Options) -> Store {
         let now = env.clock.wall_us();
         Store {
             env,
             log,
-            durability,
+            durability: options.durability,
             recovered: Recovered::default(),
             registry: RwLock::new(Registry::new(now)),
             keyspaces: RwLock::new(Keyspaces::default()),
             files: Mutex::new(None),
             database_id: [0; 16],
-            read_only,
+            read_only: options.read_only,
+            options: options.clone(),
             closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         }
@@ -147,7 +149,7 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
     let created_us = env.clock.wall_us();
     let manifest = Manifest { database_id, created_us, segment: anchor.segment, ..Manifest::default() };
     manifest.write(&*env.disk)?;
-    let mut store = Store::assemble(env, log, options.durability, false);
+    let mut store = Store::assemble(env, log, options);
     store.database_id = database_id;
     store.files = Mutex::new(Some(Files { manifest, _lock: lock }));
     Ok(Arc::new(store))
@@ -161,17 +163,11 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
         reason: "it is missing".into(),
     })?;
     // Replayed into a store without a log, which the recovered log then takes the place of.
-    let mut store =
-        Store::assemble(env.clone(), Log::memory(&env, Anchor::default()), options.durability, options.read_only);
+    let mut store = Store::assemble(env.clone(), Log::memory(&env, Anchor::default()), options);
     store.registry = RwLock::new(Registry::new(manifest.created_us));
-    let anchor = Anchor {
-        segment: manifest.segment,
-        proven: manifest.proven,
-        version: manifest.checkpoint_version,
-        time: manifest.checkpoint_time,
-    };
     let open = if options.read_only { Log::read } else { Log::recover };
-    let (log, recovery) = open(&env, options.log(manifest.database_id), anchor, &mut |entry| store.replay(&entry))?;
+    let (log, recovery) =
+        open(&env, options.log(manifest.database_id), manifest.anchor(), &mut |entry| store.replay(&entry))?;
     store.log = log;
     store.recovered = Recovered { records: recovery.records, cut_bytes: recovery.cut_bytes };
     store.database_id = manifest.database_id;
@@ -230,7 +226,7 @@ fn as_write<'a>(logged: &'a Logged<'a>) -> Write<'a> {
 }
 
 /// Each record carries a hash of all before it on its branch: a record that is whole but out of place is found here.
-fn check_chain(previous: StateHash, entry: &Entry<'_>) -> Result<()> {
+pub(super) fn check_chain(previous: StateHash, entry: &Entry<'_>) -> Result<()> {
     let stamp = entry.stamp;
     if StateHash::next(previous, stamp.version, stamp.time, entry.payload) == stamp.hash {
         return Ok(());
@@ -238,6 +234,6 @@ fn check_chain(previous: StateHash, entry: &Entry<'_>) -> Result<()> {
     Err(damaged(format!("version {} does not continue the history of its branch", stamp.version)))
 }
 
-fn damaged(reason: String) -> Error {
+pub(super) fn damaged(reason: String) -> Error {
     Error::Corrupt { file: "WAL".into(), offset: 0, reason }
 }

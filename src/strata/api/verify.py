@@ -1,0 +1,58 @@
+"""Verify: read everything again, from the files up to the chains of events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strata.core.errors import Corrupt
+from strata.core.protocols import Store
+from strata.core.refs import EntityRef
+from strata.primitives import Events
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One place where something is not as it was written."""
+
+    place: str  # a file, or the reference of a stream
+    at: int  # byte of the file, or sequence in the stream
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` read, and what was wrong with it."""
+
+    version: int  # the newest on disk
+    records: int  # of the log
+    segments: int
+    streams: int
+    events: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(store: Store) -> VerifyReport:
+    """Return what reading all files and all chains of events shows."""
+    problems: list[Problem] = []
+    found = {"version": 0, "records": 0, "segments": 0}
+    try:
+        found = store.verify()
+    except Corrupt as error:
+        problems.append(Problem(error.file, error.offset, str(error)))
+    streams = events = 0
+    for info in store.branches():
+        view = store.branch(info.name).view()
+        for space in view.spaces():
+            kept = Events(view.keyspace(space, Events.LAYOUT))
+            for stream in kept.streams():
+                report = kept.verify(stream)
+                streams, events = streams + 1, events + report.events
+                if report.sequence is not None:
+                    place = str(EntityRef(info.name, space, "events", stream))
+                    problems.append(Problem(place, report.sequence, report.reason))
+    return VerifyReport(**found, streams=streams, events=events, problems=tuple(problems))
