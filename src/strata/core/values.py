@@ -153,11 +153,6 @@ def _scalar(value: Any, cls: type, path: tuple[str | int, ...], finite: bool) ->
     raise InvalidInput(f"{_kind(cls)} at {_place(path)} cannot be stored", hint=_cure(value, cls))
 
 
-def refusal(value: Any) -> str:
-    """Return why a value of this type is refused and what to use instead; for the messages of the kernel."""
-    return f"{_kind(type(value))} cannot be stored; {_cure(value, type(value))}"
-
-
 def _header(count: int, tiny: int) -> int:
     """Bytes before the content: `tiny` is the largest count that fits into the first byte."""
     if count <= tiny:

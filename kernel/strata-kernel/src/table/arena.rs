@@ -84,8 +84,4 @@ impl Arena {
     pub fn from_mut(&mut self, place: Place) -> &mut [u8] {
         &mut self.chunks[place.chunk()][place.offset()..]
     }
-
-    pub fn allocated_bytes(&self) -> usize {
-        self.allocated_bytes
-    }
 }

@@ -129,10 +129,6 @@ impl Table {
         self.newest
     }
 
-    pub fn allocated_bytes(&self) -> usize {
-        self.arena.allocated_bytes() + self.index.allocation_size()
-    }
-
     /// The newest version of `key` at or below `at`; `None` when this table has none.
     #[inline]
     pub fn get(&self, key: &[u8], hash: KeyHash, at: u64) -> Option<Version<'_>> {
