@@ -7,13 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_quick_comparison_prints_a_table_and_writes_json(tmp_path: Path) -> None:
-    pytest.importorskip("strata._kernel", reason="SKIPPED: the kernel is not built (make build)")
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--quiet"]
     command += ["--only", "strata", "dict", "sqlite", "lmdb", "--results", str(tmp_path / "results")]
     ended = subprocess.run(

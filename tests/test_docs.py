@@ -63,7 +63,6 @@ def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = list(snippets(page))
     if not found:
         return
-    pytest.importorskip("strata._kernel", reason="SKIPPED: the kernel is not built (make build)")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:

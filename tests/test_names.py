@@ -19,17 +19,11 @@ PUBLIC = ["strata", "strata.api", "strata.errors", "strata.primitives", "strata.
 def module(name: str) -> ModuleType:
     if name == "strata.errors":
         return strata.errors
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == "strata._kernel":
-            pytest.skip("SKIPPED: the kernel is not built (make build)")
-        raise
+    return importlib.import_module(name)
 
 
 @pytest.fixture
 def db() -> Iterator[strata.Database]:
-    pytest.importorskip("strata._kernel", reason="SKIPPED: the kernel is not built (make build)")
     with strata.open() as opened:
         yield opened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ IGNORED = {"__module__", "__doc__", "__weakref__", "__all__"}
 
 @pytest.fixture(scope="module")
 def kernel() -> ModuleType:
-    return pytest.importorskip("strata._kernel", reason="SKIPPED: the kernel is not built (make build)")
+    return importlib.import_module("strata._kernel")
 
 
 def stub_names(body: list[ast.stmt]) -> dict[str, ast.stmt]:
