@@ -73,6 +73,8 @@ pub struct Version<'a> {
     pub value: Option<&'a [u8]>,
     /// For a patch, the encoded paths it touched.
     pub touched: &'a [u8],
+    /// From this instant on it reads as absent, in microseconds since 1970; 0 is never.
+    pub expires: u64,
 }
 
 /// A key's hash, computed once for a whole chain of branches.
@@ -335,7 +337,7 @@ impl Table {
             _ => &[],
         };
         let value = (kind != ChangeKind::Delete).then_some(value);
-        Some(Version { version: self.version_number(place), kind, value, touched })
+        Some(Version { version: self.version_number(place), kind, value, touched, expires: 0 })
     }
 
     /// Rows of a range, from one end or the other.
