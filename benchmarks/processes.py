@@ -1,101 +1,96 @@
-"""The rows that need processes of their own: bytes a key, opening after a kill and after a clean close."""
+"""What the cases share: processes of their own, sizes, and a note for each figure that cannot be had."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Figures
-from benchmarks.rows import Goal
+from benchmarks.system import Absent, System
 
-# A log is replayed at 200 MB/s or better, on top of what opening takes by itself.
-REPLAY_BYTES_PER_MS = 200_000
-OPEN_MS = 5.0
+CHUNK_BYTES = 1 << 20
 
 
-class Failed(Exception):
-    """A child ended in another way than it should; the text is the end of what it said."""
+@dataclass(frozen=True)
+class Bench:
+    """One run of the comparison, as a case sees it."""
+
+    systems: dict[str, type[System]]
+    directory: Path
+    quick: bool
+    rounds: int
+    say: Callable[[str], None]
+
+    def size(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    def keepers(self) -> list[str]:
+        """The systems whose data outlives their process, and can be read again."""
+        return [
+            name
+            for name, adapter in self.systems.items()
+            if "buffered" in adapter.modes and hasattr(adapter, "get")
+        ]
+
+    def place(self, name: str) -> Path:
+        path = self.directory / name
+        path.mkdir(parents=True)
+        return path
 
 
-def _child(name: str, action: str, path: Path, keys: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.child", name, action, str(path), str(keys)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+def rotated(names: list[str], number: int) -> list[str]:
+    """Each round begins with another system."""
+    shift = number % max(len(names), 1)
+    return names[shift:] + names[:shift]
+
+
+def child(case: str, action: str, system: str, path: Path, **arguments: Any) -> dict[str, Any]:
+    """What `action` of `case` says about `system`, in a new process. Raises Absent when it says nothing."""
+    command = [sys.executable, "-m", "benchmarks.child", case, action, system, str(path)]
+    ended = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True)
     if not ended.stdout.strip():
-        raise Failed((ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1])
+        said = [line for line in ended.stderr.splitlines() if line.strip() and not line[0].isspace()]
+        raise Absent((said or [f"status {ended.returncode}"])[-1])
     found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    if "absent" in found:
+        raise Absent(found["absent"])
     return found
 
 
+@contextmanager
+def noting(name: str, *figures: Figures) -> Iterator[None]:
+    """Whatever of `figures` cannot be had for `name` says why."""
+    try:
+        yield
+    except Absent as why:
+        for line in figures:
+            line.absent[name] = str(why)
+
+
 def disk_bytes(path: Path) -> int:
-    """What the directory takes on disk; a preallocated hole does not count."""
+    """What the directory takes on disk; a hole does not count."""
     return sum(found.stat().st_blocks * 512 for found in path.rglob("*") if found.is_file())
 
 
-def measure_processes(
-    names: list[str], directory: Path, keys: int, rounds: int
-) -> list[tuple[Figures, Goal]]:
-    """Measure all process rows over `names`. The goal of recovery follows from the size of our log."""
-    size = f"{keys // 1_000_000}M" if keys >= 1_000_000 else f"{keys // 1000}k"
-    memory = Figures(f"memory, {size} keys", "memory", "bytes a key")
-    disk = Figures(f"disk, {size} keys", "buffered", "bytes a key")
-    killed = Figures(f"open after kill, {size} records", "buffered", "ms")
-    clean = Figures(f"open after close, {size} keys", "buffered", "ms")
-    filled: list[str] = []
-    for name in names:
-        _guard(memory, name, partial(_memory, memory, name, directory, keys))
-        if _guard(killed, name, partial(_fill, name, directory, keys)):
-            filled.append(name)
-    log_bytes = disk_bytes(directory / "strata") if "strata" in filled else 0
-    for _ in range(rounds):
-        for name in filled:
-            _guard(killed, name, partial(_open, killed, clean, name, directory, keys))
-    for name in filled:
-        if name in clean.rounds:
-            disk.rounds[name] = [disk_bytes(directory / f"{name}-copy") / keys]
-    recovery = Goal(OPEN_MS + log_bytes / REPLAY_BYTES_PER_MS, words="200 MB/s of log")
-    return [(killed, recovery), (clean, Goal(OPEN_MS)), (memory, Goal(250)), (disk, Goal(130))]
+def written_bytes(path: Path) -> int:
+    """What is in the files of a directory, less the zeros that they were prepared with at their ends."""
+    return sum(_until_zeros(found) for found in path.rglob("*") if found.is_file())
 
 
-def _guard(figures: Figures, name: str, step: Any) -> bool:
-    try:
-        step()
-    except Failed as error:
-        figures.absent[name] = str(error)
-        return False
-    return True
-
-
-def _memory(figures: Figures, name: str, directory: Path, keys: int) -> None:
-    if name == "file":
-        raise Failed("has no memory mode")
-    path = directory / f"{name}-memory"
-    path.mkdir()
-    figures.rounds[name] = [_child(name, "memory", path, keys)["bytes_per_key"]]
-    shutil.rmtree(path)
-
-
-def _fill(name: str, directory: Path, keys: int) -> None:
-    if name in ("dict", "file"):
-        raise Failed("keeps no state to open again")
-    path = directory / name
-    path.mkdir()
-    _child(name, "fill", path, keys)
-
-
-def _open(killed: Figures, clean: Figures, name: str, directory: Path, keys: int) -> None:
-    """Open a copy of what the killed process left; then open that once more, now that it was closed."""
-    copy = directory / f"{name}-copy"
-    shutil.rmtree(copy, ignore_errors=True)
-    subprocess.run(["cp", "-r", str(directory / name), str(copy)], check=True)
-    os.sync()
-    after_kill = _child(name, "open", copy, keys)
-    if after_kill["lost"]:
-        raise Failed("the last acknowledged put was lost")
-    killed.rounds.setdefault(name, []).append(after_kill["ms"])
-    clean.rounds.setdefault(name, []).append(_child(name, "open", copy, keys)["ms"])
+def _until_zeros(path: Path) -> int:
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        while end > 0:
+            start = max(end - CHUNK_BYTES, 0)
+            file.seek(start)
+            kept = file.read(end - start).rstrip(b"\0")
+            if kept:
+                return start + len(kept)
+            end = start
+    return 0

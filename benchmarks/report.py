@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
-from benchmarks.measure import Figures
+from benchmarks.measure import Figures, median_ratio
 from benchmarks.rows import Goal
 
 Line = tuple[Figures, Goal | None]
@@ -32,8 +32,9 @@ def judge(figures: Figures, goal: Goal | None, lines: list[Line]) -> tuple[str, 
     words, verdicts = [goal.words] if goal.words else [], []
     if goal.limit is not None:
         if not goal.words:
-            words.append(f"<= {number(goal.limit)}")
-        verdicts.append(None if mine is None else mine <= goal.limit)
+            words.append(f"{'>=' if figures.more else '<='} {number(goal.limit)}")
+        met = mine is not None and (mine >= goal.limit if figures.more else mine <= goal.limit)
+        verdicts.append(None if mine is None else met)
     for peer, times in goal.beats.items():
         if not goal.words:
             words.append(f"{times:g}x {peer}")
@@ -44,6 +45,12 @@ def judge(figures: Figures, goal: Goal | None, lines: list[Line]) -> tuple[str, 
         words.append(f"{times:g}x '{name}'")
         other = next((f.median(OURS) for f, _ in lines if (f.row, f.mode) == (name, figures.mode)), None)
         verdicts.append(None if mine is None or other is None else other / mine >= times)
+    if goal.within is not None:
+        base, times = goal.within
+        ratio = median_ratio(figures.rounds.get(OURS, []), base.rounds.get(OURS, []))
+        found = "" if ratio is None else f": {number(ratio)}x"
+        words.append(f"{times:g}x '{base.row}', {base.mode}{found}")
+        verdicts.append(None if ratio is None else ratio <= times)
     if False in verdicts:
         return ", ".join(words), "missed"
     return ", ".join(words), "" if None in verdicts else "met"
@@ -78,10 +85,11 @@ def remarks(lines: list[Line], absent: dict[str, str], modes: dict[str, dict[str
     for name, how in modes.items():
         said += [f"  {name:9} {mode:9} {words}" for mode, words in how.items()]
     said += [f"ABSENT: {name}: {why}" for name, why in absent.items()]
+    missing: dict[tuple[str, str], list[str]] = {}
     for figures, _ in lines:
-        said += [
-            f"no figure: {figures.row}, {figures.mode}, {name}: {why}" for name, why in figures.absent.items()
-        ]
+        for name, why in figures.absent.items():
+            missing.setdefault((name, why), []).append(f"{figures.row} ({figures.mode})")
+    said += [f"no figure: {name}: {why}: {'; '.join(rows)}" for (name, why), rows in missing.items()]
     return "\n".join(said)
 
 

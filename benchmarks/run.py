@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
 import tempfile
 import time
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import registry, report
+from benchmarks import cases, registry, report
 from benchmarks.measure import Figures, measure
-from benchmarks.processes import measure_processes
+from benchmarks.processes import Bench
 from benchmarks.rows import DOCUMENTS, ROWS, Row, Workload
 from benchmarks.system import Absent, System
 
@@ -27,11 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="strata-bench-", dir=options.directory) as directory:
         lines = _timed_rows(options, found, Path(directory), say)
-        if not options.rows or any("process" in wanted for wanted in options.rows):
-            say("memory, disk and opening, in processes of their own")
-            keys = 20_000 if options.quick else 1_000_000
-            rounds = 1 if options.quick else 3
-            lines += measure_processes(list(found), Path(directory), keys, rounds)
+        for name, case in cases.load(options.cases).items():
+            say(f"{name}: {', '.join(case.NAMES)}")
+            place = Path(directory) / f"case-{name}"
+            place.mkdir()
+            lines += case.measure(Bench(found, place, options.quick, options.rounds, say))
+            shutil.rmtree(place)
     modes = {name: adapter.modes for name, adapter in found.items()}
     print(report.table(lines, list(found)))
     print()
@@ -51,15 +53,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="SYSTEM", choices=list(registry.SYSTEMS), help="only these"
     )
-    parser.add_argument(
-        "--rows", nargs="+", metavar="TEXT", help="only rows whose name has one of these; 'process'"
-    )
+    parser.add_argument("--rows", nargs="+", metavar="TEXT", help="only rows whose name has one of these")
+    parser.add_argument("--cases", nargs="+", choices=cases.CASES, help="only these cases")
     parser.add_argument("--rounds", type=int, default=0, help="rounds that count (7)")
     parser.add_argument("--directory", help="where the databases are made: a disk, not a tmpfs")
     parser.add_argument("--results", default=str(RESULTS), help="where the JSON goes")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (2 if options.quick else 7)
+    if options.rows is None and options.cases is None:
+        options.rows, options.cases = [""], list(cases.CASES)
+    options.rows, options.cases = options.rows or [], options.cases or []
     return options
 
 
@@ -82,7 +86,7 @@ def _timed_rows(
 ) -> list[report.Line]:
     """All rows of one size and mode share one set of open databases; small sizes first."""
     budget_s = 0.002 if options.quick else 0.1
-    chosen = [row for row in ROWS if not options.rows or any(wanted in row.name for wanted in options.rows)]
+    chosen = [row for row in ROWS if any(wanted in row.name for wanted in options.rows)]
     if options.quick:
         chosen = [dataclasses.replace(row, keys=max(row.keys // 100, 200)) for row in chosen]
     figures: dict[tuple[str, str], report.Line] = {}

@@ -9,7 +9,7 @@ does not have is a row that it does not appear in: reported, not guessed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,8 +28,17 @@ class System:
     # How each mode is had here, in words; a mode that is not named is absent.
     modes: ClassVar[dict[str, str]]
     fork_limit: ClassVar[int] = 1_000_000  # keys; above this a fork takes too long to wait for
+    has_budget: ClassVar[bool] = False
+    has_encryption: ClassVar[bool] = False
 
-    def __init__(self, mode: str, path: Path) -> None:
+    def __init__(
+        self, mode: str, path: Path, *, budget: int | None = None, secret: bytes | None = None
+    ) -> None:
+        """Open it in `path`, within `budget` bytes of memory, encrypted with `secret`; or raise Absent."""
+        if budget is not None and not self.has_budget:
+            raise Absent("takes no budget of memory")
+        if secret is not None and not self.has_encryption:
+            raise Absent("does not encrypt")
         self.mode = mode
         self.path = path
 
@@ -55,6 +64,14 @@ class System:
         native = ((self.key(key), self.value(value)) for key, value in rows)
         while batch := list(islice(native, 1000)):
             self.put_many(batch)
+
+
+def operation(system: System, name: str) -> Callable[..., Any]:
+    """The method of that name. Raises Absent where the system has nothing like it."""
+    method: Callable[..., Any] | None = getattr(system, name, None)
+    if method is None:
+        raise Absent("has nothing like it")
+    return method
 
 
 def dumps(value: Any) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from benchmarks.system import Rows, System
 
@@ -18,8 +18,8 @@ class File(System):
         "strict": "write() and fdatasync() a put",
     }
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         self.fd = os.open(path / "file.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
     def close(self) -> None:

@@ -19,9 +19,10 @@ class Lmdb(System):
         "buffered": "sync=False",
         "strict": "sync=True",
     }
+    has_budget: ClassVar[bool] = True  # which it needs none for: the operating system's cache is its own
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         self.env = lmdb.open(
             str(path / "lmdb"), map_size=1 << 34, sync=mode == "strict", max_dbs=2, max_readers=512
         )
@@ -31,6 +32,15 @@ class Lmdb(System):
 
     def close(self) -> None:
         self.env.close()
+
+    def compact(self) -> None:
+        """A compact copy in the place of the file."""
+        target = self.path / "compacted"
+        target.mkdir()
+        self.env.copy(str(target), compact=True)
+        self.env.close()
+        shutil.rmtree(self.path / "lmdb")
+        target.rename(self.path / "lmdb")
 
     def key(self, text: str) -> bytes:
         return text.encode()

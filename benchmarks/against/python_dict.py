@@ -12,8 +12,8 @@ class PythonDict(System):
     name: ClassVar[str] = "dict"
     modes: ClassVar[dict[str, str]] = {"memory": "a dict"}
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         self.data: dict[str, bytes] = {}
         self.documents: dict[str, Any] = {}
         self.events: list[Any] = []

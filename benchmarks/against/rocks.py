@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rocksdict import Checkpoint, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, Checkpoint, Options, Rdict, WriteBatch, WriteOptions
 
 from benchmarks.system import Rows, System, dumps, get_in, loads, set_in
 
@@ -19,11 +19,18 @@ class Rocks(System):
         "buffered": "write-ahead log, sync=False",
         "strict": "write-ahead log, sync=True",
     }
+    has_budget: ClassVar[bool] = True  # half of it for what is not flushed, half for blocks
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         options = Options(raw_mode=True)
         options.create_if_missing(True)
+        if (budget := settings.get("budget")) is not None:
+            options.set_db_write_buffer_size(budget // 2)
+            blocks = BlockBasedOptions()
+            blocks.set_block_cache(Cache(budget // 2))
+            blocks.set_cache_index_and_filter_blocks(True)
+            options.set_block_based_table_factory(blocks)
         self.db = Rdict(str(path / "rocks"), options)
         write = WriteOptions()
         write.disable_wal = mode == "memory"
@@ -34,6 +41,13 @@ class Rocks(System):
 
     def close(self) -> None:
         self.db.close()
+
+    def checkpoint(self) -> None:
+        self.db.flush()
+
+    def compact(self) -> None:
+        self.db.flush()
+        self.db.compact_range(None, None)
 
     def key(self, text: str) -> bytes:
         return text.encode()

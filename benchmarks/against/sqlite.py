@@ -19,14 +19,17 @@ class Sqlite(System):
         "buffered": "WAL, synchronous=NORMAL (syncs at checkpoints only)",
         "strict": "WAL, synchronous=FULL",
     }
+    has_budget: ClassVar[bool] = True  # cache_size
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         target = ":memory:" if mode == "memory" else str(path / "sqlite.db")
         self.db = sqlite3.connect(target, isolation_level=None, check_same_thread=False, timeout=60)
         if mode != "memory":
             self.db.execute("PRAGMA journal_mode=WAL")
             self.db.execute(f"PRAGMA synchronous={'FULL' if mode == 'strict' else 'NORMAL'}")
+        if (budget := settings.get("budget")) is not None:
+            self.db.execute(f"PRAGMA cache_size=-{budget // 1024}")
         self.db.execute("CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
         self.db.execute(
             "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, kind TEXT, payload TEXT)"
@@ -35,6 +38,10 @@ class Sqlite(System):
 
     def close(self) -> None:
         self.db.close()
+
+    def compact(self) -> None:
+        self.db.execute("VACUUM")
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def thread_handle(self) -> Sqlite:
         return Sqlite(self.mode, self.path)

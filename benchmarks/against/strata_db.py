@@ -9,6 +9,8 @@ import stratadb
 
 from benchmarks.system import Rows, System
 
+LEAST_BUDGET = 1 << 20  # it refuses less
+
 
 class StrataDb(System):
     name: ClassVar[str] = "stratadb"
@@ -18,14 +20,21 @@ class StrataDb(System):
         "strict": 'durability="always"',
     }
     fork_limit: ClassVar[int] = 100_000
+    has_budget: ClassVar[bool] = True
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         if mode == "memory":
             self.db = stratadb.open(cache=True)
         else:
             durability = "always" if mode == "strict" else "standard"
-            self.db = stratadb.open(path / "stratadb", durability=durability, ipc="off")
+            budget = settings.get("budget")
+            self.db = stratadb.open(
+                path / "stratadb",
+                durability=durability,
+                ipc="off",
+                memory_budget=max(budget, LEAST_BUDGET) if budget is not None else None,
+            )
 
     def close(self) -> None:
         self.db.close()

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import strata
-from benchmarks.system import Rows, System
+import strata.store  # the kernel, which is otherwise loaded by the first opening: the peers' are here too
+from benchmarks.system import Absent, Rows, System
+from strata.errors import InvalidInput
 
 
 class Strata(System):
@@ -16,16 +18,45 @@ class Strata(System):
         "buffered": "the default with a path",
         "strict": 'durability="strict"',
     }
+    has_budget: ClassVar[bool] = True
+    has_encryption: ClassVar[bool] = True
 
-    def __init__(self, mode: str, path: Path) -> None:
-        super().__init__(mode, path)
+    def __init__(self, mode: str, path: Path, **settings: Any) -> None:
+        super().__init__(mode, path, **settings)
         if mode == "memory":
             self.db = strata.open()
         else:
-            self.db = strata.open(path / "ours.strata", durability=cast(Any, mode))
+            self.db = self._open(path / "ours.strata", **settings)
+
+    def _open(self, path: Path, budget: int | None = None, secret: bytes | None = None) -> strata.Database:
+        given: dict[str, Any] = {"memory_budget": budget, "key": secret}
+        given = {name: value for name, value in given.items() if value is not None}
+        try:
+            return strata.open(path, durability=cast(Any, self.mode), **given)
+        except (TypeError, InvalidInput) as error:
+            if not given:
+                raise
+            raise Absent(f"not yet: {error}") from error
+
+    def _method(self, *names: str) -> Any:
+        found: Any = self.db
+        for name in names:
+            if not hasattr(found, name):
+                raise Absent(f"not yet: db.{'.'.join(names)}")
+            found = getattr(found, name)
+        return found
 
     def close(self) -> None:
         self.db.close()
+
+    def checkpoint(self) -> None:
+        self._method("checkpoint")()
+
+    def compact(self) -> None:
+        self._method("compact")()
+
+    def keep_last(self, versions: int) -> None:
+        self._method("retention", "set")(getattr(strata, "KeepLast")(versions))  # noqa: B009
 
     def get(self, keys: list[str]) -> Any:
         get = self.db.kv.get
