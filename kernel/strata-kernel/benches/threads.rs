@@ -115,7 +115,8 @@ fn work(store: &Store, branch: &Arc<Branch>, keyspace: u32, number: usize, read:
         // A stride that shares no factor with the number of keys: every key, in no order that helps a cache.
         let key = &keys[index * 7919 % KEYS];
         if read {
-            found += branch.read(keyspace, key.as_bytes(), branch.head(), |version| version.is_some() as usize);
+            found +=
+                branch.read(keyspace, key.as_bytes(), branch.head(), |version| version.is_some() as usize).unwrap();
         } else {
             put(key);
         }

@@ -1,7 +1,7 @@
 //! A branch: a named line of history over the tables that hold its own writes.
 //!
 //! A fork holds nothing but its parent and the version it left it at, so it costs the same at any size. A read
-//! looks at the branch's own tables, then at the parent's up to that version, and so on to the root.
+//! looks at the branch's own layers, then at the parent's up to that version, and so on to the root.
 //!
 //! Locks, in the order in which one thread may take them: `line` of one branch, then the log's own, then `data`
 //! of a branch, then `data` of its parents. No lock is held while Python runs.
@@ -9,21 +9,53 @@
 //! Invariants: `head` is published only when the commit is as durable as promised, and never goes back; `data`
 //! may hold versions above `head` (they wait for the disk), which no reader sees.
 
+mod commits;
+mod layers;
 mod scan;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::log::{Appended, Stamp, StateHash};
-use crate::payload::Meta;
-use crate::table::{ChangeKind, KeyHash, Table, Version};
+use crate::env::Clock;
+use crate::error::Result;
+use crate::log::{Appended, StateHash};
+use crate::table::{ChangeKind, KeyHash, Version};
 use crate::value::path::Path;
 
+pub use commits::CommitRow;
+pub use layers::{Data, Layer};
 pub use scan::{Range, RowBuffer, successor};
+
+/// What a read sees: everything up to a version, and of that what has not expired at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub version: u64,
+    /// Microseconds since 1970. `NOW` asks the clock where something expires, and nowhere else.
+    pub time: u64,
+}
+
+/// The time of a read that is not of the past.
+pub const NOW: u64 = u64::MAX;
+
+impl At {
+    /// All there is, published or not: for the committer of a branch.
+    pub fn newest(time: u64) -> At {
+        At { version: u64::MAX, time }
+    }
+
+    fn limited(self, version: u64) -> At {
+        At { version: self.version.min(version), ..self }
+    }
+}
+
+impl From<u64> for At {
+    fn from(version: u64) -> At {
+        At { version, time: NOW }
+    }
+}
 
 pub struct Branch {
     pub id: u32,
@@ -32,6 +64,7 @@ pub struct Branch {
     pub created: u64,
     pub data: RwLock<Data>,
     pub line: Mutex<Line>,
+    clock: Arc<dyn Clock>,
     head: AtomicU64,
     deleted: AtomicBool,
 }
@@ -41,16 +74,6 @@ pub struct Branch {
 pub struct Fork {
     pub branch: Arc<Branch>,
     pub version: u64,
-}
-
-/// What a branch wrote itself.
-#[derive(Default)]
-pub struct Data {
-    pub tables: FxHashMap<u32, Table>,
-    /// Version and time of each commit, ascending in both: an instant is found by search.
-    pub commits: Vec<(u64, u64)>,
-    /// What commits say about themselves, for the few that do.
-    pub notes: BTreeMap<u64, Meta>,
 }
 
 /// What only the committer of a branch needs; holding its lock is the right to commit.
@@ -64,10 +87,6 @@ pub struct Line {
     pub streams: FxHashMap<Vec<u8>, StreamHead>,
     /// Keyspaces that this branch's catalogue names.
     pub known: FxHashSet<u32>,
-    /// Version and time of the first commit with each idempotency key.
-    pub idempotent: FxHashMap<String, (u64, u64)>,
-    /// So many may there be before the old ones are looked for.
-    idempotent_max: usize,
     /// The payload under construction: one buffer, used again.
     pub payload: Vec<u8>,
 }
@@ -80,23 +99,15 @@ pub struct StreamHead {
     pub hash: [u8; 32],
 }
 
-/// How long the first result of an idempotency key is remembered, in hybrid time.
-pub const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
-
-impl Line {
-    /// Remember what an idempotency key gave, and forget those whose time is over when they have become many.
-    pub fn remember(&mut self, key: &str, stamp: Stamp) {
-        if self.idempotent.len() >= self.idempotent_max.max(1024) {
-            self.idempotent.retain(|_, (_, time)| *time + IDEMPOTENCY_LIFETIME_US > stamp.time);
-            // So that looking through all of them costs each new one no more than two steps.
-            self.idempotent_max = 2 * self.idempotent.len();
-        }
-        self.idempotent.insert(key.to_owned(), (stamp.version, stamp.time));
-    }
-}
-
 impl Branch {
-    pub fn new(id: u32, name: &str, parent: Option<Fork>, version: u64, created: u64) -> Branch {
+    pub fn new(
+        id: u32,
+        name: &str,
+        parent: Option<Fork>,
+        version: u64,
+        created: u64,
+        clock: &Arc<dyn Clock>,
+    ) -> Branch {
         Branch {
             id,
             name: RwLock::new(name.to_owned()),
@@ -104,6 +115,7 @@ impl Branch {
             created,
             data: RwLock::default(),
             line: Mutex::new(Line { applied: version, ..Line::default() }),
+            clock: Arc::clone(clock),
             head: AtomicU64::new(version),
             deleted: AtomicBool::new(false),
         }
@@ -129,129 +141,92 @@ impl Branch {
         self.deleted.store(true, Ordering::Release);
     }
 
-    /// Call `read` with the newest version of `key` at or below `at` (`None`: never written, or deleted).
+    /// The time of a read: the clock's where it is of the present.
+    pub fn time(&self, at: At) -> u64 {
+        if at.time == NOW { self.clock.wall_us() } else { at.time }
+    }
+
+    /// Whether a version is there for a read: not a deletion, and not expired.
+    #[inline]
+    pub fn is_live(&self, version: &Version<'_>, at: At) -> bool {
+        version.kind != ChangeKind::Delete && (version.expires == 0 || version.expires > self.time(at))
+    }
+
+    /// Call `read` with the newest version of `key` at or below `at` (`None`: never written, deleted, or expired).
     ///
     /// `read` runs under the read lock, so it must be short and must not call back.
     #[inline]
-    pub fn read<R>(&self, keyspace: u32, key: &[u8], at: u64, read: impl FnOnce(Option<Version<'_>>) -> R) -> R {
+    pub fn read<R>(
+        &self,
+        keyspace: u32,
+        key: &[u8],
+        at: impl Into<At>,
+        read: impl FnOnce(Option<Version<'_>>) -> R,
+    ) -> Result<R> {
         let hash = KeyHash::of(key);
-        let (mut branch, mut at) = (self, at);
+        let (mut branch, mut at) = (self, at.into());
         loop {
             let data = branch.data.read();
-            if let Some(version) = data.tables.get(&keyspace).and_then(|table| table.get(key, hash, at)) {
-                return read((version.kind != ChangeKind::Delete).then_some(version));
+            if let Some(version) = data.get(keyspace, key, hash, at.version) {
+                return Ok(read(Some(version).filter(|version| self.is_live(version, at))));
             }
             match &branch.parent {
-                Some(fork) => (branch, at) = (&fork.branch, at.min(fork.version)),
-                None => return read(None),
+                Some(fork) => (branch, at) = (&fork.branch, at.limited(fork.version)),
+                None => return Ok(read(None)),
             }
         }
     }
 
     /// Fetch what reads of `keys` at the head will need, so that these do not wait for memory one by one.
     pub fn touch<'k>(&self, keyspace: u32, keys: impl Iterator<Item = &'k [u8]>) {
-        if let Some(table) = self.data.read().tables.get(&keyspace) {
+        if let Some(table) = self.data.read().active.tables.get(&keyspace) {
             table.touch(keys);
         }
     }
 
     /// The value of `key` at `at`, copied.
-    pub fn value(&self, keyspace: u32, key: &[u8], at: u64) -> Option<Vec<u8>> {
+    pub fn value(&self, keyspace: u32, key: &[u8], at: impl Into<At>) -> Result<Option<Vec<u8>>> {
         self.read(keyspace, key, at, |found| found.and_then(|version| version.value.map(<[u8]>::to_vec)))
     }
 
     /// Versions of `key` below `before` and at or below `at`, newest first, at most `limit`.
-    pub fn history(&self, keyspace: u32, key: &[u8], at: u64, before: u64, limit: usize) -> Vec<HistoryRow> {
-        let hash = KeyHash::of(key);
+    pub fn history(
+        &self,
+        keyspace: u32,
+        key: &[u8],
+        at: impl Into<At>,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryRow>> {
         let mut rows = Vec::new();
-        let (mut branch, mut at) = (self, at.min(before.saturating_sub(1)));
-        loop {
-            let data = branch.data.read();
-            let versions = data.tables.get(&keyspace).into_iter().flat_map(|table| table.versions(key, hash, at));
-            for version in versions.take(limit - rows.len()) {
-                let time = data.time_of(version.version);
-                rows.push(HistoryRow { version: version.version, time, value: version.value.map(<[u8]>::to_vec) });
-            }
-            match &branch.parent {
-                Some(fork) if rows.len() < limit => (branch, at) = (&fork.branch, at.min(fork.version)),
-                _ => return rows,
-            }
+        for (branch, at) in self.lineage(at.into().limited(before.saturating_sub(1))) {
+            branch.own_history(keyspace, key, at.version, limit, &mut rows)?;
         }
-    }
-
-    /// When `version` was committed, as seen from this branch.
-    pub fn time_of(&self, version: u64) -> u64 {
-        let mut branch = self;
-        loop {
-            let data = branch.data.read();
-            if data.commits.first().is_some_and(|&(first, _)| first <= version) {
-                return data.time_of(version);
-            }
-            match &branch.parent {
-                Some(fork) => branch = &fork.branch,
-                None => return 0,
-            }
+        for row in &mut rows {
+            row.time = self.time_of(row.version)?;
         }
-    }
-
-    /// The newest version whose commit time is at or before `time`; 0 before the first commit.
-    pub fn version_at(&self, time: u64) -> u64 {
-        let (mut branch, mut at) = (self, self.head());
-        loop {
-            let data = branch.data.read();
-            let visible = data.commits.partition_point(|&(version, when)| version <= at && when <= time);
-            if let Some(&(version, _)) = visible.checked_sub(1).and_then(|last| data.commits.get(last)) {
-                return version;
-            }
-            match &branch.parent {
-                Some(fork) => (branch, at) = (&fork.branch, at.min(fork.version)),
-                None => return 0,
-            }
-        }
-    }
-
-    /// Commits with `after < version < before`, oldest first (newest first when `reverse`), at most `limit`.
-    pub fn commits(&self, after: u64, before: u64, reverse: bool, limit: usize) -> Vec<CommitRow> {
-        let mut parts = Vec::new();
-        let (mut branch, mut at) = (self, self.head());
-        loop {
-            parts.push((branch, at));
-            match &branch.parent {
-                Some(fork) => (branch, at) = (&fork.branch, at.min(fork.version)),
-                None => break,
-            }
-        }
-        if !reverse {
-            parts.reverse();
-        }
-        let mut rows = Vec::new();
-        for (branch, at) in parts {
-            let (data, wanted) = (branch.data.read(), limit - rows.len());
-            let row = |&(version, time): &(u64, u64)| CommitRow {
-                version,
-                time,
-                branch: branch.name.read().clone(),
-                meta: data.notes.get(&version).cloned().unwrap_or_default(),
-            };
-            let low = data.commits.partition_point(|&(version, _)| version <= after);
-            let high = data.commits.partition_point(|&(version, _)| version <= at && version < before).max(low);
-            let inside = &data.commits[low..high];
-            match reverse {
-                true => rows.extend(inside.iter().rev().take(wanted).map(row)),
-                false => rows.extend(inside.iter().take(wanted).map(row)),
-            }
-        }
-        rows
+        Ok(rows)
     }
 
     /// The end of a stream at version `at`: its last key is `stream` and an 8-byte sequence, its value
     /// `[kind, time, value, hash, ...]`.
-    pub fn stream_head(&self, keyspace: u32, stream: &[u8], at: u64) -> StreamHead {
+    pub fn stream_head(&self, keyspace: u32, stream: &[u8], at: impl Into<At>) -> Result<StreamHead> {
         let empty = StreamHead { next: 0, time: 0, hash: [0; 32] };
         let range = Range::of_prefix(stream);
         let mut last = RowBuffer::default();
-        self.scan(keyspace, &range, true, at, &mut last, 1);
-        last.rows().next().and_then(|(key, value)| stream_head_of(key, value)).unwrap_or(empty)
+        self.scan(keyspace, &range, true, at, &mut last, 1)?;
+        Ok(last.rows().next().and_then(|(key, value)| stream_head_of(key, value)).unwrap_or(empty))
+    }
+
+    /// This branch and its ancestors, each with what of it shows.
+    fn lineage(&self, at: At) -> Vec<(&Branch, At)> {
+        let mut lineage = vec![(self, at)];
+        let (mut branch, mut at) = (self, at);
+        while let Some(fork) = &branch.parent {
+            (branch, at) = (&fork.branch, at.limited(fork.version));
+            lineage.push((branch, at));
+        }
+        lineage
     }
 }
 
@@ -273,37 +248,10 @@ pub struct HistoryRow {
     pub value: Option<Vec<u8>>,
 }
 
-pub struct CommitRow {
-    pub version: u64,
-    pub time: u64,
-    pub branch: String,
-    pub meta: Meta,
-}
-
-impl Data {
-    fn time_of(&self, version: u64) -> u64 {
-        let after = self.commits.partition_point(|&(other, _)| other <= version);
-        after.checked_sub(1).map_or(0, |at| self.commits[at].1)
-    }
-
-    /// The changes that commits after `snapshot` made to `key`, newest first.
-    pub fn changes_since<'a>(
-        &'a self,
-        keyspace: u32,
-        key: &[u8],
-        snapshot: u64,
-    ) -> impl Iterator<Item = Version<'a>> + use<'a> {
-        let table = self.tables.get(&keyspace).filter(|table| table.newest() > snapshot);
-        let versions = table.map(|table| table.versions(key, KeyHash::of(key), u64::MAX)).into_iter().flatten();
-        versions.take_while(move |version| version.version > snapshot)
-    }
-
-    /// The newest version of any key of a range, if it is above `snapshot`.
-    pub fn range_changed_since(&self, keyspace: u32, range: &Range, snapshot: u64) -> bool {
-        let table = self.tables.get(&keyspace).filter(|table| table.newest() > snapshot);
-        table.is_some_and(|table| {
-            table.range(&range.start, range.end.as_deref(), false, u64::MAX).any(|(_, v)| v.version > snapshot)
-        })
+impl HistoryRow {
+    /// Its time is to be looked up.
+    fn of(version: &Version<'_>) -> HistoryRow {
+        HistoryRow { version: version.version, time: 0, value: version.value.map(<[u8]>::to_vec) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::branch::{Branch, StreamHead, encode_touched};
+use crate::branch::{At, Branch, StreamHead, encode_touched};
 use crate::error::Result;
 use crate::payload::Number;
 use crate::table::{ChangeKind, Version};
@@ -24,6 +24,8 @@ pub struct Write<'a> {
 
 pub enum What<'a> {
     Put(&'a [u8]),
+    /// A put that reads as absent from some time on.
+    PutFor(&'a [u8], Expiry),
     Delete,
     /// The operations and, where they were tried before on the value of some version, that version and what came out.
     Patch(&'a [Op], Option<Tried<'a>>),
@@ -35,6 +37,15 @@ pub enum What<'a> {
     },
     /// An append whose key and value were settled before (recovery, a replica).
     Appended(&'a [u8]),
+}
+
+/// When a value expires, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// So long after its commit.
+    After(u64),
+    /// At this instant: settled before (recovery, a merge).
+    At(u64),
 }
 
 /// The outcome of a patch on the value as of `version`.
@@ -54,6 +65,8 @@ pub(crate) struct Change<'a> {
     pub kind: ChangeKind,
     pub value: Option<Cow<'a, [u8]>>,
     pub touched: Vec<u8>,
+    /// 0: never.
+    pub expires: u64,
 }
 
 /// The place that an append was given.
@@ -66,28 +79,61 @@ pub struct Appended {
 
 impl<'a> Change<'a> {
     pub(crate) fn put(keyspace: u32, key: Cow<'a, [u8]>, kind: ChangeKind, value: Cow<'a, [u8]>) -> Change<'a> {
-        Change { request: None, keyspace, key, kind, value: Some(value), touched: Vec::new() }
+        Change { request: None, keyspace, key, kind, value: Some(value), touched: Vec::new(), expires: 0 }
+    }
+
+    /// As the tables keep it.
+    pub(crate) fn version(&self, version: u64) -> Version<'_> {
+        let (kind, value, touched) = (self.kind, self.value.as_deref(), &self.touched[..]);
+        Version { version, kind, value, touched, expires: self.expires }
+    }
+
+    /// A change of a value that expires: it goes on to, and is kept as the outcome, since by the time of its commit what
+    /// it was made from may have expired.
+    fn until(self, expires: u64) -> Change<'a> {
+        if expires == 0 {
+            self
+        } else {
+            Change { request: None, kind: ChangeKind::Put, touched: Vec::new(), expires, ..self }
+        }
     }
 }
 
-/// What a write gives on the branch as it is now; `None` when there is nothing to delete.
-pub(crate) fn resolve<'a>(branch: &Branch, write: &'a Write<'a>) -> Result<Option<Change<'a>>> {
+/// What a write gives on the branch as it is at `now`; `None` when there is nothing to delete.
+pub(crate) fn resolve<'a>(branch: &Branch, write: &'a Write<'a>, now: u64) -> Result<Option<Change<'a>>> {
     let (keyspace, key) = (write.keyspace, Cow::Borrowed(write.key));
+    let newest = At::newest(now);
     Ok(Some(match &write.what {
         What::Put(value) => Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)),
         What::Appended(value) => Change::put(keyspace, key, ChangeKind::Append, Cow::Borrowed(value)),
+        What::PutFor(value, expiry) => {
+            let expires = match expiry {
+                Expiry::After(us) => now.saturating_add(*us),
+                Expiry::At(instant) => *instant,
+            };
+            Change { expires, ..Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)) }
+        }
         What::Delete => {
-            let exists = branch.read(keyspace, write.key, u64::MAX, |found| found.is_some());
+            let exists = branch.read(keyspace, write.key, newest, |found| found.is_some())?;
             let (kind, touched) = (ChangeKind::Delete, Vec::new());
-            return Ok(exists.then_some(Change { request: None, keyspace, key, kind, value: None, touched }));
+            return Ok(exists.then_some(Change {
+                request: None,
+                keyspace,
+                key,
+                kind,
+                value: None,
+                touched,
+                expires: 0,
+            }));
         }
         What::Add(delta) => {
-            let sum =
-                branch.read(keyspace, write.key, u64::MAX, |found| delta.added_to(found.and_then(|v| v.value)))?;
-            let change = Change::put(keyspace, key, ChangeKind::Add, sum.to_value().into());
-            Change { request: Some(&write.what), ..change }
+            let (sum, expires) = branch.read(keyspace, write.key, newest, |found| {
+                (delta.added_to(found.and_then(|version| version.value)), found.map_or(0, |version| version.expires))
+            })?;
+            let change = Change::put(keyspace, key, ChangeKind::Add, sum?.to_value().into());
+            Change { request: Some(&write.what), ..change }.until(expires)
         }
-        What::Patch(ops, tried) => return patch_change(branch, write, ops, tried.as_ref()),
+        What::Patch(ops, tried) => return patch_change(branch, write, ops, tried.as_ref(), newest),
         What::Append { .. } => unreachable!("appends are given their place before"),
     }))
 }
@@ -97,27 +143,39 @@ fn patch_change<'a>(
     write: &'a Write<'a>,
     ops: &[Op],
     tried: Option<&'a Tried<'a>>,
+    at: At,
 ) -> Result<Option<Change<'a>>> {
     // Nothing came in between: what the transaction saw is what there is.
-    let is_current = |tried: &&Tried<'_>| {
-        branch.data.read().changes_since(write.keyspace, write.key, tried.version).next().is_none()
+    let is_current = match tried {
+        Some(tried) => !branch.data.read().changed_since(write.keyspace, write.key, tried.version)?,
+        None => false,
     };
-    let (value, touched) = match tried.filter(is_current) {
-        Some(tried) => (tried.value.map(Cow::Borrowed), encode_touched(tried.touched)),
+    let expires = |found: Option<Version<'_>>| found.map_or(0, |version| version.expires);
+    let (value, touched, expires) = match tried.filter(|_| is_current) {
+        Some(tried) => {
+            let expires = branch.read(write.keyspace, write.key, at, expires)?;
+            (tried.value.map(Cow::Borrowed), encode_touched(tried.touched), expires)
+        }
         None => {
-            let newest = |found: Option<Version<'_>>| patch::apply(found.and_then(|version| version.value), ops);
-            let patched = branch.read(write.keyspace, write.key, u64::MAX, newest)?;
-            (patched.value.map(Cow::Owned), encode_touched(&patched.touched))
+            let (patched, expires) = branch.read(write.keyspace, write.key, at, |found| {
+                (patch::apply(found.and_then(|version| version.value), ops), expires(found))
+            })?;
+            let patched = patched?;
+            (patched.value.map(Cow::Owned), encode_touched(&patched.touched), expires)
         }
     };
     // Deletes inside a value that is not there leave it so.
-    Ok(value.map(|value| Change {
-        request: Some(&write.what),
-        keyspace: write.keyspace,
-        key: Cow::Borrowed(write.key),
-        kind: ChangeKind::Patch,
-        value: Some(value),
-        touched,
+    Ok(value.map(|value| {
+        Change {
+            request: Some(&write.what),
+            keyspace: write.keyspace,
+            key: Cow::Borrowed(write.key),
+            kind: ChangeKind::Patch,
+            value: Some(value),
+            touched,
+            expires: 0,
+        }
+        .until(expires)
     }))
 }
 

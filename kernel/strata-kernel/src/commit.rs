@@ -12,18 +12,23 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use crate::branch::{Branch, Data, IDEMPOTENCY_LIFETIME_US, Line, StreamHead};
+use crate::branch::{At, Branch, Data, Line, StreamHead};
 use crate::change::{self, Appended, Change, Tried, What, Write, resolve};
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
-use crate::keyspaces::{CATALOGUE, catalogue_key};
+use crate::keyspaces::{CATALOGUE, IDEMPOTENCY, NOTES, catalogue_key};
 use crate::log::{self, Stamp};
-use crate::payload::{CommitWriter, Meta, Number, Read};
+use crate::payload::{CommitWriter, Meta, Note, Number, Read};
 use crate::sabotage;
 use crate::store::Store;
-use crate::table::ChangeKind;
+use crate::table::{ChangeKind, Version};
 use crate::transaction::{Expect, Isolation, Pending, Request, Transaction};
 use crate::value::equal;
+
+/// How long the first result of an idempotency key is remembered, in hybrid time.
+const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
+/// Null: the row of an idempotency key says it all by being there.
+const NOTHING: &[u8] = &[0xc0];
 
 /// What a commit gave.
 pub struct Committed {
@@ -50,10 +55,10 @@ impl Store {
         let branch = Arc::clone(&transaction.branch);
         self.check_writable(&branch)?;
         let mut line = branch.line.lock();
-        if let Some(version) = self.first_result(&branch, &line, &transaction.meta) {
+        if let Some(version) = self.first_result(&branch, &transaction.meta)? {
             return self.settle(&branch, line).map(|()| version);
         }
-        let clashes = self.clashes(transaction, &line);
+        let clashes = self.clashes(transaction, &line)?;
         if !clashes.is_empty() {
             // Wait until what came first can be read, or a retry would run into it again and again.
             self.settle(&branch, line)?;
@@ -78,8 +83,13 @@ impl Store {
     pub fn delete(&self, branch: &Arc<Branch>, keyspace: u32, keys: &[Vec<u8>]) -> Result<usize> {
         self.check_writable(branch)?;
         let mut line = branch.line.lock();
-        let exists = |key: &&Vec<u8>| branch.read(keyspace, key, u64::MAX, |found| found.is_some());
-        let mut present: Vec<&Vec<u8>> = keys.iter().filter(exists).collect();
+        let now = At::newest(self.log.now());
+        let mut present: Vec<&Vec<u8>> = Vec::with_capacity(keys.len());
+        for key in keys {
+            if branch.read(keyspace, key, now, |found| found.is_some())? {
+                present.push(key);
+            }
+        }
         present.sort_unstable();
         present.dedup();
         if present.is_empty() {
@@ -113,7 +123,7 @@ impl Store {
         if sabotage::on("T30") {
             branch.publish(result.version);
         }
-        apply(branch, line, prepared, appended.stamp, meta)?;
+        apply(branch, line, prepared, appended.stamp, meta, reads)?;
         guard.disarm();
         Ok(Unsettled { result, appended })
     }
@@ -130,11 +140,11 @@ impl Store {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
         for write in writes {
             let change = match write.what {
-                What::Append { .. } => self.append(branch, line, write, now, &mut prepared),
-                _ => resolve(branch, write)?,
+                What::Append { .. } => self.append(branch, line, write, now, &mut prepared)?,
+                _ => resolve(branch, write, now)?,
             };
             if let Some(change) = change {
-                self.register(branch, line, write.keyspace, &mut prepared);
+                self.register(branch, line, write.keyspace, &mut prepared)?;
                 prepared.changes.push(change);
             }
         }
@@ -142,17 +152,18 @@ impl Store {
     }
 
     /// The first write of a branch to a keyspace enters it into the branch's catalogue.
-    fn register(&self, branch: &Branch, line: &Line, keyspace: u32, prepared: &mut Prepared<'_>) {
+    fn register(&self, branch: &Branch, line: &Line, keyspace: u32, prepared: &mut Prepared<'_>) -> Result<()> {
         if keyspace == CATALOGUE || line.known.contains(&keyspace) || prepared.known.contains(&keyspace) {
-            return;
+            return Ok(());
         }
         prepared.known.push(keyspace);
         let (space, kind) = self.keyspace_name(keyspace);
         let key = catalogue_key(&space, &kind);
-        if branch.read(CATALOGUE, &key, u64::MAX, |found| found.is_none()) {
+        if branch.read(CATALOGUE, &key, u64::MAX, |found| found.is_none())? {
             let value = Number::Int(i64::from(keyspace)).to_value();
             prepared.changes.push(Change::put(CATALOGUE, key.into(), ChangeKind::Put, value.into()));
         }
+        Ok(())
     }
 
     /// Give an append its sequence, time and hash.
@@ -163,23 +174,23 @@ impl Store {
         write: &Write<'a>,
         now: u64,
         prepared: &mut Prepared<'a>,
-    ) -> Option<Change<'a>> {
+    ) -> Result<Option<Change<'a>>> {
         let place = [&write.keyspace.to_be_bytes(), write.key].concat();
         let pending = prepared.streams.iter().rposition(|(other, _)| *other == place);
         let head = match pending {
             Some(index) => prepared.streams[index].1,
             None => match line.streams.get(&place) {
                 Some(head) => *head,
-                None => branch.stream_head(write.keyspace, write.key, u64::MAX),
+                None => branch.stream_head(write.keyspace, write.key, u64::MAX)?,
             },
         };
-        let (change, after) = change::append(write, &head, now.max(head.time))?;
+        let Some((change, after)) = change::append(write, &head, now.max(head.time)) else { return Ok(None) };
         match pending {
             Some(index) => prepared.streams[index].1 = after,
             None => prepared.streams.push((place, after)),
         }
         prepared.appended.push(Appended { sequence: head.next, time: after.time, hash: after.hash });
-        Some(change)
+        Ok(Some(change))
     }
 
     /// Wait until all that was applied to the branch is as durable as promised, and publish it.
@@ -195,48 +206,32 @@ impl Store {
     }
 
     /// The version that a commit with the same idempotency key gave, here or before the fork.
-    fn first_result(&self, branch: &Branch, line: &Line, meta: &Meta) -> Option<u64> {
-        let key = meta.idempotency_key.as_ref()?;
-        let lives = |&(_, time): &(u64, u64)| time + IDEMPOTENCY_LIFETIME_US > self.log.last_time();
-        if let Some((version, _)) = line.idempotent.get(key).copied().filter(lives) {
-            return Some(version);
-        }
-        // A grandparent shows only as far as every fork on the way does.
-        let (mut fork, mut at) = (branch.parent.as_ref(), u64::MAX);
-        while let Some(parent) = fork {
-            at = at.min(parent.version);
-            let found = parent.branch.line.lock().idempotent.get(key).copied();
-            if let Some((version, _)) = found.filter(lives).filter(|(version, _)| *version <= at) {
-                return Some(version);
-            }
-            fork = parent.branch.parent.as_ref();
-        }
-        None
+    fn first_result(&self, branch: &Branch, meta: &Meta) -> Result<Option<u64>> {
+        let Some(key) = &meta.idempotency_key else { return Ok(None) };
+        let at = At::newest(self.log.last_time());
+        branch.read(IDEMPOTENCY, key.as_bytes(), at, |found| found.map(|version| version.version))
     }
 
     /// The places where a commit that came first changed what this transaction relied on.
-    fn clashes(&self, transaction: &Transaction, line: &Line) -> Vec<Clash> {
-        let data = transaction.branch.data.read();
+    fn clashes(&self, transaction: &Transaction, line: &Line) -> Result<Vec<Clash>> {
         let mut clashes = Vec::new();
         if line.applied > transaction.snapshot {
-            match transaction.isolation {
-                Isolation::Serializable => clashes = transaction.reads.clashes(&data, transaction.snapshot),
-                Isolation::Snapshot => {}
+            let data = transaction.branch.data.read();
+            if transaction.isolation == Isolation::Serializable {
+                clashes = transaction.reads.clashes(&data, transaction.snapshot)?;
             }
-            clashes.extend(write_clashes(transaction, &data));
+            write_clashes(transaction, &data, &mut clashes)?;
         }
-        drop(data);
-        clashes.extend(
-            transaction
-                .expects
-                .iter()
-                .filter(|expect| !holds(&transaction.branch, expect))
-                .map(|expect| Clash::Key { keyspace: expect.keyspace, key: expect.key.clone() }),
-        );
+        let now = At::newest(self.log.now());
+        for expect in &transaction.expects {
+            if !holds(&transaction.branch, expect, now)? {
+                clashes.push(Clash::Key { keyspace: expect.keyspace, key: expect.key.clone() });
+            }
+        }
         // Maps give no order that a caller may rely on; keys and ranges do.
         clashes.sort_by_cached_key(|clash| format!("{clash:?}"));
         clashes.dedup();
-        clashes
+        Ok(clashes)
     }
 }
 
@@ -263,6 +258,9 @@ fn encode(branch: u32, line: &mut Line, prepared: &Prepared<'_>, meta: &Meta, re
         match (change.request, &change.value) {
             (Some(What::Patch(ops, _)), _) => out.patch(change.keyspace, &change.key, ops),
             (Some(What::Add(delta)), _) => out.add(change.keyspace, &change.key, *delta),
+            (_, Some(value)) if change.expires != 0 => {
+                out.expiring(change.keyspace, &change.key, value, change.expires);
+            }
             (_, Some(value)) => out.value(change.kind, change.keyspace, &change.key, value),
             (_, None) => out.delete(change.keyspace, &change.key),
         }
@@ -273,20 +271,30 @@ fn encode(branch: u32, line: &mut Line, prepared: &Prepared<'_>, meta: &Meta, re
 }
 
 /// Fold a commit into the tables of its branch. Readers do not see it before it is published.
-fn apply(branch: &Branch, line: &mut Line, prepared: Prepared<'_>, stamp: Stamp, meta: &Meta) -> Result<()> {
+fn apply(
+    branch: &Branch,
+    line: &mut Line,
+    prepared: Prepared<'_>,
+    stamp: Stamp,
+    meta: &Meta,
+    reads: &[Read],
+) -> Result<()> {
     let mut data = branch.data.write();
+    let tables = &mut data.active.tables;
     for change in &prepared.changes {
-        let table = data.tables.entry(change.keyspace).or_default();
-        table.put(&change.key, stamp.version, change.kind, change.value.as_deref(), &change.touched)?;
+        tables.entry(change.keyspace).or_default().add(&change.key, &change.version(stamp.version))?;
     }
-    data.commits.push((stamp.version, stamp.time));
-    if !meta.is_empty() {
-        data.notes.insert(stamp.version, meta.clone());
+    if let Some(note) = Note::encode(meta, reads) {
+        let note = Version { version: stamp.version, ..Version::own(Some(&note)) };
+        tables.entry(NOTES).or_default().add(&stamp.version.to_be_bytes(), &note)?;
     }
-    drop(data);
     if let Some(key) = &meta.idempotency_key {
-        line.remember(key, stamp);
+        let expires = stamp.time + IDEMPOTENCY_LIFETIME_US;
+        let first = Version { version: stamp.version, expires, ..Version::own(Some(NOTHING)) };
+        tables.entry(IDEMPOTENCY).or_default().add(key.as_bytes(), &first)?;
     }
+    data.active.commits.push(stamp);
+    drop(data);
     line.streams.extend(prepared.streams);
     line.known.extend(prepared.known);
     line.hash = stamp.hash;
@@ -296,18 +304,25 @@ fn apply(branch: &Branch, line: &mut Line, prepared: Prepared<'_>, stamp: Stamp,
 
 impl Store {
     /// Fold a commit that was stamped before (recovery, a replica) into its branch and publish it.
-    pub fn apply_logged(&self, branch: &Arc<Branch>, stamp: Stamp, writes: &[Write<'_>], meta: &Meta) -> Result<()> {
+    pub fn apply_logged(
+        &self,
+        branch: &Arc<Branch>,
+        stamp: Stamp,
+        writes: &[Write<'_>],
+        meta: &Meta,
+        reads: &[Read],
+    ) -> Result<()> {
         let mut line = branch.line.lock();
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len()), ..Prepared::default() };
         for write in writes {
-            prepared.changes.extend(resolve(branch, write)?);
+            prepared.changes.extend(resolve(branch, write, stamp.time)?);
             if let What::Appended(_) = write.what {
                 // The next append looks the stream's end up again.
                 let stream = &write.key[..write.key.len().saturating_sub(8)];
                 line.streams.remove(&[&write.keyspace.to_be_bytes(), stream].concat());
             }
         }
-        apply(branch, &mut line, prepared, stamp, meta)?;
+        apply(branch, &mut line, prepared, stamp, meta, reads)?;
         branch.publish(stamp.version);
         Ok(())
     }
@@ -344,28 +359,27 @@ fn what_of(pending: &Pending, snapshot: u64) -> Option<What<'_>> {
 
 /// Where writes themselves meet a change that came first: patches of overlapping paths always, and under snapshot
 /// isolation also keys that were put or deleted.
-fn write_clashes(transaction: &Transaction, data: &Data) -> Vec<Clash> {
+fn write_clashes(transaction: &Transaction, data: &Data, clashes: &mut Vec<Clash>) -> Result<()> {
     let snapshot = transaction.snapshot;
-    let mut clashes = Vec::new();
     for (&keyspace, writes) in &transaction.writes {
         for (key, pending) in writes {
             match (&pending.request, transaction.isolation) {
                 (Request::Patch { touched, .. }, _) => {
-                    clashes.extend(path_clash(data, keyspace, key, touched, snapshot))
+                    clashes.extend(path_clash(data, keyspace, key, touched, snapshot)?)
                 }
                 (Request::Put | Request::Delete, Isolation::Snapshot) => {
-                    clashes.extend(key_clash(data, keyspace, key, snapshot));
+                    clashes.extend(key_clash(data, keyspace, key, snapshot)?);
                 }
                 _ => {}
             }
         }
     }
-    clashes
+    Ok(())
 }
 
-fn holds(branch: &Branch, expect: &Expect) -> bool {
+fn holds(branch: &Branch, expect: &Expect, now: At) -> Result<bool> {
     let expected = &expect.expected;
-    branch.read(expect.keyspace, &expect.key, u64::MAX, |found| match found {
+    branch.read(expect.keyspace, &expect.key, now, |found| match found {
         None => expected.absent,
         Some(_) if expected.absent => false,
         Some(found) => {

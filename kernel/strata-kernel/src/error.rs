@@ -108,3 +108,10 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// For tools that judge in words.
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        error.to_string()
+    }
+}

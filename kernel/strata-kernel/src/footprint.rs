@@ -3,10 +3,12 @@
 //! Keys, paths inside values, and ranges are kept, also where nothing was found, so that a key that appears in
 //! a range that was scanned (a phantom) is seen as well as one that changes.
 
+use std::ops::ControlFlow;
+
 use rustc_hash::FxHashMap;
 
 use crate::branch::{Data, Range, decode_touched};
-use crate::error::Clash;
+use crate::error::{Clash, Result};
 use crate::payload::Read;
 use crate::sabotage;
 use crate::table::ChangeKind;
@@ -47,28 +49,26 @@ impl Footprint {
     }
 
     /// The places where commits after `snapshot` changed what was read.
-    pub fn clashes(&self, data: &Data, snapshot: u64) -> Vec<Clash> {
+    pub fn clashes(&self, data: &Data, snapshot: u64) -> Result<Vec<Clash>> {
         let mut clashes = Vec::new();
         if !sabotage::on("T32") {
             for (&keyspace, keys) in &self.keys {
                 for (key, read) in keys {
                     match read {
-                        KeyRead::Whole => clashes.extend(key_clash(data, keyspace, key, snapshot)),
-                        KeyRead::Paths(paths) => clashes.extend(path_clash(data, keyspace, key, paths, snapshot)),
+                        KeyRead::Whole => clashes.extend(key_clash(data, keyspace, key, snapshot)?),
+                        KeyRead::Paths(paths) => clashes.extend(path_clash(data, keyspace, key, paths, snapshot)?),
                     }
                 }
             }
         }
         if !sabotage::on("T33") {
-            let changed =
-                self.ranges.iter().filter(|(keyspace, range)| data.range_changed_since(*keyspace, range, snapshot));
-            clashes.extend(changed.map(|(keyspace, range)| Clash::Range {
-                keyspace: *keyspace,
-                start: range.start.clone(),
-                end: range.end.clone(),
-            }));
+            for &(keyspace, ref range) in &self.ranges {
+                if data.range_changed_since(keyspace, range, snapshot)? {
+                    clashes.push(Clash::Range { keyspace, start: range.start.clone(), end: range.end.clone() });
+                }
+            }
         }
-        clashes
+        Ok(clashes)
     }
 
     /// All of it, in a fixed order, for the record.
@@ -107,22 +107,20 @@ fn sort_key(read: &Read) -> (u32, &[u8], &[u8]) {
 }
 
 /// Whether a commit after `snapshot` changed the value of `key` at all.
-pub fn key_clash(data: &Data, keyspace: u32, key: &[u8], snapshot: u64) -> Option<Clash> {
-    let changed = data.changes_since(keyspace, key, snapshot).next().is_some();
-    changed.then(|| Clash::Key { keyspace, key: key.to_vec() })
+pub fn key_clash(data: &Data, keyspace: u32, key: &[u8], snapshot: u64) -> Result<Option<Clash>> {
+    let changed = data.changed_since(keyspace, key, snapshot)?;
+    Ok(changed.then(|| Clash::Key { keyspace, key: key.to_vec() }))
 }
 
 /// The first change after `snapshot` that overlaps one of `paths` inside the value of `key`.
-pub fn path_clash(data: &Data, keyspace: u32, key: &[u8], paths: &[Path], snapshot: u64) -> Option<Clash> {
-    for change in data.changes_since(keyspace, key, snapshot) {
+pub fn path_clash(data: &Data, keyspace: u32, key: &[u8], paths: &[Path], snapshot: u64) -> Result<Option<Clash>> {
+    let mut clash = None;
+    data.changes_since(keyspace, key, snapshot, |change| {
         // Whatever is not a patch replaced the whole value.
         let theirs = if change.kind == ChangeKind::Patch { decode_touched(change.touched) } else { vec![Path::root()] };
-        for ours in paths {
-            if let Some(theirs) = theirs.iter().find(|theirs| overlaps(ours, theirs)) {
-                let (ours, theirs) = (ours.render(), theirs.render());
-                return Some(Clash::Path { keyspace, key: key.to_vec(), ours, theirs });
-            }
-        }
-    }
-    None
+        let both = paths.iter().find_map(|ours| Some((ours, theirs.iter().find(|theirs| overlaps(ours, theirs))?)));
+        clash = both.map(|(ours, theirs)| (ours.render(), theirs.render()));
+        if clash.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(clash.map(|(ours, theirs)| Clash::Path { keyspace, key: key.to_vec(), ours, theirs }))
 }

@@ -9,6 +9,16 @@ use rustc_hash::FxHashMap;
 /// The keyspace that names all others.
 pub const CATALOGUE: u32 = 0;
 
+// What a branch keeps beside the data: keyspaces that no name stands for, so their rows fork, are written out and
+// recover like all else. None of them is in a log record, since it follows from the records.
+
+/// Version (8 bytes, big-endian) to what its commit says about itself: `payload::Note`.
+pub const NOTES: u32 = u32::MAX - 1;
+/// Idempotency key to nothing: the version of its row is the first result. Rows expire.
+pub const IDEMPOTENCY: u32 = u32::MAX - 2;
+/// From here on up numbers are reserved.
+pub const RESERVED: u32 = u32::MAX - 15;
+
 #[derive(Default)]
 pub struct Keyspaces {
     numbers: FxHashMap<Vec<u8>, u32>,

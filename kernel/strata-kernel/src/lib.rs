@@ -13,6 +13,7 @@ pub mod footprint;
 pub mod keyspaces;
 pub mod log;
 pub mod manifest;
+mod pack;
 pub mod payload;
 pub mod sabotage;
 pub mod store;

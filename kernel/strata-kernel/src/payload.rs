@@ -5,7 +5,8 @@
 //! branch   2 | kind u8 (1 create, 2 rename, 3 delete) | id varint | name | [parent varint + 1, fork version varint]
 //! meta     message, actor, cause, idempotency key: each a presence byte, then a string where present
 //! write    kind u8 | keyspace varint | key | body
-//!          put, append: value bytes; delete: nothing; patch: operations; add: a number as MessagePack
+//!          put, append: value bytes; put that expires: value bytes, instant varint; delete: nothing; patch: operations;
+//!          add: a number as MessagePack
 //! reads    count varint | each: 1 key | 2 key and path | 3 range (start, presence byte, end), after keyspace varint
 //! ```
 //!
@@ -13,12 +14,15 @@
 //! a patch), so that a record is small and a replica can tell a change of one path from a new document; only
 //! what was given at commit (sequence, time and hash of an append) is resolved. `docs/design/format.md` has it all.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::pack::{Input, put_bytes, put_optional, put_varint};
 use crate::table::ChangeKind;
 use crate::value::patch::{self, Op};
 
 const COMMIT: u8 = 1;
 const BRANCH: u8 = 2;
+/// The kind of a put that expires; the others are those of `ChangeKind`.
+const EXPIRING: u8 = 6;
 const HAS_META: u8 = 1;
 const HAS_READS: u8 = 2;
 
@@ -42,6 +46,40 @@ impl Meta {
     pub fn is_empty(&self) -> bool {
         *self == Meta::default()
     }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        for text in [&self.message, &self.actor, &self.cause, &self.idempotency_key] {
+            put_optional(out, text.as_ref().map(String::as_bytes));
+        }
+    }
+}
+
+/// What a branch keeps of a commit beside its writes: a row of its notes, as a value of bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    pub meta: Meta,
+    pub reads: Vec<Read>,
+}
+
+impl Note {
+    /// The row; `None` where there is nothing to keep.
+    pub fn encode(meta: &Meta, reads: &[Read]) -> Option<Vec<u8>> {
+        if meta.is_empty() && reads.is_empty() {
+            return None;
+        }
+        let mut note = Vec::new();
+        meta.encode(&mut note);
+        put_reads(&mut note, reads);
+        let mut value = Vec::with_capacity(note.len() + 5);
+        crate::value::write::bytes(&mut value, &note);
+        Some(value)
+    }
+
+    pub fn decode(value: &[u8]) -> Result<Note> {
+        let mut input = Input::new(bytes_of(value), "DATA", "a note");
+        let note = Note { meta: input.meta()?, reads: input.reads()? };
+        if input.is_at_end() { Ok(note) } else { Err(input.wrong("length")) }
+    }
 }
 
 /// One thing that a transaction read, kept with its commit when asked for.
@@ -63,6 +101,8 @@ pub struct Logged<'a> {
 #[derive(Debug, PartialEq)]
 pub enum Body<'a> {
     Put(&'a [u8]),
+    /// And when it expires.
+    Expiring(&'a [u8], u64),
     Delete,
     Patch(Vec<Op>),
     Append(&'a [u8]),
@@ -96,44 +136,45 @@ impl<'a> CommitWriter<'a> {
         let has_meta = !meta.is_empty();
         out.push((u8::from(has_meta) * HAS_META) | (u8::from(has_reads) * HAS_READS));
         if has_meta {
-            for text in [&meta.message, &meta.actor, &meta.cause, &meta.idempotency_key] {
-                put_optional(out, text.as_ref().map(String::as_bytes));
-            }
+            meta.encode(out);
         }
         put_varint(out, count as u64);
         CommitWriter { out }
     }
 
     pub fn value(&mut self, kind: ChangeKind, keyspace: u32, key: &[u8], value: &[u8]) {
-        self.head(kind, keyspace, key);
+        self.head(kind as u8, keyspace, key);
         put_bytes(self.out, value);
     }
 
+    pub fn expiring(&mut self, keyspace: u32, key: &[u8], value: &[u8], expires: u64) {
+        self.head(EXPIRING, keyspace, key);
+        put_bytes(self.out, value);
+        put_varint(self.out, expires);
+    }
+
     pub fn delete(&mut self, keyspace: u32, key: &[u8]) {
-        self.head(ChangeKind::Delete, keyspace, key);
+        self.head(ChangeKind::Delete as u8, keyspace, key);
     }
 
     pub fn patch(&mut self, keyspace: u32, key: &[u8], ops: &[Op]) {
-        self.head(ChangeKind::Patch, keyspace, key);
+        self.head(ChangeKind::Patch as u8, keyspace, key);
         let mut encoded = Vec::new();
         patch::encode(ops, &mut encoded);
         put_bytes(self.out, &encoded);
     }
 
     pub fn add(&mut self, keyspace: u32, key: &[u8], delta: Number) {
-        self.head(ChangeKind::Add, keyspace, key);
+        self.head(ChangeKind::Add as u8, keyspace, key);
         delta.encode(self.out);
     }
 
     pub fn reads(self, reads: &[Read]) {
-        put_varint(self.out, reads.len() as u64);
-        for read in reads {
-            put_read(self.out, read);
-        }
+        put_reads(self.out, reads);
     }
 
-    fn head(&mut self, kind: ChangeKind, keyspace: u32, key: &[u8]) {
-        self.out.push(kind as u8);
+    fn head(&mut self, kind: u8, keyspace: u32, key: &[u8]) {
+        self.out.push(kind);
         put_varint(self.out, u64::from(keyspace));
         put_bytes(self.out, key);
     }
@@ -173,70 +214,18 @@ impl Number {
     }
 }
 
-/// Read a payload back. A record's checksum was verified before, so a failure here is damage that a checksum
-/// cannot see, or our bug: the text says which field was wrong.
+/// Read a payload back.
 pub fn decode(bytes: &[u8]) -> Result<Payload<'_>> {
-    let mut input = Input { bytes, at: 0 };
+    let mut input = Input::new(bytes, "WAL", "a commit");
     let payload = match input.byte()? {
         COMMIT => input.commit()?,
         BRANCH => Payload::Branch(input.branch_change()?),
-        _ => return Err(wrong("kind")),
+        _ => return Err(input.wrong("kind")),
     };
-    if input.at != bytes.len() { Err(wrong("length")) } else { Ok(payload) }
-}
-
-fn wrong(what: &str) -> Error {
-    Error::Corrupt { file: "WAL".into(), offset: 0, reason: format!("the {what} of a commit cannot be read") }
-}
-
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    if input.is_at_end() { Ok(payload) } else { Err(input.wrong("length")) }
 }
 
 impl<'a> Input<'a> {
-    fn byte(&mut self) -> Result<u8> {
-        let byte = *self.bytes.get(self.at).ok_or_else(|| wrong("end"))?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn varint(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(wrong("number"))
-    }
-
-    fn id(&mut self) -> Result<u32> {
-        u32::try_from(self.varint()?).map_err(|_| wrong("id"))
-    }
-
-    fn take(&mut self) -> Result<&'a [u8]> {
-        let length = usize::try_from(self.varint()?).map_err(|_| wrong("length"))?;
-        let rest = &self.bytes[self.at..];
-        let taken = rest.get(..length).ok_or_else(|| wrong("length"))?;
-        self.at += length;
-        Ok(taken)
-    }
-
-    fn text(&mut self) -> Result<String> {
-        Ok(std::str::from_utf8(self.take()?).map_err(|_| wrong("text"))?.to_owned())
-    }
-
-    fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
-        match self.byte()? {
-            0 => Ok(None),
-            1 => read(self).map(Some),
-            _ => Err(wrong("presence byte")),
-        }
-    }
-
     fn commit(&mut self) -> Result<Payload<'a>> {
         let branch = self.id()?;
         let flags = self.byte()?;
@@ -257,23 +246,26 @@ impl<'a> Input<'a> {
     }
 
     fn write(&mut self) -> Result<Logged<'a>> {
-        let kind = ChangeKind::from_u8(self.byte()?).ok_or_else(|| wrong("write kind"))?;
+        let kind = self.byte()?;
         let keyspace = self.id()?;
         let key = self.take()?;
-        let body = match kind {
+        if kind == EXPIRING {
+            return Ok(Logged { keyspace, key, body: Body::Expiring(self.take()?, self.varint()?) });
+        }
+        let body = match ChangeKind::from_u8(kind).ok_or_else(|| self.wrong("write kind"))? {
             ChangeKind::Put => Body::Put(self.take()?),
             ChangeKind::Append => Body::Append(self.take()?),
             ChangeKind::Delete => Body::Delete,
-            ChangeKind::Patch => Body::Patch(patch::decode(self.take()?).map_err(|_| wrong("patch"))?),
+            ChangeKind::Patch => Body::Patch(patch::decode(self.take()?).map_err(|_| self.wrong("patch"))?),
             ChangeKind::Add => Body::Add(self.number()?),
         };
         Ok(Logged { keyspace, key, body })
     }
 
     fn number(&mut self) -> Result<Number> {
-        let rest = &self.bytes[self.at..];
-        self.at += crate::value::skip(rest).map_err(|_| wrong("number"))?;
-        Number::decode(rest).ok_or_else(|| wrong("number"))
+        let rest = self.rest();
+        self.at += crate::value::skip(rest).map_err(|_| self.wrong("number"))?;
+        Number::decode(rest).ok_or_else(|| self.wrong("number"))
     }
 
     fn reads(&mut self) -> Result<Vec<Read>> {
@@ -289,7 +281,7 @@ impl<'a> Input<'a> {
             1 => Ok(Read::Key { keyspace, key }),
             2 => Ok(Read::Path { keyspace, key, path: self.take()?.to_vec() }),
             3 => Ok(Read::Range { keyspace, start: key, end: self.optional(|i| i.take().map(<[u8]>::to_vec))? }),
-            _ => Err(wrong("read kind")),
+            _ => Err(self.wrong("read kind")),
         }
     }
 
@@ -301,14 +293,14 @@ impl<'a> Input<'a> {
                 let name = self.text()?;
                 let (parent, version) = (self.varint()?, self.varint()?);
                 let parent = match parent.checked_sub(1) {
-                    Some(parent) => Some((u32::try_from(parent).map_err(|_| wrong("parent"))?, version)),
+                    Some(parent) => Some((u32::try_from(parent).map_err(|_| self.wrong("parent"))?, version)),
                     None => None,
                 };
                 Ok(BranchChange::Create { id, name, parent })
             }
             2 => Ok(BranchChange::Rename { id, name: self.text()? }),
             3 => Ok(BranchChange::Delete { id }),
-            _ => Err(wrong("branch change")),
+            _ => Err(self.wrong("branch change")),
         }
     }
 }
@@ -325,23 +317,19 @@ impl Number {
     }
 }
 
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+/// What is in a value of bytes; nothing where it is another value.
+pub fn bytes_of(value: &[u8]) -> &[u8] {
+    use crate::value::read::{Reader, Token};
+    match Reader::new(value).next() {
+        Ok(Token::Bytes(bytes)) => bytes,
+        _ => &[],
     }
-    out.push(value as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    out.push(u8::from(bytes.is_some()));
-    if let Some(bytes) = bytes {
-        put_bytes(out, bytes);
+fn put_reads(out: &mut Vec<u8>, reads: &[Read]) {
+    put_varint(out, reads.len() as u64);
+    for read in reads {
+        put_read(out, read);
     }
 }
 

@@ -96,21 +96,21 @@ impl Store {
     }
 
     /// Names of the spaces that a branch had been written to at a version, sorted.
-    pub fn spaces(&self, branch: &Branch, at: u64) -> Vec<String> {
+    pub fn spaces(&self, branch: &Branch, at: u64) -> Result<Vec<String>> {
         let mut rows = RowBuffer::default();
-        branch.scan(CATALOGUE, &Range::default(), false, at, &mut rows, usize::MAX);
+        branch.scan(CATALOGUE, &Range::default(), false, at, &mut rows, usize::MAX)?;
         let space =
             |key: &[u8]| String::from_utf8_lossy(key.split(|&byte| byte == 0).next().unwrap_or_default()).into();
         let mut spaces: Vec<String> = rows.rows().map(|(key, _)| space(key)).collect();
         spaces.dedup();
-        spaces
+        Ok(spaces)
     }
 
-    pub fn space_exists(&self, branch: &Branch, space: &str, at: u64) -> bool {
+    pub fn space_exists(&self, branch: &Branch, space: &str, at: u64) -> Result<bool> {
         let mut rows = RowBuffer::default();
         let prefix = [space.as_bytes(), &[0]].concat();
-        branch.scan(CATALOGUE, &Range::of_prefix(&prefix), false, at, &mut rows, 1);
-        !rows.is_empty()
+        branch.scan(CATALOGUE, &Range::of_prefix(&prefix), false, at, &mut rows, 1)?;
+        Ok(!rows.is_empty())
     }
 
     /// Wait until everything committed is durable; returns the newest durable version, 0 where there are no files.
@@ -125,14 +125,16 @@ impl Store {
         let parsed = transaction
             .split_once('-')
             .and_then(|(version, time)| Some((version.parse::<u64>().ok()?, time.parse::<u64>().ok()?)));
-        let Some(stamp) = parsed else {
+        let Some((version, time)) = parsed else {
             return Err(Error::InvalidInput(format!("'{transaction}' is not a transaction id")));
         };
-        let registry = self.registry.read();
-        let found = registry
-            .all()
-            .any(|branch| branch.data.read().commits.binary_search(&stamp).is_ok() && branch.head() >= stamp.0);
-        Ok(found)
+        let branches: Vec<Arc<Branch>> = self.registry.read().all().cloned().collect();
+        for branch in branches.iter().filter(|branch| branch.head() >= version) {
+            if branch.commit_at(version)?.is_some_and(|found| (found.version, found.time) == (version, time)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Close: no write begins after it, what was written is synced, and the directory is free. Idempotent.

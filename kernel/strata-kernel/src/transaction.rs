@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::branch::{Branch, Range, RowBuffer};
+use crate::branch::{At, Branch, Range, RowBuffer};
 use crate::error::{Error, Result};
 use crate::footprint::Footprint;
 use crate::payload::{Meta, Number};
@@ -71,6 +71,8 @@ pub struct PendingAppend {
 pub struct Transaction {
     pub branch: Arc<Branch>,
     pub snapshot: u64,
+    /// When it began: what expires later is there for it.
+    time: u64,
     pub isolation: Isolation,
     pub record_reads: bool,
     pub meta: Meta,
@@ -87,6 +89,7 @@ impl Transaction {
     pub fn new(branch: Arc<Branch>, isolation: Isolation, record_reads: bool, idempotency_key: Option<String>) -> Self {
         let snapshot = branch.head().saturating_sub(u64::from(sabotage::on("T34")));
         Transaction {
+            time: branch.time(At::from(snapshot)),
             branch,
             snapshot,
             isolation,
@@ -135,70 +138,92 @@ impl Transaction {
     }
 
     /// Call `read` with what this transaction sees of `key`, and the version it stems from (`None` if its own).
-    pub fn get<R>(&mut self, keyspace: u32, key: &[u8], read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R) -> R {
+    pub fn get<R>(
+        &mut self,
+        keyspace: u32,
+        key: &[u8],
+        read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R,
+    ) -> Result<R> {
         self.note_key(keyspace, key);
         self.look(keyspace, key, read)
     }
 
     /// `get` that leaves no footprint.
-    fn look<R>(&self, keyspace: u32, key: &[u8], read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R) -> R {
+    fn look<R>(&self, keyspace: u32, key: &[u8], read: impl FnOnce(Option<(&[u8], Option<u64>)>) -> R) -> Result<R> {
         if let Some(own) = self.own(keyspace, key) {
-            return read(own.view.as_deref().map(|view| (view, None)));
+            return Ok(read(own.view.as_deref().map(|view| (view, None))));
         }
-        self.branch.read(keyspace, key, self.snapshot, |found| {
+        self.branch.read(keyspace, key, self.at(), |found| {
             read(found.and_then(|version| version.value.map(|value| (value, Some(version.version)))))
         })
     }
 
-    fn view(&self, keyspace: u32, key: &[u8]) -> Option<Vec<u8>> {
+    /// What of the branch this transaction sees.
+    fn at(&self) -> At {
+        At { version: self.snapshot, time: self.time }
+    }
+
+    fn view(&self, keyspace: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.look(keyspace, key, |found| found.map(|(value, _)| value.to_vec()))
     }
 
     /// Call `read` with the value at `path` inside the value of `key`.
-    pub fn get_path<R>(&mut self, keyspace: u32, key: &[u8], path: &Path, read: impl FnOnce(Option<&[u8]>) -> R) -> R {
+    pub fn get_path<R>(
+        &mut self,
+        keyspace: u32,
+        key: &[u8],
+        path: &Path,
+        read: impl FnOnce(Option<&[u8]>) -> R,
+    ) -> Result<R> {
         let decided = self.own(keyspace, key).is_some_and(Pending::is_absolute);
         let notes = !decided && self.keeps_reads();
         let (region, result) = self.look(keyspace, key, |found| {
             let value = found.map(|(value, _)| value);
             let region = notes.then(|| value.map_or_else(|| path.clone(), |value| region(value, path)));
             (region, read(value.and_then(|value| find(value, path).map(|place| &value[place]))))
-        });
+        })?;
         match region {
             Some(region) if region.0.is_empty() => self.reads.key(keyspace, key),
             Some(region) => self.reads.path(keyspace, key, &region),
             None => {}
         }
-        result
+        Ok(result)
     }
 
     /// The rows of `range` as this transaction sees them, at most `limit`.
-    pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: usize) -> RowBuffer {
+    pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: usize) -> Result<RowBuffer> {
         let mut rows = RowBuffer::for_rows(limit);
         if limit > 0 {
             self.visit(keyspace, range, reverse, |key, value| {
                 rows.push(key, value);
                 if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+            })?;
         }
         self.note_range(keyspace, range, reverse, rows.last_key().filter(|_| rows.len() == limit));
-        rows
+        Ok(rows)
     }
 
-    pub fn count(&mut self, keyspace: u32, range: &Range) -> u64 {
+    pub fn count(&mut self, keyspace: u32, range: &Range) -> Result<u64> {
         let mut count = 0;
         self.visit(keyspace, range, false, |_, _| {
             count += 1;
             ControlFlow::Continue(())
-        });
+        })?;
         self.note_range(keyspace, range, false, None);
-        count
+        Ok(count)
     }
 
-    fn visit(&self, keyspace: u32, range: &Range, reverse: bool, row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
+    fn visit(
+        &self,
+        keyspace: u32,
+        range: &Range,
+        reverse: bool,
+        row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
         let writes = self.writes.get(&keyspace).into_iter().flatten();
         let inside = writes.filter(|(key, _)| range.contains(key));
         let own: Vec<_> = inside.map(|(key, pending)| (key.clone(), pending.view.clone())).collect();
-        self.branch.visit(keyspace, range, reverse, self.snapshot, &own, row);
+        self.branch.visit(keyspace, range, reverse, self.at(), &own, row)
     }
 
     /// Note the part of `range` that was looked at: all of it, or up to the row where a limit stopped.
@@ -244,7 +269,7 @@ impl Transaction {
 
     /// Change inside a value. Tried at once on what this transaction sees, so that a mistake is told here.
     pub fn patch(&mut self, keyspace: u32, key: &[u8], mut ops: Vec<Op>) -> Result<()> {
-        let patched = patch::apply(self.view(keyspace, key).as_deref(), &ops)?;
+        let patched = patch::apply(self.view(keyspace, key)?.as_deref(), &ops)?;
         self.grow(key.len() + patched.value.as_ref().map_or(0, Vec::len))?;
         let mut touched = patched.touched;
         let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
@@ -263,7 +288,7 @@ impl Transaction {
     }
 
     pub fn add(&mut self, keyspace: u32, key: &[u8], delta: Number) -> Result<()> {
-        let sum = delta.added_to(self.view(keyspace, key).as_deref())?;
+        let sum = delta.added_to(self.view(keyspace, key)?.as_deref())?;
         self.grow(key.len() + 9)?;
         let request = match self.own(keyspace, key).map(|own| &own.request) {
             Some(Request::Put | Request::Delete) => Request::Put,
@@ -285,7 +310,7 @@ impl Transaction {
         let place = (append.keyspace, append.stream.clone());
         let next = match self.streams.get(&place) {
             Some(&next) => next,
-            None => self.branch.stream_head(append.keyspace, &append.stream, self.snapshot).next,
+            None => self.branch.stream_head(append.keyspace, &append.stream, self.at())?.next,
         };
         self.streams.insert(place, next + 1);
         let key = [&append.stream[..], &next.to_be_bytes()].concat();

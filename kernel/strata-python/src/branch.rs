@@ -8,7 +8,7 @@ use strata_kernel::Error;
 use strata_kernel::branch::Branch;
 use strata_kernel::transaction::{Isolation, Transaction};
 
-use crate::errors::to_python;
+use crate::errors::{guarded, to_python};
 use crate::handle::{Handle, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace};
 use crate::transaction::{PyTransaction, Shared};
@@ -62,7 +62,8 @@ impl PyBranch {
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.check(py)?;
-        Ok(all_spaces(self.store.spaces(&self.branch, self.branch.head())))
+        let spaces = self.store.spaces(&self.branch, self.branch.head());
+        spaces.map(all_spaces).map_err(|error| self.error(py, error))
     }
 
     #[pyo3(signature = (version=None, /))]
@@ -103,7 +104,8 @@ impl PyBranch {
     #[pyo3(signature = (time, /))]
     fn version_at(&self, py: Python<'_>, time: i64) -> PyResult<u64> {
         self.check(py)?;
-        Ok(u64::try_from(time).map_or(0, |time| self.branch.version_at(time)))
+        let version = u64::try_from(time).map_or(Ok(0), |time| self.branch.version_at(time));
+        version.map_err(|error| self.error(py, error))
     }
 
     #[pyo3(signature = (after, before, reverse, limit, /))]
@@ -118,7 +120,8 @@ impl PyBranch {
         self.check(py)?;
         let (after, before) = (after.unwrap_or(0), before.unwrap_or(u64::MAX));
         let limit = limit.unwrap_or(usize::MAX);
-        let commits = py.detach(|| self.branch.commits(after, before, reverse, limit));
+        let commits = py.detach(|| guarded(|| self.branch.commits(after, before, reverse, limit)));
+        let commits = commits.map_err(|error| self.error(py, error))?;
         let class: Bound<'py, PyAny> = py.import("strata.core.protocols")?.getattr("Commit")?;
         let list = PyList::empty(py);
         for commit in commits {
@@ -145,7 +148,7 @@ impl PySnapshot {
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let checked = self.store.check().and_then(|()| self.store.check_open());
-        checked.map_err(|error| to_python(py, error, None))?;
-        Ok(all_spaces(self.store.spaces(&self.branch, self.version)))
+        let spaces = checked.and_then(|()| self.store.spaces(&self.branch, self.version));
+        spaces.map(all_spaces).map_err(|error| to_python(py, error, None))
     }
 }

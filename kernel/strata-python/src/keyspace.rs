@@ -12,6 +12,7 @@ use strata_kernel::branch::{Branch, Range, RowBuffer};
 use strata_kernel::change::{What, Write};
 use strata_kernel::commit::Committed;
 use strata_kernel::log::Durability;
+use strata_kernel::table::Version;
 use strata_kernel::transaction::{Expected, Isolation, PendingAppend, Transaction};
 use strata_kernel::value::path::find;
 
@@ -110,6 +111,13 @@ impl PyKeyspace {
         check().map_err(|error| self.error(py, error))
     }
 
+    /// What `read` makes of the newest version of `key` that plain reads see.
+    #[inline]
+    fn read<R>(&self, py: Python<'_>, key: &[u8], read: impl FnOnce(Option<Version<'_>>) -> R) -> PyResult<R> {
+        let at = self.readable(py)?;
+        self.branch.read(self.number, key, at, read).map_err(|error| self.error(py, error))
+    }
+
     fn inside<R>(
         &self,
         py: Python<'_>,
@@ -155,13 +163,13 @@ impl PyKeyspace {
 
     fn rows(&self, py: Python<'_>, range: &Range, reverse: bool, limit: usize) -> PyResult<RowBuffer> {
         if let Mode::Inside(shared) = &self.mode {
-            return self.inside(py, shared, |txn| Ok(txn.scan(self.number, range, reverse, limit)));
+            return self.inside(py, shared, |txn| txn.scan(self.number, range, reverse, limit));
         }
         let at = self.readable(py)?;
         let scan = || {
             guarded(|| {
                 let mut rows = RowBuffer::for_rows(limit);
-                self.branch.scan(self.number, range, reverse, at, &mut rows, limit);
+                self.branch.scan(self.number, range, reverse, at, &mut rows, limit)?;
                 Ok(rows)
             })
         };
@@ -231,7 +239,7 @@ impl PyKeyspace {
             }
         }
         let at = self.version(py)?;
-        Ok(self.store.space_exists(&self.branch, &self.space, at))
+        self.store.space_exists(&self.branch, &self.space, at).map_err(|error| self.error(py, error))
     }
 
     #[getter]
@@ -248,12 +256,10 @@ impl PyKeyspace {
     ) -> PyResult<Bound<'py, PyAny>> {
         let key = self.key(key)?;
         Self::decode_found(py, default, |take| match &self.mode {
-            Mode::Inside(shared) => self
-                .inside(py, shared, |txn| Ok(txn.get(self.number, key, |found| take(found.map(|(value, _)| value))))),
-            _ => {
-                let at = self.readable(py)?;
-                Ok(self.branch.read(self.number, key, at, |found| take(found.and_then(|version| version.value))))
+            Mode::Inside(shared) => {
+                self.inside(py, shared, |txn| txn.get(self.number, key, |found| take(found.map(|(value, _)| value))))
             }
+            _ => self.read(py, key, |found| take(found.and_then(|version| version.value))),
         })
     }
 
@@ -267,14 +273,11 @@ impl PyKeyspace {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (key, path) = (self.key(key)?, path_of(path)?);
         Self::decode_found(py, default, |take| match &self.mode {
-            Mode::Inside(shared) => self.inside(py, shared, |txn| Ok(txn.get_path(self.number, key, &path, take))),
-            _ => {
-                let at = self.readable(py)?;
-                Ok(self.branch.read(self.number, key, at, |found| {
-                    let value = found.and_then(|version| version.value);
-                    take(value.and_then(|value| find(value, &path).map(|place| &value[place])))
-                }))
-            }
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.get_path(self.number, key, &path, take)),
+            _ => self.read(py, key, |found| {
+                let value = found.and_then(|version| version.value);
+                take(value.and_then(|value| find(value, &path).map(|place| &value[place])))
+            }),
         })
     }
 
@@ -304,34 +307,27 @@ impl PyKeyspace {
         let found = match &self.mode {
             Mode::Inside(shared) => self.inside(py, shared, |txn| {
                 let snapshot = txn.snapshot;
-                Ok(txn.get(self.number, key, |found| {
+                txn.get(self.number, key, |found| {
                     // Own writes have no version yet: the snapshot stands in, and is corrected by the commit.
                     found.map(|(value, version)| (value.to_vec(), version.unwrap_or(snapshot)))
-                }))
+                })
             })?,
             _ => {
-                let at = self.readable(py)?;
-                let copy = |version: strata_kernel::table::Version<'_>| {
-                    version.value.map(|value| (value.to_vec(), version.version))
-                };
-                self.branch.read(self.number, key, at, |found| found.and_then(copy))
+                let copy = |version: Version<'_>| version.value.map(|value| (value.to_vec(), version.version));
+                self.read(py, key, |found| found.and_then(copy))?
             }
         };
         let Some((value, version)) = found else { return Ok(None) };
-        Ok(Some((decode(py, &value)?, version, self.branch.time_of(version))))
+        let time = self.branch.time_of(version).map_err(|error| self.error(py, error))?;
+        Ok(Some((decode(py, &value)?, version, time)))
     }
 
     #[pyo3(signature = (key, /))]
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let key = self.key(key)?;
         match &self.mode {
-            Mode::Inside(shared) => {
-                self.inside(py, shared, |txn| Ok(txn.get(self.number, key, |found| found.is_some())))
-            }
-            _ => {
-                let at = self.readable(py)?;
-                Ok(self.branch.read(self.number, key, at, |found| found.is_some()))
-            }
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.get(self.number, key, |found| found.is_some())),
+            _ => self.read(py, key, |found| found.is_some()),
         }
     }
 
@@ -375,10 +371,10 @@ impl PyKeyspace {
     ) -> PyResult<u64> {
         let range = self.range(prefix, start, end)?;
         match &self.mode {
-            Mode::Inside(shared) => self.inside(py, shared, |txn| Ok(txn.count(self.number, &range))),
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.count(self.number, &range)),
             _ => {
                 let at = self.readable(py)?;
-                py.detach(|| guarded(|| Ok(self.branch.count(self.number, &range, at))))
+                py.detach(|| guarded(|| self.branch.count(self.number, &range, at)))
                     .map_err(|error| self.error(py, error))
             }
         }
@@ -396,7 +392,8 @@ impl PyKeyspace {
         let at = self.version(py)?;
         let (before, limit) = (before.unwrap_or(u64::MAX), limit.unwrap_or(usize::MAX));
         let list = PyList::empty(py);
-        for row in self.branch.history(self.number, key, at, before, limit) {
+        let rows = self.branch.history(self.number, key, at, before, limit).map_err(|error| self.error(py, error))?;
+        for row in rows {
             let value = row.value.as_deref().map(|value| decode(py, value)).transpose()?;
             let is_deleted = value.is_none();
             list.append((value, row.version, row.time, is_deleted))?;

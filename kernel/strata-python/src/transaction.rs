@@ -54,12 +54,13 @@ impl PyTransaction {
     }
 
     /// Spaces as of the snapshot, and those that this transaction begins.
-    fn spaces(&self) -> Vec<String> {
+    fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let transaction = self.shared.transaction.lock();
-        let mut spaces = self.store.spaces(&transaction.branch, transaction.snapshot);
+        let spaces = self.store.spaces(&transaction.branch, transaction.snapshot);
+        let mut spaces = spaces.map_err(|error| to_python(py, error, None))?;
         let own = transaction.writes.iter().filter(|(_, writes)| !writes.is_empty());
         spaces.extend(own.map(|(&number, _)| self.store.keyspace_name(number).0));
-        all_spaces(spaces)
+        Ok(all_spaces(spaces))
     }
 
     #[pyo3(signature = (message=None, actor=None, cause=None, /))]

@@ -74,7 +74,7 @@ fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) 
     for (keyspace, number) in numbers.iter().enumerate() {
         let reverse = (at + keyspace as u64) % 2 == 1;
         let mut rows = RowBuffer::default();
-        branch.scan(*number, &Range::default(), reverse, at, &mut rows, usize::MAX);
+        branch.scan(*number, &Range::default(), reverse, at, &mut rows, usize::MAX)?;
         let mut expected: Vec<(&[u8], &[u8])> =
             commit.rows(keyspace).map(|(key, value)| (&key[..], &value.bytes[..])).collect();
         if reverse {
@@ -95,7 +95,7 @@ fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) 
 fn same_keys(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) -> Check {
     let plain = KEYS.iter().map(|key| (0, key.to_vec()));
     for key in plain.chain(commit.contents.keys().cloned()) {
-        let found = branch.value(numbers[key.0], &key.1, at);
+        let found = branch.value(numbers[key.0], &key.1, at)?;
         let expected = commit.value(&key).map(|value| &value.bytes);
         if found.as_ref() != expected {
             return Err(format!("{} is {found:?}, not {expected:?}", show(&key)));
@@ -115,7 +115,7 @@ fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: 
 
 fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
     for reverse in [false, true] {
-        let rows = found.commits(0, u64::MAX, reverse, usize::MAX);
+        let rows = found.commits(0, u64::MAX, reverse, usize::MAX)?;
         let row = |row: strata_kernel::branch::CommitRow| (row.version, row.time, row.meta.idempotency_key);
         let mut found: Vec<_> = rows.into_iter().map(row).collect();
         if reverse {
@@ -129,8 +129,9 @@ fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
     }
     for commit in &branch.commits {
         let at = branch.commits.iter().rev().find(|other| other.time <= commit.time).map_or(0, |other| other.version);
-        if found.version_at(commit.time) != at || found.time_of(commit.version) != commit.time {
-            return Err(format!("time {} is version {}, not {at}", commit.time, found.version_at(commit.time)));
+        let version = found.version_at(commit.time)?;
+        if version != at || found.time_of(commit.version)? != commit.time {
+            return Err(format!("time {} is version {version}, not {at}", commit.time));
         }
     }
     Ok(())
@@ -139,7 +140,7 @@ fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
 fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch) -> Check {
     let Some(newest) = branch.newest() else { return Ok(()) };
     for key in newest.contents.keys() {
-        let rows = found.history(numbers[key.0], &key.1, branch.head, u64::MAX, usize::MAX);
+        let rows = found.history(numbers[key.0], &key.1, branch.head, u64::MAX, usize::MAX)?;
         let expected = branch.history(key, branch.head);
         let same = rows.len() == expected.len()
             && rows.iter().zip(&expected).all(|(row, (version, time, value))| {
@@ -158,7 +159,7 @@ fn same_spaces(store: &Store, found: &Arc<StoreBranch>, branch: &Branch) -> Chec
     let mut expected: Vec<String> = keys.map(|key| KEYSPACES[key.0].0.to_owned()).collect();
     expected.sort();
     expected.dedup();
-    let spaces = store.spaces(found, branch.head);
+    let spaces = store.spaces(found, branch.head)?;
     if spaces == expected { Ok(()) } else { Err(format!("the spaces are {spaces:?}, not {expected:?}")) }
 }
 

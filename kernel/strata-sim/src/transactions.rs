@@ -75,14 +75,14 @@ impl Driver {
     fn txn_get(&mut self, real: &mut Transaction, draft: &mut Draft) -> Check {
         let key = self.any_key();
         self.tell(format!("  get {}", show(&key)));
-        let found = real.get(self.number(&key), &key.1, |found| found.map(|(value, _)| value.to_vec()));
+        let found = real.get(self.number(&key), &key.1, |found| found.map(|(value, _)| value.to_vec()))?;
         same(&key, found, draft.get(&key))
     }
 
     fn txn_get_path(&mut self, real: &mut Transaction, draft: &mut Draft) -> Check {
         let (key, path) = (self.any_key(), self.any_path());
         self.tell(format!("  get {} at {path:?}", show(&key)));
-        let found = real.get_path(self.number(&key), &key.1, &store_path(&path), |found| found.map(<[u8]>::to_vec));
+        let found = real.get_path(self.number(&key), &key.1, &store_path(&path), |found| found.map(<[u8]>::to_vec))?;
         same(&key, found, draft.get_path(&key, &path))
     }
 
@@ -95,10 +95,10 @@ impl Driver {
         let number = self.numbers[keyspace];
         let expected = draft.scan(keyspace, (start, end), reverse, limit);
         if limit == usize::MAX && self.below(3) == 0 {
-            let count = real.count(number, &range);
+            let count = real.count(number, &range)?;
             return if count == expected.len() as u64 { Ok(()) } else { Err(format!("a transaction counts {count}")) };
         }
-        let rows = real.scan(number, &range, reverse, limit);
+        let rows = real.scan(number, &range, reverse, limit)?;
         let found: Vec<_> = rows.rows().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         if found == expected { Ok(()) } else { Err(format!("a transaction scans {found:?}, not {expected:?}")) }
     }

@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use super::Branch;
-use crate::table::{ChangeKind, Table, Version};
+use super::{At, Branch};
+use crate::error::Result;
+use crate::table::{self, Table, Version};
 
 /// `start <= key < end`; an `end` of `None` is unbounded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,28 +84,34 @@ impl RowBuffer {
     }
 }
 
-/// A source of rows in order; `None` as a value hides the key in the sources behind it.
-type Source<'a> = Box<dyn Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a>;
-
 impl Branch {
     /// The live rows of `range` at version `at`, at most `limit`, appended to `out`.
-    pub fn scan(&self, keyspace: u32, range: &Range, reverse: bool, at: u64, out: &mut RowBuffer, limit: usize) {
-        if limit > 0 {
-            self.visit(keyspace, range, reverse, at, &[], |key, value| {
-                out.push(key, value);
-                if out.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+    pub fn scan(
+        &self,
+        keyspace: u32,
+        range: &Range,
+        reverse: bool,
+        at: impl Into<At>,
+        out: &mut RowBuffer,
+        limit: usize,
+    ) -> Result<()> {
+        if limit == 0 {
+            return Ok(());
         }
+        self.visit(keyspace, range, reverse, at.into(), &[], |key, value| {
+            out.push(key, value);
+            if out.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     }
 
     /// How many live rows `range` has at version `at`. Looks at each of them.
-    pub fn count(&self, keyspace: u32, range: &Range, at: u64) -> u64 {
+    pub fn count(&self, keyspace: u32, range: &Range, at: impl Into<At>) -> Result<u64> {
         let mut count = 0;
-        self.visit(keyspace, range, false, at, &[], |_, _| {
+        self.visit(keyspace, range, false, at.into(), &[], |_, _| {
             count += 1;
             ControlFlow::Continue(())
-        });
-        count
+        })?;
+        Ok(count)
     }
 
     /// Call `row` with each live row of `range` in order, under the read locks. `own` are rows that stand before the
@@ -114,82 +121,113 @@ impl Branch {
         keyspace: u32,
         range: &Range,
         reverse: bool,
-        at: u64,
+        at: At,
         own: &[(Vec<u8>, Option<Vec<u8>>)],
         mut row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) {
-        if self.parent.is_none() && own.is_empty() {
-            // The common case pays for no merge.
-            let data = self.data.read();
-            let Some(table) = data.tables.get(&keyspace) else { return };
-            for (key, version) in table.range(&range.start, range.end.as_deref(), reverse, at) {
-                if let Some(value) = version.value
-                    && row(key, value).is_break()
-                {
-                    return;
-                }
-            }
-            return;
-        }
+    ) -> Result<()> {
         let lineage = self.lineage(at);
         let guards: Vec<_> = lineage.iter().map(|(branch, at)| (branch.data.read(), *at)).collect();
         let mut sources: Vec<Source<'_>> = Vec::with_capacity(guards.len() + 1);
         if !own.is_empty() {
-            let rows = own.iter().map(|(key, value)| (&key[..], value.as_deref()));
-            sources.push(if reverse { Box::new(rows.rev()) } else { Box::new(rows) });
+            sources.push(Source::own(own, reverse));
         }
         for (data, at) in &guards {
-            if let Some(table) = data.tables.get(&keyspace) {
-                sources.push(Box::new(table_rows(table, range, reverse, *at)));
+            for table in data.tables(keyspace) {
+                sources.push(Source::table(table, range, reverse, at.version));
             }
         }
-        merge(sources, reverse, row);
-    }
-
-    /// This branch and its ancestors, each with the version up to which it shows.
-    fn lineage(&self, at: u64) -> Vec<(&Branch, u64)> {
-        let mut lineage = vec![(self, at)];
-        let (mut branch, mut at) = (self, at);
-        while let Some(fork) = &branch.parent {
-            (branch, at) = (&fork.branch, at.min(fork.version));
-            lineage.push((branch, at));
+        let live = |version: &Version<'_>| self.is_live(version, at);
+        match &mut sources[..] {
+            // The common case pays for no merge.
+            [Source { rows: Rows::Table(rows), next: first }] => {
+                for (key, version) in first.take().into_iter().chain(rows) {
+                    if let Some(value) = version.value
+                        && live(&version)
+                        && row(key, value).is_break()
+                    {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            sources => merge(sources, reverse, live, row),
         }
-        lineage
     }
 }
 
-fn table_rows<'a>(
-    table: &'a Table,
-    range: &'a Range,
-    reverse: bool,
-    at: u64,
-) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a {
-    let live = |version: Version<'a>| if version.kind == ChangeKind::Delete { None } else { version.value };
-    table.range(&range.start, range.end.as_deref(), reverse, at).map(move |(key, version)| (key, live(version)))
+/// Rows in order, the next one at hand. A deletion hides the key in the sources behind it.
+struct Source<'a> {
+    rows: Rows<'a>,
+    next: Option<(&'a [u8], Version<'a>)>,
 }
 
-/// Rows of all sources in key order; of equal keys the first source's, and none when that is a deletion.
-fn merge(sources: Vec<Source<'_>>, reverse: bool, mut row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-    let mut sources: Vec<_> = sources.into_iter().map(Iterator::peekable).collect();
+#[expect(clippy::large_enum_variant, reason = "there are a handful, and a box would cost each row a load")]
+enum Rows<'a> {
+    Own(std::slice::Iter<'a, (Vec<u8>, Option<Vec<u8>>)>, bool),
+    Table(table::Rows<'a>),
+}
+
+impl<'a> Source<'a> {
+    fn own(own: &'a [(Vec<u8>, Option<Vec<u8>>)], reverse: bool) -> Source<'a> {
+        Source::of(Rows::Own(own.iter(), reverse))
+    }
+
+    fn table(table: &'a Table, range: &Range, reverse: bool, at: u64) -> Source<'a> {
+        Source::of(Rows::Table(table.range(&range.start, range.end.as_deref(), reverse, at)))
+    }
+
+    fn of(rows: Rows<'a>) -> Source<'a> {
+        let mut source = Source { rows, next: None };
+        source.advance();
+        source
+    }
+
+    fn advance(&mut self) {
+        self.next = match &mut self.rows {
+            Rows::Table(rows) => rows.next(),
+            Rows::Own(rows, reverse) => {
+                let row = if *reverse { rows.next_back() } else { rows.next() };
+                row.map(|(key, value)| (&key[..], Version::own(value.as_deref())))
+            }
+        };
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.next.as_ref().map(|(key, _)| *key)
+    }
+}
+
+/// Rows of all sources in key order; of equal keys the first source's, and none when that is not live.
+fn merge(
+    sources: &mut [Source<'_>],
+    reverse: bool,
+    live: impl Fn(&Version<'_>) -> bool,
+    mut row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<()> {
     loop {
         let mut next: Option<(usize, &[u8])> = None;
-        for (number, source) in sources.iter_mut().enumerate() {
-            if let Some(&(key, _)) = source.peek() {
+        for (number, source) in sources.iter().enumerate() {
+            if let Some(key) = source.key() {
                 let before = next.is_none_or(|(_, best)| if reverse { key > best } else { key < best });
                 if before {
                     next = Some((number, key));
                 }
             }
         }
-        let Some((winner, key)) = next else { return };
-        let value = sources[winner].next().and_then(|(_, value)| value);
-        for source in &mut sources[winner + 1..] {
-            source.next_if(|&(other, _)| other == key);
+        let Some((winner, _)) = next else { return Ok(()) };
+        let (first, behind) = sources[winner..].split_first_mut().expect("the winner");
+        let Some((key, version)) = &first.next else { return Ok(()) };
+        for source in behind {
+            if source.key() == Some(key) {
+                source.advance();
+            }
         }
-        if let Some(value) = value
+        if let Some(value) = version.value
+            && live(version)
             && row(key, value).is_break()
         {
-            return;
+            return Ok(());
         }
+        first.advance();
     }
 }

@@ -7,6 +7,7 @@ use super::Store;
 use rustc_hash::FxHashMap;
 
 use crate::branch::{Branch, Fork};
+use crate::env::Clock;
 use crate::error::{Error, Result};
 use crate::log::{Stamp, StateHash};
 use crate::payload::BranchChange;
@@ -18,6 +19,7 @@ pub struct Registry {
     by_name: BTreeMap<String, Arc<Branch>>,
     by_id: FxHashMap<u32, Arc<Branch>>,
     next_id: u32,
+    clock: Arc<dyn Clock>,
     /// The chain of the records that change this set.
     pub hash: StateHash,
 }
@@ -33,10 +35,15 @@ pub struct BranchInfo {
 }
 
 impl Registry {
-    pub fn new(created: u64) -> Registry {
-        let main = Arc::new(Branch::new(0, MAIN, None, 0, created));
-        let mut registry =
-            Registry { by_name: BTreeMap::new(), by_id: FxHashMap::default(), next_id: 0, hash: StateHash::default() };
+    pub fn new(created: u64, clock: &Arc<dyn Clock>) -> Registry {
+        let main = Arc::new(Branch::new(0, MAIN, None, 0, created, clock));
+        let mut registry = Registry {
+            by_name: BTreeMap::new(),
+            by_id: FxHashMap::default(),
+            next_id: 0,
+            clock: Arc::clone(clock),
+            hash: StateHash::default(),
+        };
         registry.insert(main);
         registry
     }
@@ -70,7 +77,7 @@ impl Registry {
                     }
                     None => None,
                 };
-                self.insert(Arc::new(Branch::new(*id, name, fork, stamp.version, stamp.time)));
+                self.insert(Arc::new(Branch::new(*id, name, fork, stamp.version, stamp.time, &self.clock)));
             }
             BranchChange::Rename { id, name } => {
                 let branch = Arc::clone(self.by_id(*id).ok_or_else(|| unknown(*id))?);

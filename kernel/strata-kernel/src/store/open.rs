@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Files, Registry, Store};
-use crate::change::{What, Write};
+use crate::change::{Expiry, What, Write};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
 use crate::log::{Anchor, Durability, Entry, Log, LogOptions, StateHash};
 use crate::manifest::Manifest;
-use crate::payload::{self, Body, Logged, Meta, Number, Payload};
+use crate::payload::{self, Body, Logged, Meta, Number, Payload, Read};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -86,11 +86,11 @@ impl Store {
     fn assemble(env: Env, log: Log, options: &Options) -> Store {
         let now = env.clock.wall_us();
         Store {
+            registry: RwLock::new(Registry::new(now, &env.clock)),
             env,
             log,
             durability: options.durability,
             recovered: Recovered::default(),
-            registry: RwLock::new(Registry::new(now)),
             keyspaces: RwLock::new(Keyspaces::default()),
             files: Mutex::new(None),
             database_id: [0; 16],
@@ -164,7 +164,7 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
     })?;
     // Replayed into a store without a log, which the recovered log then takes the place of.
     let mut store = Store::assemble(env.clone(), Log::memory(&env, Anchor::default()), options);
-    store.registry = RwLock::new(Registry::new(manifest.created_us));
+    store.registry = RwLock::new(Registry::new(manifest.created_us, &env.clock));
     let open = if options.read_only { Log::read } else { Log::recover };
     let (log, recovery) =
         open(&env, options.log(manifest.database_id), manifest.anchor(), &mut |entry| store.replay(&entry))?;
@@ -184,11 +184,20 @@ impl Store {
                 check_chain(registry.hash, entry)?;
                 registry.apply(&change, entry.stamp)
             }
-            Payload::Commit { branch, meta, writes, .. } => self.replay_commit(entry, branch, &meta, &writes),
+            Payload::Commit { branch, meta, writes, reads } => {
+                self.replay_commit(entry, branch, &meta, &writes, &reads)
+            }
         }
     }
 
-    fn replay_commit(&self, entry: &Entry<'_>, branch: u32, meta: &Meta, logged: &[Logged<'_>]) -> Result<()> {
+    fn replay_commit(
+        &self,
+        entry: &Entry<'_>,
+        branch: u32,
+        meta: &Meta,
+        logged: &[Logged<'_>],
+        reads: &[Read],
+    ) -> Result<()> {
         let found = self.registry.read().by_id(branch).cloned();
         let branch = found.ok_or_else(|| damaged(format!("a commit names branch {branch}, which does not exist")))?;
         check_chain(branch.line.lock().hash, entry)?;
@@ -196,7 +205,7 @@ impl Store {
             self.learn(write)?;
         }
         let writes: Vec<Write<'_>> = logged.iter().map(as_write).collect();
-        self.apply_logged(&branch, entry.stamp, &writes, meta)
+        self.apply_logged(&branch, entry.stamp, &writes, meta, reads)
     }
 
     /// A write to the catalogue also tells what a number means.
@@ -217,6 +226,7 @@ impl Store {
 fn as_write<'a>(logged: &'a Logged<'a>) -> Write<'a> {
     let what = match &logged.body {
         Body::Put(value) => What::Put(value),
+        Body::Expiring(value, instant) => What::PutFor(value, Expiry::At(*instant)),
         Body::Append(value) => What::Appended(value),
         Body::Delete => What::Delete,
         Body::Patch(ops) => What::Patch(ops, None),

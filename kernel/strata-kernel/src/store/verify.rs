@@ -115,7 +115,7 @@ impl Reader {
 
 fn check_body(body: &Body<'_>) -> Result<()> {
     match body {
-        Body::Put(bytes) | Body::Append(bytes) => value::check(bytes),
+        Body::Put(bytes) | Body::Expiring(bytes, _) | Body::Append(bytes) => value::check(bytes),
         Body::Delete | Body::Patch(_) | Body::Add(_) => Ok(()),
     }
 }

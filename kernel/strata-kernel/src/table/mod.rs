@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! entry    newest version u32 | key length u16 | 0 u16 | number of versions u32 | newest with links u32 | key
-//! version  version u64 | next older u32 | kind and length u32 | [links] | value | [touched paths]
+//! version  version u64 | next older u32 | kind and length u32 | [links] | [expires u64] | value | [touched paths]
 //! links    far u32 | near u32 | rank u32 | 0 u32                    every 16th version: older ones with links
 //! touched  length u32 | bytes                                       patches
 //! ```
@@ -34,9 +34,11 @@ use order::{Cursor, Order};
 const ENTRY_HEADER: usize = 16;
 const VERSION_HEADER: usize = 16;
 const LINKS: usize = 16;
-const LENGTH_BITS: u32 = 28;
-/// Beside the kind: the version has links.
+/// Values have at most 32 MiB.
+const LENGTH_BITS: u32 = 26;
+/// Beside the kind: the version has links; it expires.
 const LINKED: u32 = 8;
+const EXPIRES: u32 = 16;
 /// One version in so many has links: they cost 16 bytes, and to follow a chain of 16 costs a microsecond.
 const STRIDE: u32 = 16;
 
@@ -75,6 +77,14 @@ pub struct Version<'a> {
     pub touched: &'a [u8],
     /// From this instant on it reads as absent, in microseconds since 1970; 0 is never.
     pub expires: u64,
+}
+
+impl<'a> Version<'a> {
+    /// What a transaction sees of its own write, which has no version yet.
+    pub fn own(value: Option<&'a [u8]>) -> Version<'a> {
+        let kind = if value.is_some() { ChangeKind::Put } else { ChangeKind::Delete };
+        Version { version: u64::MAX, kind, value, touched: &[], expires: 0 }
+    }
 }
 
 /// A key's hash, computed once for a whole chain of branches.
@@ -163,6 +173,12 @@ impl Table {
         value: Option<&[u8]>,
         touched: &[u8],
     ) -> Result<()> {
+        self.add(key, &Version { version, kind, value, touched, expires: 0 })
+    }
+
+    /// `put` of a whole version.
+    pub fn add(&mut self, key: &[u8], added: &Version<'_>) -> Result<()> {
+        let version = added.version;
         debug_assert!(version >= self.newest);
         let hash = KeyHash::of(key);
         let entry = match self.find(key, hash) {
@@ -174,7 +190,7 @@ impl Table {
         if version == self.newest && !state.newest.is_none() && self.version_number(state.newest) == version {
             self.take_back(&mut state);
         }
-        let place = self.new_version(version, &mut state, kind, value.unwrap_or_default(), touched)?;
+        let place = self.new_version(&mut state, added)?;
         self.set_entry_state(entry, state);
         let is_this = |slot: &Slot| slot.entry == entry;
         self.index.find_mut(hash.spread(), is_this).expect("the key is there").newest = place;
@@ -220,30 +236,28 @@ impl Table {
         state.count -= 1;
     }
 
-    fn new_version(
-        &mut self,
-        version: u64,
-        state: &mut EntryState,
-        kind: ChangeKind,
-        value: &[u8],
-        touched: &[u8],
-    ) -> Result<Place> {
+    fn new_version(&mut self, state: &mut EntryState, added: &Version<'_>) -> Result<Place> {
+        let (kind, touched, value) = (added.kind, added.touched, added.value.unwrap_or_default());
         assert!(value.len() < 1 << LENGTH_BITS, "values are bounded before they come here");
         state.count += 1;
         let links = state.count.is_multiple_of(STRIDE).then(|| self.links_in_front_of(state.linked));
-        let body = VERSION_HEADER + if links.is_some() { LINKS } else { 0 };
+        let mut kind_bits = kind as u32;
+        kind_bits |= if links.is_some() { LINKED } else { 0 } | if added.expires != 0 { EXPIRES } else { 0 };
+        let body = body_at(kind_bits);
         let trailer = if kind == ChangeKind::Patch { 4 + touched.len() } else { 0 };
         let place = self.arena.allocate(body + value.len() + trailer)?;
         let bytes = self.arena.from_mut(place);
-        bytes[..8].copy_from_slice(&version.to_le_bytes());
+        bytes[..8].copy_from_slice(&added.version.to_le_bytes());
         write_u32(bytes, 8, state.newest.0);
-        let kind_bits = kind as u32 | if links.is_some() { LINKED } else { 0 };
         write_u32(bytes, 12, (kind_bits << LENGTH_BITS) | value.len() as u32);
         if let Some(links) = links {
             for (word, at) in [links.far.0, links.near.0, links.rank].into_iter().zip((VERSION_HEADER..).step_by(4)) {
                 write_u32(bytes, at, word);
             }
             state.linked = place;
+        }
+        if added.expires != 0 {
+            bytes[body - 8..body].copy_from_slice(&added.expires.to_le_bytes());
         }
         bytes[body..][..value.len()].copy_from_slice(value);
         if trailer > 0 {
@@ -326,8 +340,9 @@ impl Table {
         let kind_and_length = read_u32(bytes, 12);
         let length = (kind_and_length & ((1 << LENGTH_BITS) - 1)) as usize;
         let kind_bits = kind_and_length >> LENGTH_BITS;
-        let kind = ChangeKind::from_u8((kind_bits & !LINKED) as u8).expect("we wrote the kind");
-        let body = VERSION_HEADER + if kind_bits & LINKED != 0 { LINKS } else { 0 };
+        let kind = ChangeKind::from_u8((kind_bits & (LINKED - 1)) as u8).expect("we wrote the kind");
+        let body = body_at(kind_bits);
+        let expires = if kind_bits & EXPIRES != 0 { read_u64(bytes, body - 8) } else { 0 };
         let value = &bytes[body..body + length];
         let touched = match kind {
             ChangeKind::Patch => {
@@ -337,7 +352,7 @@ impl Table {
             _ => &[],
         };
         let value = (kind != ChangeKind::Delete).then_some(value);
-        Some(Version { version: self.version_number(place), kind, value, touched, expires: 0 })
+        Some(Version { version: self.version_number(place), kind, value, touched, expires })
     }
 
     /// Rows of a range, from one end or the other.
@@ -435,6 +450,17 @@ fn key_at(arena: &Arena, entry: Place) -> &[u8] {
 
 fn write_u32(bytes: &mut [u8], at: usize, word: u32) {
     bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+}
+
+/// Where the value of a version begins.
+#[inline]
+fn body_at(kind_bits: u32) -> usize {
+    VERSION_HEADER + if kind_bits & LINKED != 0 { LINKS } else { 0 } + if kind_bits & EXPIRES != 0 { 8 } else { 0 }
+}
+
+#[inline]
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[inline]
