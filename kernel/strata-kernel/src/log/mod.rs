@@ -5,7 +5,7 @@
 //! order of versions. Files: `WAL/wal-000001.seg` and so on; bytes: `format`.
 //!
 //! Write-order rules that recovery relies on:
-//! 1. a segment is synced before the next one is created, and the next is synced, name and all, before it
+//! 1. a segment is synced before the next one gets its name, and the next is synced, name and all, before it
 //!    takes a record: so only the newest can have a torn tail, and its header is whole if it has a record;
 //! 2. `synced_upto` in a record never says more than was durable when the record was written;
 //! 3. after a failed sync nothing is synced on that file again, after a failed write nothing is written.
@@ -14,6 +14,7 @@ mod codec;
 mod format;
 mod hash;
 mod recover;
+mod rotate;
 mod segment;
 mod state;
 mod turnstile;
@@ -88,6 +89,32 @@ impl Default for Anchor {
     }
 }
 
+/// Where a checkpoint parts the log: all records up to `version` lie before `segment`, all others will not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment that takes records; it has none yet. 0 for a log without files.
+    pub segment: u64,
+    /// Version and time of the newest record.
+    pub version: u64,
+    pub time: u64,
+    /// Where the first record of `segment` will begin: all before is durable.
+    pub position: u64,
+}
+
+impl Cut {
+    /// For the MANIFEST that makes the segments before the cut superfluous.
+    pub fn anchor(&self) -> Anchor {
+        Anchor { segment: self.segment, proven: self.position, version: self.version, time: self.time }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    pub number: u64,
+    /// Its header and records, without the space that is reserved behind them.
+    pub bytes: u64,
+}
+
 /// What the log gives to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
@@ -120,19 +147,28 @@ pub struct Log {
 }
 
 enum Kind {
-    /// `durable` is what is on disk all the same: of a log that is only read, all of it.
     Memory {
         clock: Arc<dyn Clock>,
         last: Box<Newest>,
-        durable: u64,
+        /// What is on disk all the same: of a log that is only read, all of it.
+        found: Box<Found>,
     },
     Disk(Arc<Writer>),
+}
+
+#[derive(Default)]
+struct Found {
+    durable: u64,
+    position: u64,
+    segments: Vec<SegmentInfo>,
 }
 
 impl Log {
     /// A log that keeps nothing and only gives stamps, after `anchor`.
     pub fn memory(env: &Env, anchor: Anchor) -> Log {
-        Log { kind: Kind::Memory { clock: env.clock.clone(), last: Box::new(Newest::new(anchor)), durable: 0 } }
+        Log {
+            kind: Kind::Memory { clock: env.clock.clone(), last: Box::new(Newest::new(anchor)), found: Box::default() },
+        }
     }
 
     /// Begin the log of a new database. It is durable, name and all, when this returns, so a MANIFEST may follow.
@@ -169,7 +205,8 @@ impl Log {
     ) -> Result<(Log, Recovery)> {
         let end = recover::read(env, &options, anchor, apply)?;
         let last = Box::new(Newest::new(Anchor { version: end.version, time: end.time, ..anchor }));
-        let kind = Kind::Memory { clock: env.clock.clone(), last, durable: end.version };
+        let found = Found { durable: end.version, position: end.recovery.end, segments: end.segments() };
+        let kind = Kind::Memory { clock: env.clock.clone(), last, found: Box::new(found) };
         Ok((Log { kind }, end.recovery))
     }
 
@@ -217,7 +254,7 @@ impl Log {
     /// Make all that was appended durable; returns the durable version.
     pub fn flush(&self) -> Result<u64> {
         match &self.kind {
-            Kind::Memory { durable, .. } => Ok(*durable),
+            Kind::Memory { found, .. } => Ok(found.durable),
             Kind::Disk(writer) => writer.flush(),
         }
     }
@@ -225,7 +262,7 @@ impl Log {
     /// The newest version that a power cut cannot take.
     pub fn durable_version(&self) -> u64 {
         match &self.kind {
-            Kind::Memory { durable, .. } => *durable,
+            Kind::Memory { found, .. } => found.durable,
             Kind::Disk(writer) => writer.durable_version(),
         }
     }
@@ -265,6 +302,35 @@ impl Log {
         match &self.kind {
             Kind::Memory { .. } => 0,
             Kind::Disk(writer) => writer.segment(),
+        }
+    }
+
+    /// The segments that are there, the newest last.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        match &self.kind {
+            Kind::Memory { found, .. } => found.segments.clone(),
+            Kind::Disk(writer) => writer.segments(),
+        }
+    }
+
+    /// Where the next record will begin. Cheap: less the position of the last cut it is what a recovery has to read.
+    pub fn position(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { found, .. } => found.position,
+            Kind::Disk(writer) => writer.position.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Make all that was appended durable, and see to it that the segment that takes records has none.
+    ///
+    /// Others append meanwhile, but for the small end of it. After an error nothing is cut, and unless the log is
+    /// poisoned then it may be tried again.
+    pub fn cut(&self) -> Result<Cut> {
+        match &self.kind {
+            Kind::Memory { found, .. } => {
+                Ok(Cut { segment: 0, version: self.last_version(), time: self.last_time(), position: found.position })
+            }
+            Kind::Disk(writer) => writer.cut(),
         }
     }
 

@@ -15,7 +15,7 @@ use super::codec::{self, Place};
 use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
 use super::segment::{self, Segment};
 use super::state::Start;
-use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, Stamp};
+use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, SegmentInfo, Stamp};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
@@ -38,12 +38,16 @@ pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<S
     env.disk.create_dir(segment::DIR)?;
     let header =
         SegmentHeader { database_id: options.database_id, number: anchor.segment, base: anchor.proven, previous: 0 };
-    let segment = segment::create(&*env.disk, &header, options.segment_bytes)?;
-    segment::publish(&*env.disk, &segment)?;
+    let mut first = segment::prepare(&*env.disk, options.segment_bytes)?;
+    first.begin(&header, SEGMENT_HEADER as u64)?;
+    first.file.sync()?;
+    first.name(&*env.disk, header.number)?;
+    segment::sync_names(&*env.disk)?;
     env.disk.sync_dir("")?;
+    let segment = first.into_segment(&header);
     Ok(Start {
         end: segment.base + SEGMENT_HEADER as u64,
-        first_segment: anchor.segment,
+        closed_segments: Vec::new(),
         segment,
         checksum: 0,
         version: anchor.version,
@@ -96,17 +100,26 @@ pub(super) struct End {
     checksum: u32,
     pub version: u64,
     pub time: u64,
+    pub closed_segments: Vec<SegmentInfo>,
     pub recovery: Recovery,
 }
 
 impl End {
+    /// The segments, the newest last.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let newest = SegmentInfo { number: self.header.number, bytes: self.offset as u64 };
+        self.closed_segments.iter().copied().chain([newest]).collect()
+    }
+
     /// Take away what was torn, and reserve room. All before is known to be well.
     fn make_ready(self, env: &Env, options: &LogOptions, anchor: Anchor) -> Result<(Start, Recovery)> {
-        let End { header, file, mut offset, torn, unborn, checksum, version, time, mut recovery } = self;
+        let End { header, file, mut offset, torn, unborn, checksum, version, time, closed_segments, mut recovery } =
+            self;
         if let Some(number) = unborn {
             env.disk.remove(&segment::path(number))?;
             env.disk.sync_dir(segment::DIR)?;
         }
+        segment::remove_unused(&*env.disk, anchor.segment)?;
         if sabotage::on("T08") {
             offset = (offset + torn).next_multiple_of(8);
         } else if torn > 0 {
@@ -118,7 +131,7 @@ impl End {
         let end = header.base + offset as u64;
         recovery.end = end;
         let segment = Segment { file, number: header.number, base: header.base, limit };
-        Ok((Start { segment, first_segment: anchor.segment, end, checksum, version, time }, recovery))
+        Ok((Start { segment, closed_segments, end, checksum, version, time }, recovery))
     }
 }
 
@@ -150,7 +163,7 @@ fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Foun
             file.sync()?;
             file.drop_cache()?;
         }
-        match read_header(&*file)? {
+        match read_header(&*file, &path)? {
             Ok(header) => {
                 check_header(&header, number, &path, options)?;
                 found.live.push(header);
@@ -165,9 +178,12 @@ fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Foun
     Ok(found)
 }
 
-fn read_header(file: &dyn File) -> Result<Result<SegmentHeader, HeaderFault>> {
+fn read_header(file: &dyn File, path: &str) -> Result<Result<SegmentHeader, HeaderFault>> {
     let mut bytes = [0; SEGMENT_HEADER];
     let count = file.read_at(0, &mut bytes)?;
+    if count < SEGMENT_HEADER && file.size()? > count as u64 {
+        return Err(short_read(path));
+    }
     Ok(SegmentHeader::decode(&bytes[..count]))
 }
 
@@ -193,6 +209,7 @@ struct Reader<'a> {
     time: u64,
     /// Position where the last segment ended; `None` before the first, which tells where it begins.
     end: Option<u64>,
+    closed_segments: Vec<SegmentInfo>,
     recovery: Recovery,
 }
 
@@ -206,6 +223,7 @@ impl<'a> Reader<'a> {
             version: anchor.version,
             time: anchor.time,
             end: None,
+            closed_segments: Vec::new(),
             recovery: Recovery::default(),
         }
     }
@@ -236,6 +254,7 @@ impl<'a> Reader<'a> {
             return Err(corrupt(header.number, offset as u64, reason));
         }
         self.end = Some(next.base);
+        self.closed_segments.push(SegmentInfo { number: header.number, bytes: length as u64 });
         Ok(())
     }
 
@@ -280,6 +299,7 @@ impl<'a> Reader<'a> {
             checksum: self.checksum.unwrap_or_default(),
             version: self.version,
             time: self.time,
+            closed_segments: self.closed_segments,
             recovery: self.recovery,
         })
     }
@@ -420,14 +440,15 @@ fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.try_reserve_exact(size - bytes.len()).map_err(|_| too_large())?;
     bytes.resize(size, 0);
     if file.read_at(0, bytes)? < size {
-        return Err(Error::Storage {
-            operation: "read",
-            path: path.to_owned(),
-            errno: 0,
-            message: "the file gave fewer bytes than its size".to_owned(),
-        });
+        return Err(short_read(path));
     }
     Ok(())
+}
+
+/// The disk's fault, and no word on what the file holds.
+fn short_read(path: &str) -> Error {
+    let message = "the file gave fewer bytes than its size".to_owned();
+    Error::Storage { operation: "read", path: path.to_owned(), errno: 0, message }
 }
 
 /// Length without the zeros at the end.

@@ -46,27 +46,68 @@ pub(super) fn numbers(disk: &dyn Disk) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// A new segment with `bytes` reserved. A failure leaves no file where that is possible, and may be tried again.
-pub(super) fn create(disk: &dyn Disk, header: &SegmentHeader, bytes: u64) -> Result<Segment> {
-    let path = path(header.number);
-    let file = match disk.create(&path) {
-        // Left from an attempt that failed, in this run of the process: recovery removes such files.
+/// What the next segment is called until it is begun. Recovery removes what is left of it.
+const NEXT: &str = "WAL/wal-next.tmp";
+
+/// The file of the next segment, with its space reserved.
+pub(super) struct Prepared {
+    pub file: Arc<dyn File>,
+    bytes: u64,
+}
+
+/// A failure leaves no file where that is possible, and may be tried again.
+pub(super) fn prepare(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
+    let file = match disk.create(NEXT) {
+        // Left from an attempt that failed.
         Err(Error::Storage { errno: 17, .. }) => {
-            disk.remove(&path)?;
-            disk.create(&path)?
+            disk.remove(NEXT)?;
+            disk.create(NEXT)?
         }
         other => other?,
     };
     let bytes = bytes.max(SEGMENT_HEADER as u64);
-    if let Err(error) = file.allocate(bytes).and_then(|()| file.write_at(0, &header.encode())) {
-        let _ = disk.remove(&path);
+    let prepared = Prepared { file, bytes };
+    if let Err(error) = prepared.file.allocate(bytes) {
+        let _ = prepared.discard(disk);
         return Err(error);
     }
-    Ok(Segment { file, number: header.number, base: header.base, limit: header.base + bytes })
+    Ok(prepared)
 }
 
-/// Make a new segment durable, name and all. A failure here is a failed sync, so it poisons.
-pub(super) fn publish(disk: &dyn Disk, segment: &Segment) -> Result<()> {
-    segment.file.sync()?;
+impl Prepared {
+    pub fn discard(&self, disk: &dyn Disk) -> Result<()> {
+        disk.remove(NEXT)
+    }
+
+    /// Write the header, and see to it that there is room for `room` bytes. To be synced before it gets its name.
+    pub fn begin(&mut self, header: &SegmentHeader, room: u64) -> Result<()> {
+        if room > self.bytes {
+            self.file.allocate(room)?;
+            self.bytes = room;
+        }
+        self.file.write_at(0, &header.encode())
+    }
+
+    pub fn name(&self, disk: &dyn Disk, number: u64) -> Result<()> {
+        disk.rename(NEXT, &path(number))
+    }
+
+    pub fn into_segment(self, header: &SegmentHeader) -> Segment {
+        Segment { file: self.file, number: header.number, base: header.base, limit: header.base + self.bytes }
+    }
+}
+
+/// Make the names of the segments durable.
+pub(super) fn sync_names(disk: &dyn Disk) -> Result<()> {
     if sabotage::on("T06") { Ok(()) } else { disk.sync_dir(DIR) }
+}
+
+/// Remove what a crash left: a segment that was not begun, and those below `first`, which no MANIFEST needs.
+pub(super) fn remove_unused(disk: &dyn Disk, first: u64) -> Result<()> {
+    let names = disk.list(DIR)?.unwrap_or_default();
+    if names.iter().any(|name| NEXT.strip_prefix("WAL/") == Some(name)) {
+        disk.remove(NEXT)?;
+    }
+    let unused = numbers(disk)?.into_iter().filter(|number| *number < first);
+    unused.map(path).try_for_each(|path| disk.remove(&path))
 }

@@ -1,14 +1,15 @@
 //! What the writer keeps under its lock, and what a failure makes of it.
 
-use super::Stamp;
-use super::segment::Segment;
+use super::format::SEGMENT_HEADER;
+use super::segment::{Prepared, Segment};
 use super::window::Window;
+use super::{Cut, SegmentInfo, Stamp};
 use crate::error::{Error, Result};
 
 /// Where appending goes on: all below `end` is durable.
 pub(super) struct Start {
     pub segment: Segment,
-    pub first_segment: u64,
+    pub closed_segments: Vec<SegmentInfo>,
     pub end: u64,
     pub checksum: u32,
     pub version: u64,
@@ -17,7 +18,10 @@ pub(super) struct Start {
 
 pub(super) struct State {
     pub segment: Segment,
-    pub first_segment: u64,
+    /// Those before it that are still there.
+    pub closed_segments: Vec<SegmentInfo>,
+    /// The one that comes after it, if there is one already.
+    pub next: Option<Prepared>,
     /// Records not yet written: they belong at `written`.
     pub queue: Vec<u8>,
     /// The other buffer, empty, so that appending goes on while one is written.
@@ -32,6 +36,10 @@ pub(super) struct State {
     pub checksum: u32,
     pub writing: bool,
     pub syncing: bool,
+    /// Someone makes `next`.
+    pub preparing: bool,
+    /// Someone changes the segment: nobody appends.
+    pub turning: bool,
     pub window: Window,
     pub group: Group,
     pub failure: Option<Failure>,
@@ -61,7 +69,8 @@ impl State {
     pub fn new(start: Start) -> State {
         State {
             segment: start.segment,
-            first_segment: start.first_segment,
+            closed_segments: start.closed_segments,
+            next: None,
             queue: Vec::new(),
             spare: Vec::new(),
             end: start.end,
@@ -74,6 +83,8 @@ impl State {
             checksum: start.checksum,
             writing: false,
             syncing: false,
+            preparing: false,
+            turning: false,
             window: Window::default(),
             group: Group::default(),
             failure: None,
@@ -86,6 +97,26 @@ impl State {
             return Err(Error::Closed("log"));
         }
         if self.failure.is_some() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Whether someone works on a file.
+    pub fn is_busy(&self) -> bool {
+        self.writing || self.syncing || self.preparing || self.turning
+    }
+
+    pub fn has_records(&self) -> bool {
+        self.segment.offset(self.end) > SEGMENT_HEADER as u64
+    }
+
+    /// Whether it is time to prepare the next segment.
+    pub fn needs_next(&self) -> bool {
+        let (used, all) = (self.segment.offset(self.end), self.segment.offset(self.segment.limit));
+        used > all / 2 && self.next.is_none() && !self.is_busy()
+    }
+
+    /// The cut before the segment that takes records, which has none yet.
+    pub fn cut(&self) -> Cut {
+        Cut { segment: self.segment.number, version: self.version, time: self.time, position: self.end }
     }
 
     /// Remember the first failure: those behind it follow from it.

@@ -1,9 +1,8 @@
 //! Appending: one queue, one writer at a time, one sync at a time.
 //!
 //! Threads put records into the queue under the lock. Whoever then needs bytes written and finds nobody
-//! writing takes the whole queue and writes it for all; likewise with syncs. Neither holds the lock
-//! while the disk works, so the next group gathers meanwhile. Only a change of segment holds it: that
-//! is rare, and no record can be placed before it is done.
+//! writing takes the whole queue and writes it for all; likewise with syncs. Nobody holds the lock
+//! while the disk works, so the next group gathers meanwhile. A change of segment is in `rotate`.
 //!
 //! Positions: `synced <= written <= end`. A record's outcome is known once `synced` (strict) or
 //! `written` and the window (buffered) let it be; after a failure never.
@@ -15,27 +14,28 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::codec::{self, Codec, Place};
-use super::format::{self, RecordHeader, SegmentHeader};
+use super::format::{self, RecordHeader};
 use super::segment;
 use super::state::{Broken, Start, State};
 use super::turnstile::Turnstile;
-use super::{Appended, Durability, LogOptions, Stamp, StateHash, hash, next_version};
+use super::{Appended, Durability, LogOptions, SegmentInfo, Stamp, StateHash, hash, next_version};
 use crate::env::{Env, Next, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
 
 pub(super) struct Writer {
-    env: Env,
-    options: LogOptions,
-    state: Mutex<State>,
-    /// Told when `written` or `synced` moved, or the log failed.
-    changed: Turnstile,
+    pub(super) env: Env,
+    pub(super) options: LogOptions,
+    pub(super) state: Mutex<State>,
+    /// Told when `written`, `synced` or the segment moved, or the log failed.
+    pub(super) changed: Turnstile,
     /// Told when as many wait for a sync as the one who leads expects.
     gathered: Condvar,
     flusher: OnceLock<Arc<dyn Worker>>,
     // Copies of what stands in `state`, for those who only look.
     durable_version: AtomicU64,
     oldest: AtomicU64,
+    pub(super) position: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -43,11 +43,11 @@ const NEVER: u64 = u64::MAX;
 /// A slow disk must not make those who are alone wait for others that do not come.
 const LONGEST_PAUSE_US: u64 = 400;
 
-type Guard<'a> = MutexGuard<'a, State>;
+pub(super) type Guard<'a> = MutexGuard<'a, State>;
 
 impl Writer {
     pub fn start(env: &Env, options: LogOptions, start: Start) -> Result<Arc<Writer>> {
-        let version = start.version;
+        let (version, position) = (start.version, start.end);
         let writer = Arc::new(Writer {
             env: env.clone(),
             options,
@@ -57,6 +57,7 @@ impl Writer {
             flusher: OnceLock::new(),
             durable_version: AtomicU64::new(version),
             oldest: AtomicU64::new(NEVER),
+            position: AtomicU64::new(position),
         });
         if writer.options.durability == Durability::Buffered {
             let weak = Arc::downgrade(&writer);
@@ -81,10 +82,7 @@ impl Writer {
         let size = format::record_size(stored.len()) as u64;
 
         let mut state = self.state.lock();
-        state.check_open()?;
-        if state.end + size > state.segment.limit {
-            self.rotate(&mut state, size)?;
-        }
+        self.make_room(&mut state, size)?;
         let (version, time) = (next_version(state.version)?, state.time.max(now));
         let stamp = Stamp { version, time, hash: StateHash::step(previous, version, time, digest) };
         let place = Place { segment: state.segment.number, position: state.end };
@@ -94,6 +92,7 @@ impl Writer {
         state.checksum = format::encode(&mut state.queue, place, &header, stored, stored_checksum);
         (state.version, state.time) = (version, time);
         state.end += size;
+        self.position.store(state.end, Ordering::Relaxed);
         Ok(Appended { stamp, position: state.end })
     }
 
@@ -159,7 +158,7 @@ impl Writer {
         if state.failure.is_some() && state.synced < position { Err(Broken) } else { Ok(()) }
     }
 
-    fn reach_synced(&self, state: &mut Guard<'_>, position: u64) -> Result<(), Broken> {
+    pub(super) fn reach_synced(&self, state: &mut Guard<'_>, position: u64) -> Result<(), Broken> {
         if sabotage::on("T02") {
             return self.reach_written(state, position);
         }
@@ -197,7 +196,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
+    pub(super) fn write_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
         if state.failure.is_some() {
             return Err(Broken);
         }
@@ -234,7 +233,7 @@ impl Writer {
     }
 
     /// Sync what is written, or wait for the sync that runs.
-    fn sync_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
+    pub(super) fn sync_or_wait(&self, state: &mut Guard<'_>) -> Result<(), Broken> {
         if state.failure.as_ref().is_some_and(|failure| failure.by_sync) {
             return Err(Broken);
         }
@@ -268,59 +267,6 @@ impl Writer {
         }
     }
 
-    /// Finish this segment and begin the next, so that a record of `size` bytes fits.
-    ///
-    /// The lock is held all the while. A full disk shows here, before anything of the record was handed over.
-    fn rotate(&self, state: &mut Guard<'_>, size: u64) -> Result<()> {
-        while state.writing || state.syncing {
-            self.changed.wait(state);
-        }
-        state.check_open()?;
-        if state.end + size <= state.segment.limit {
-            return Ok(()); // another thread was here while we waited
-        }
-        self.settle(state, !sabotage::on("T05")).map_err(|Broken| state.refusal())?;
-        // Once its successor may exist the segment takes no more records, even if this fails: rule 1.
-        state.segment.limit = state.end;
-        let header = SegmentHeader {
-            database_id: self.options.database_id,
-            number: state.segment.number + 1,
-            base: state.end,
-            previous: state.checksum,
-        };
-        let bytes = self.options.segment_bytes.max(format::SEGMENT_HEADER as u64 + size);
-        let segment = segment::create(&*self.env.disk, &header, bytes)?;
-        if let Err(error) = segment::publish(&*self.env.disk, &segment) {
-            let Broken = state.fail(error, true);
-            self.changed.turn();
-            return Err(state.refusal());
-        }
-        state.segment = segment;
-        state.end += format::SEGMENT_HEADER as u64;
-        (state.written, state.synced) = (state.end, if sabotage::on("T05") { state.synced } else { state.end });
-        Ok(())
-    }
-
-    /// Write and sync all there is while holding the lock, when nobody else writes or syncs.
-    fn settle(&self, state: &mut State, sync: bool) -> Result<(), Broken> {
-        if state.failure.is_some() {
-            return Err(Broken);
-        }
-        if !state.queue.is_empty() {
-            let (count, version) = (state.queue.len() as u64, state.version);
-            let outcome = state.segment.file.write_at(state.segment.offset(state.written), &state.queue);
-            state.queue.clear();
-            self.wrote(state, count, version, outcome)?;
-        }
-        if state.synced < state.written && sync {
-            let (position, version) = (state.written, state.written_version);
-            state.window.sync_begins(position);
-            let outcome = state.segment.file.sync();
-            self.synced(state, position, version, outcome)?;
-        }
-        Ok(())
-    }
-
     // --- the flusher -------------------------------------------------------------------------------
 
     /// Sync when the oldest acknowledgement at risk is half an interval old: the other half is for the disk.
@@ -338,6 +284,10 @@ impl Writer {
             }
             // The outcome stands in the state: the next turn, or the next commit, sees it.
             let _ = self.sync_or_wait(&mut state);
+            if state.needs_next() {
+                // On a full disk the commit that needs it tries again, and says so.
+                let _ = self.prepare(&mut state);
+            }
         }
     }
 
@@ -401,17 +351,20 @@ impl Writer {
         self.state.lock().segment.number
     }
 
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let state = self.state.lock();
+        let newest = SegmentInfo { number: state.segment.number, bytes: state.end - state.segment.base };
+        state.closed_segments.iter().copied().chain([newest]).collect()
+    }
+
     pub fn retire(&self, segment: u64) -> Result<()> {
-        let (first, newest) = {
-            let state = self.state.lock();
-            (state.first_segment, state.segment.number)
-        };
-        assert!(segment <= newest, "the segment that takes records cannot go");
-        for number in first..segment {
-            self.env.disk.remove(&segment::path(number))?;
-            self.state.lock().first_segment = number + 1;
+        assert!(segment <= self.segment(), "the segment that takes records cannot go");
+        loop {
+            let first = self.state.lock().closed_segments.first().copied();
+            let Some(first) = first.filter(|first| first.number < segment) else { return Ok(()) };
+            self.env.disk.remove(&segment::path(first.number))?;
+            self.state.lock().closed_segments.retain(|kept| kept.number != first.number);
         }
-        Ok(())
     }
 
     /// Stop the flusher. What was acknowledged stays with the operating system.
@@ -424,18 +377,26 @@ impl Writer {
     pub fn close(&self) -> Result<u64> {
         self.stop(); // not under the lock: the flusher may need it to end
         let mut state = self.state.lock();
-        while state.writing || state.syncing {
+        while state.is_busy() {
             self.changed.wait(&mut state);
         }
         if state.closed {
             return Ok(state.end);
+        }
+        if let Some(next) = state.next.take() {
+            // A name too many does no harm: the next recovery removes it.
+            let _ = next.discard(&*self.env.disk);
         }
         if state.failure.is_some() {
             // What was acknowledged before a write failed is still owed to the disk.
             let _ = self.sync_or_wait(&mut state);
             return Err(state.refusal());
         }
-        self.settle(&mut state, true).map_err(|Broken| state.refusal())?;
+        state.turning = true; // nobody appends any more
+        let drained = self.drain(&mut state, true);
+        state.turning = false;
+        self.changed.turn();
+        drained.map_err(|Broken| state.refusal())?;
         let used = state.segment.offset(state.end);
         let cut = state.segment.file.set_len(used).and_then(|()| state.segment.file.sync());
         if let Err(error) = cut {

@@ -181,12 +181,12 @@ impl Run {
         self.proven.iter().filter(|(at, _)| *at <= moment).map(|(_, position)| *position).max().unwrap_or(0)
     }
 
-    fn durable_at(&self, moment: usize) -> u64 {
+    pub fn durable_at(&self, moment: usize) -> u64 {
         self.durable.iter().filter(|(at, _)| *at <= moment).map(|(_, version)| *version).max().unwrap_or(0)
     }
 
     /// How many of the records an image may hold at most, and the acknowledgements given by then.
-    fn by(&self, moment: usize) -> (usize, Vec<(u64, Acknowledged)>) {
+    pub fn by(&self, moment: usize) -> (usize, Vec<(u64, Acknowledged)>) {
         let issued = self.issued.iter().filter(|issued| issued.moment <= moment);
         let acknowledged = self.issued.iter().filter_map(|issued| {
             issued.acknowledged.filter(|ack| ack.moment <= moment).map(|ack| (issued.record.version, ack))
@@ -252,6 +252,15 @@ impl Run {
     pub fn check_prefix(&self, entries: &[Seen], at_most: usize, context: &str) {
         assert!(entries.len() <= at_most, "{context}: {} records found, {at_most} issued", entries.len());
         for (found, issued) in entries.iter().zip(&self.issued) {
+            assert_eq!(*found, issued.record, "{context}");
+        }
+    }
+
+    /// `check_prefix` for records that were issued after a checkpoint: `range` are those that may be found.
+    pub fn check_slice(&self, entries: &[Seen], range: std::ops::Range<usize>, context: &str) {
+        assert!(range.start <= range.end, "{context}: the checkpoint is newer than the newest commit");
+        assert!(entries.len() <= range.len(), "{context}: {} records found, of {range:?}", entries.len());
+        for (found, issued) in entries.iter().zip(&self.issued[range]) {
             assert_eq!(*found, issued.record, "{context}");
         }
     }

@@ -2,6 +2,7 @@
 //! every bit. The names of the modules are those of the rows in reliability.md that they stand for.
 
 mod crash;
+mod cut;
 mod damage;
 mod faults;
 mod harness;

@@ -83,6 +83,57 @@ fn many_threads_one_log() {
     }
 }
 
+/// Cuts while others append: each parts the log exactly, and any of them can be gone on from.
+#[test]
+fn cuts_part_the_log_while_threads_append() {
+    for durability in [Durability::Buffered, Durability::Strict] {
+        let directory = Directory::new("cuts");
+        let env = directory.env();
+        let log = Log::create(&env, options(durability), Anchor::default()).unwrap();
+        let each = if durability == Durability::Strict { 300 } else { 10_000 };
+        let payload = [&8usize.to_le_bytes()[..], &[7; 92]].concat();
+        let mut cuts = Vec::new();
+        std::thread::scope(|scope| {
+            let commits = || {
+                for _ in 0..each {
+                    let appended = log.append(StateHash::default(), &payload).unwrap();
+                    log.wait(&appended).unwrap();
+                }
+            };
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(commits)).collect();
+            while !threads.iter().all(|thread| thread.is_finished()) {
+                cuts.push(log.cut().unwrap());
+                assert!(log.durable_version() >= cuts.last().unwrap().version);
+            }
+        });
+        cuts.push(log.cut().unwrap());
+        let proven = log.close().unwrap();
+        assert!(cuts.len() > 3 && cuts.is_sorted_by_key(|cut| (cut.version, cut.segment, cut.position)));
+        assert_eq!(cuts.last().unwrap().version, 3 * each);
+        let mut places = Vec::new();
+        let all = Anchor { proven, ..Anchor::default() };
+        let (read, _) = Log::read(&env, options(durability), all, &mut |entry| {
+            places.push((entry.stamp.version, entry.segment));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(read.segments(), log.segments());
+        assert_eq!(places.len() as u64, 3 * each);
+        let wide = cuts.iter().step_by(cuts.len() / 4);
+        for cut in wide {
+            assert!(places.iter().all(|(version, segment)| (*version <= cut.version) == (*segment < cut.segment)));
+            let mut behind = Vec::new();
+            let (_, recovery) = Log::read(&env, options(durability), cut.anchor(), &mut |entry| {
+                behind.push(entry.stamp.version);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(behind, (cut.version + 1..=3 * each).collect::<Vec<_>>());
+            assert_eq!(recovery.end, proven);
+        }
+    }
+}
+
 #[test]
 fn the_flusher_thread_makes_records_durable_by_itself() {
     let directory = Directory::new("flusher");

@@ -7,6 +7,7 @@ use strata_kernel::log::Durability;
 use strata_kernel::sabotage;
 
 use super::crash::{cut_during_slow_flushes, cut_everywhere, flush_comes_by_itself, kill_everywhere};
+use super::cut::checkpoints_survive;
 use super::damage::flip_every_bit;
 use super::faults::fail_everywhere;
 use super::harness::Run;
@@ -96,6 +97,13 @@ fn t15_the_checksum_is_not_verified() {
 #[test]
 fn t16_the_checksum_leaves_the_length_out() {
     caught("T16", || flip_every_bit(true, 1 << 12));
+}
+
+#[test]
+fn t20_the_log_goes_before_the_manifest_is_durable() {
+    checkpoints_survive(200..202, false);
+    let outcome = catch_unwind(|| checkpoints_survive(200..202, true));
+    assert!(outcome.is_err(), "T20 was not caught");
 }
 
 #[test]
