@@ -1,7 +1,7 @@
 //! The kernel of Strata: versioned, branching, transactional keyspaces over one log.
 //!
 //! Read in this order: `error`; `env`, the door to the world; `value`, bytes with eight kinds; `table`, versions of keys
-//! in memory; `log`, the truth; `branch`, history and reads; `transaction`, `footprint`, `change` and `commit`, how it changes;
+//! in memory; `run`, versions in sorted files; `log`, the truth; `branch`, history and reads; `transaction`, `footprint`, `change` and `commit`, how it changes;
 //! `store`, all of it together. The kernel knows no primitive: what a keyspace means is said in Python.
 
 pub mod branch;
@@ -15,6 +15,7 @@ pub mod log;
 pub mod manifest;
 mod pack;
 pub mod payload;
+pub mod run;
 pub mod sabotage;
 pub mod store;
 pub mod table;
