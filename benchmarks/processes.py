@@ -15,6 +15,7 @@ from benchmarks.measure import Figures
 from benchmarks.system import Absent, System
 
 CHUNK_BYTES = 1 << 20
+LIMIT_S = 300.0  # nobody waits longer for one step of one system
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,19 @@ def rotated(names: list[str], number: int) -> list[str]:
     return names[shift:] + names[:shift]
 
 
-def child(case: str, action: str, system: str, path: Path, **arguments: Any) -> dict[str, Any]:
-    """What `action` of `case` says about `system`, in a new process. Raises Absent when it says nothing."""
+def child(
+    case: str, action: str, system: str, path: Path, *, limit_s: float = LIMIT_S, **arguments: Any
+) -> dict[str, Any]:
+    """What `action` of `case` says about `system`, in a new process.
+
+    Raises Absent when it says nothing, or not within `limit_s`.
+    """
     command = [sys.executable, "-m", "benchmarks.child", case, action, system, str(path)]
-    ended = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True)
+    command.append(json.dumps(arguments))
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise Absent(f"took more than {limit_s:.0f} s") from None
     if not ended.stdout.strip():
         said = [line for line in ended.stderr.splitlines() if line.strip() and not line[0].isspace()]
         raise Absent((said or [f"status {ended.returncode}"])[-1])

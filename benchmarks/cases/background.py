@@ -31,7 +31,7 @@ NAMES = tuple(f"{kind}, {state}" for kind in KINDS for state in STATES)
 def measure(bench: Bench) -> list[Line]:
     found = {name: Figures(name, "buffered", "us") for name in NAMES}
     keys, seconds = bench.size(200_000, 2_000), 0.05 if bench.quick else 2.0
-    for number in range(bench.size(5, 1)):
+    for number in range(bench.size(3, 1)):
         for name in rotated(bench.keepers(), number):
             with noting(name, *found.values()):
                 if all(name in figures.absent for figures in found.values()):
