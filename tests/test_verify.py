@@ -43,6 +43,27 @@ def test_what_is_good_is_said_to_be(tmp_path, durability):
         assert db.verify() == report
 
 
+def test_branches_come_and_go_meanwhile(tmp_path):
+    """A branch that went between the list of all and the look at it once made verify raise NotFound."""
+    with filled(tmp_path / "db") as db:
+        done = threading.Event()
+
+        def fork_and_delete():
+            while not done.is_set():
+                db.branches.fork("draft", "gone")
+                db.branches.rename("gone", "going")
+                db.branches.delete("going")
+
+        changer = threading.Thread(target=fork_and_delete)
+        changer.start()
+        try:
+            reports = [db.verify() for _ in range(5)]
+        finally:
+            done.set()
+            changer.join()
+        assert all(report.ok for report in reports)
+
+
 def test_others_write_meanwhile(tmp_path):
     with filled(tmp_path / "db") as db:
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from strata.core.errors import Corrupt
+from strata.core.errors import Corrupt, NotFound
 from strata.core.protocols import Store
 from strata.core.refs import EntityRef
 from strata.primitives import Events
+from strata.primitives.events import ChainReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,23 @@ def verify(store: Store) -> VerifyReport:
         problems.append(Problem(error.file, error.offset, str(error)))
     streams = events = 0
     for info in store.branches():
-        view = store.branch(info.name).view()
-        for space in view.spaces():
-            kept = Events(view.keyspace(space, Events.LAYOUT))
-            for stream in kept.streams():
-                report = kept.verify(stream)
-                streams, events = streams + 1, events + report.events
-                if report.sequence is not None:
-                    place = str(EntityRef(info.name, space, "events", stream))
-                    problems.append(Problem(place, report.sequence, report.reason))
+        try:
+            chains = list(_chains(store, info.name))
+        except NotFound as error:
+            if error.what != "branch":
+                raise
+            continue  # it was deleted meanwhile
+        for place, report in chains:
+            streams, events = streams + 1, events + report.events
+            if report.sequence is not None:
+                problems.append(Problem(place, report.sequence, report.reason))
     return VerifyReport(**found, streams=streams, events=events, problems=tuple(problems))
+
+
+def _chains(store: Store, branch: str) -> Iterator[tuple[str, ChainReport]]:
+    """Yield each event stream of a branch with what verifying it says."""
+    view = store.branch(branch).view()
+    for space in view.spaces():
+        kept = Events(view.keyspace(space, Events.LAYOUT))
+        for stream in kept.streams():
+            yield str(EntityRef(branch, space, "events", stream)), kept.verify(stream)
