@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import stores
 
@@ -25,3 +27,18 @@ def store(request, clock):
 def db(store):
     """The main branch and the default space of an empty store."""
     return stores.Place(store)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show the line of each row of the fault matrix that was run, also of those that could not."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    lines = [
+        str(value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", [])
+        if name == "row"
+    ]
+    if lines:
+        terminalreporter.section("fault matrix")
+        for line in sorted(set(lines)):
+            terminalreporter.write_line(line)

@@ -1,0 +1,29 @@
+"""The rows of the fault matrix that need the real world: a few cases each; `make test-slow` has the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+BOTH = pytest.mark.parametrize("durability", ["buffered", "strict"])
+
+
+@BOTH
+def test_f6_killed_processes(row, durability):
+    row("kill", "--rounds", 5, "--durability", durability)
+
+
+@BOTH
+@pytest.mark.slow
+def test_f6_killed_processes_250_times(row, durability):
+    row("kill", "--seed", 100, "--databases", 25, "--rounds", 10, "--durability", durability)
+
+
+@BOTH
+def test_f5_power_cuts(row, durability):
+    row("power", "--rounds", 3, "--durability", durability)
+
+
+@BOTH
+@pytest.mark.slow
+def test_f5_power_cuts_100_times(row, durability):
+    row("power", "--seed", 100, "--databases", 10, "--rounds", 10, "--durability", durability)
