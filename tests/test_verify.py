@@ -38,9 +38,14 @@ def test_what_is_good_is_said_to_be(tmp_path, durability):
         report = db.verify()
         assert report.ok and report.problems == ()
         assert report.version == db.branch("draft").version == report.records
+        assert (report.runs, report.rows) == (0, 0)
+        made = db.checkpoint()
+        again = db.verify()
+        assert (again.records, again.runs, again.rows) == (0, 1, made.rows) and made.rows > report.events
+        assert (again.version, again.events) == (report.version, report.events)
         assert (report.streams, report.events) == (4, 20 + 20 + 21 + 20)  # a fork shows its parent's events
     with strata.open(tmp_path / "db", read_only=True) as db:
-        assert db.verify() == report
+        assert db.verify() == again
 
 
 def test_branches_come_and_go_meanwhile(tmp_path):
@@ -117,10 +122,10 @@ def test_the_command(tmp_path, capsys):
     filled(path).close()
     assert main(["verify", str(path)]) == 0
     assert capsys.readouterr().out.startswith("good: ")
-    segment = path / "WAL" / "wal-000001.seg"
-    whole = segment.read_bytes()
-    segment.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    [run] = (path / "DATA").iterdir()
+    whole = run.read_bytes()
+    run.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     before = databases.tree(path)
     assert main(["verify", str(path)]) == 1
-    assert "wal-000001.seg is damaged at byte" in capsys.readouterr().err
+    assert "run-000001.run at 64: " in capsys.readouterr().out
     assert databases.tree(path) == before

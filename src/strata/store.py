@@ -19,6 +19,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=after_fork_in_child)
 
 
+# Where a machine does not say how much memory it has.
+_MEMORY_UNKNOWN = 4 << 30
+_LEAST_MEMORY = 256 << 20
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory this process may use: the machine's, or a control group's."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = _MEMORY_UNKNOWN
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit:
+            memory = min(memory, int(limit.read()))
+    except (OSError, ValueError):
+        pass  # no control group, or no limit in it
+    return max(memory, _LEAST_MEMORY)
+
+
 def open_store(
     path: str | None = None,
     *,
@@ -36,8 +55,7 @@ def open_store(
     `segment_bytes` is for tests that want many small log segments. Raises: see `strata.open`.
     """
     options = {"flush_interval_us": round(flush_interval_ms * 1000)}
-    if memory_budget is not None:
-        options["memory_budget_bytes"] = memory_budget
+    options["memory_budget"] = memory_budget or machine_memory() // 4
     if segment_bytes is not None:
         options["segment_bytes"] = segment_bytes
     return KernelStore.open(path, durability, create, read_only, options, disk, clock)

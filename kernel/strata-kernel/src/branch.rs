@@ -22,11 +22,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::env::Clock;
 use crate::error::Result;
 use crate::log::{Appended, StateHash};
+use crate::state::BranchState;
 use crate::table::{ChangeKind, KeyHash, Version};
 use crate::value::path::Path;
+use layers::Sought;
 
-pub use commits::CommitRow;
-pub use layers::{Data, Layer};
+pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
+pub use layers::{Data, Layer, Memory, Runs};
 pub use scan::{Range, RowBuffer, successor};
 
 /// What a read sees: everything up to a version, and of that what has not expired at a time.
@@ -69,6 +71,13 @@ pub struct Branch {
     deleted: AtomicBool,
 }
 
+/// What all branches of a database have in common.
+#[derive(Clone)]
+pub struct Shared {
+    pub clock: Arc<dyn Clock>,
+    pub memory: Arc<Memory>,
+}
+
 /// Where a branch left its parent.
 #[derive(Clone)]
 pub struct Fork {
@@ -100,24 +109,19 @@ pub struct StreamHead {
 }
 
 impl Branch {
-    pub fn new(
-        id: u32,
-        name: &str,
-        parent: Option<Fork>,
-        version: u64,
-        created: u64,
-        clock: &Arc<dyn Clock>,
-    ) -> Branch {
+    /// A branch as it was at the checkpoint, or a new one that has nothing of its own.
+    pub fn new(state: &BranchState, parent: Option<Fork>, runs: Runs, shared: &Shared) -> Branch {
+        let settled = (state.version, state.hash);
         Branch {
-            id,
-            name: RwLock::new(name.to_owned()),
+            id: state.id,
+            name: RwLock::new(state.name.clone()),
             parent,
-            created,
-            data: RwLock::default(),
-            line: Mutex::new(Line { applied: version, ..Line::default() }),
-            clock: Arc::clone(clock),
-            head: AtomicU64::new(version),
-            deleted: AtomicBool::new(false),
+            created: state.created,
+            data: RwLock::new(Data::new(state.id, &shared.memory, runs, settled)),
+            line: Mutex::new(Line { applied: state.version, hash: state.hash, ..Line::default() }),
+            clock: Arc::clone(&shared.clock),
+            head: AtomicU64::new(state.version),
+            deleted: AtomicBool::new(state.is_deleted),
         }
     }
 
@@ -164,11 +168,19 @@ impl Branch {
         read: impl FnOnce(Option<Version<'_>>) -> R,
     ) -> Result<R> {
         let hash = KeyHash::of(key);
-        let (mut branch, mut at) = (self, at.into());
+        let (mut branch, mut at, mut read) = (self, at.into(), read);
         loop {
             let data = branch.data.read();
             if let Some(version) = data.get(keyspace, key, hash, at.version) {
                 return Ok(read(Some(version).filter(|version| self.is_live(version, at))));
+            }
+            if !data.runs.is_empty() {
+                let runs = Arc::clone(&data.runs);
+                drop(data);
+                match branch.read_runs(&runs, (keyspace, key, hash), at, read)? {
+                    Sought::Read(found) => return Ok(found),
+                    Sought::Missing(back) => read = back,
+                }
             }
             match &branch.parent {
                 Some(fork) => (branch, at) = (&fork.branch, at.limited(fork.version)),

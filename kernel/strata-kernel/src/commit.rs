@@ -54,6 +54,7 @@ impl Store {
         }
         let branch = Arc::clone(&transaction.branch);
         self.check_writable(&branch)?;
+        self.make_room()?;
         let mut line = branch.line.lock();
         if let Some(version) = self.first_result(&branch, &transaction.meta)? {
             return self.settle(&branch, line).map(|()| version);
@@ -75,6 +76,7 @@ impl Store {
     /// Commit writes that rely on nothing read, as one.
     pub fn write(&self, branch: &Arc<Branch>, writes: &[Write<'_>]) -> Result<Committed> {
         self.check_writable(branch)?;
+        self.make_room()?;
         let mut line = branch.line.lock();
         self.commit_writes(branch, &mut line, writes, &Meta::default(), &[])?.settle(self, branch, line)
     }
@@ -245,6 +247,7 @@ impl Unsettled {
     /// Wait for the disk without the branch's line, then publish.
     fn settle(self, store: &Store, branch: &Branch, line: MutexGuard<'_, Line>) -> Result<Committed> {
         drop(line);
+        store.committed(&self.appended);
         store.log.wait(&self.appended)?;
         branch.publish(self.result.version);
         Ok(self.result)
@@ -280,20 +283,20 @@ fn apply(
     reads: &[Read],
 ) -> Result<()> {
     let mut data = branch.data.write();
-    let tables = &mut data.active.tables;
+    let layer = &mut data.active;
     for change in &prepared.changes {
-        tables.entry(change.keyspace).or_default().add(&change.key, &change.version(stamp.version))?;
+        layer.add(change.keyspace, &change.key, &change.version(stamp.version))?;
     }
     if let Some(note) = Note::encode(meta, reads) {
         let note = Version { version: stamp.version, ..Version::own(Some(&note)) };
-        tables.entry(NOTES).or_default().add(&stamp.version.to_be_bytes(), &note)?;
+        layer.add(NOTES, &stamp.version.to_be_bytes(), &note)?;
     }
     if let Some(key) = &meta.idempotency_key {
         let expires = stamp.time + IDEMPOTENCY_LIFETIME_US;
         let first = Version { version: stamp.version, expires, ..Version::own(Some(NOTHING)) };
-        tables.entry(IDEMPOTENCY).or_default().add(key.as_bytes(), &first)?;
+        layer.add(IDEMPOTENCY, key.as_bytes(), &first)?;
     }
-    data.active.commits.push(stamp);
+    layer.commit(stamp);
     drop(data);
     line.streams.extend(prepared.streams);
     line.known.extend(prepared.known);

@@ -12,6 +12,8 @@ pub const CATALOGUE: u32 = 0;
 // What a branch keeps beside the data: keyspaces that no name stands for, so their rows fork, are written out and
 // recover like all else. None of them is in a log record, since it follows from the records.
 
+/// In runs only: the commits of the branch, see `branch::commits`.
+pub const COMMITS: u32 = u32::MAX;
 /// Version (8 bytes, big-endian) to what its commit says about itself: `payload::Note`.
 pub const NOTES: u32 = u32::MAX - 1;
 /// Idempotency key to nothing: the version of its row is the first result. Rows expire.
@@ -58,6 +60,17 @@ impl Keyspaces {
         self.names[index] = (space.to_owned(), kind.to_owned());
         self.numbers.insert(key.to_vec(), number);
         true
+    }
+
+    /// All names, in order of their numbers from 1; empty for a number that nothing has.
+    pub fn names(&self) -> &[(String, String)] {
+        &self.names
+    }
+
+    pub fn of(names: Vec<(String, String)>) -> Keyspaces {
+        let named = names.iter().zip(1..).filter(|((space, _), _)| !space.is_empty());
+        let numbers = named.map(|((space, kind), number)| (catalogue_key(space, kind), number)).collect();
+        Keyspaces { numbers, names }
     }
 
     pub fn name(&self, number: u32) -> (String, String) {

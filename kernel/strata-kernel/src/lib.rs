@@ -17,6 +17,7 @@ mod pack;
 pub mod payload;
 pub mod run;
 pub mod sabotage;
+pub mod state;
 pub mod store;
 pub mod table;
 pub mod transaction;

@@ -7,16 +7,17 @@ use crate::env::Disk;
 use crate::error::{Error, Result};
 use crate::log::Anchor;
 use crate::sabotage;
+use crate::state::State;
 
 pub const PATH: &str = "MANIFEST";
 const TEMPORARY: &str = "MANIFEST.tmp";
 
 const MAGIC: [u8; 8] = *b"strataMF";
 const FORMAT: u32 = 1;
-/// Everything but the runs.
-const FIXED: usize = 88;
-/// A MANIFEST larger than this is none: it would name two million runs.
-const LARGEST: u64 = 16 << 20;
+/// Everything but the runs and the state.
+const FIXED: usize = 104;
+/// A MANIFEST larger than this is none: it would know of millions of branches.
+const LARGEST: u64 = 256 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
@@ -31,8 +32,12 @@ pub struct Manifest {
     pub checkpoint_time: u64,
     /// How new files are packed; see `log::Codec`.
     pub codec: u8,
+    /// The number of the next run file: numbers are never given twice.
+    pub next_run: u64,
     /// Numbers of the live run files, oldest first.
     pub runs: Vec<u64>,
+    /// The branches at the checkpoint, and what else the rows do not say.
+    pub state: State,
 }
 
 impl Manifest {
@@ -77,17 +82,21 @@ impl Manifest {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED + 8 * self.runs.len());
+        let state = self.state.encode();
+        let mut bytes = Vec::with_capacity(FIXED + 8 * self.runs.len() + state.len());
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]); // the checksum
         bytes.extend_from_slice(&self.database_id);
-        for number in [self.created_us, self.segment, self.proven, self.checkpoint_version, self.checkpoint_time] {
+        let Manifest { created_us, segment, proven, checkpoint_version, checkpoint_time, next_run, .. } = *self;
+        for number in [created_us, segment, proven, checkpoint_version, checkpoint_time, next_run] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&[self.codec, 0, 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&(self.runs.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&(state.len() as u64).to_le_bytes());
         self.runs.iter().for_each(|run| bytes.extend_from_slice(&run.to_le_bytes()));
+        bytes.extend_from_slice(&state);
         let checksum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -105,26 +114,25 @@ impl Manifest {
         if format != FORMAT {
             return Err(Error::TooNew { file: PATH.to_owned(), found: format, known: FORMAT });
         }
-        let number = |at: usize| bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-        let count = number(80).ok_or_else(|| corrupt(80, "it is too short"))?;
-        if (bytes.len() - FIXED) as u64 != count.saturating_mul(8) {
-            return Err(corrupt(80, "it has not the length that its runs need"));
+        let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Err(corrupt(16, "it is too short")) };
+        let number = |at: usize| u64::from_le_bytes(*fixed[at..].first_chunk().expect("within FIXED bytes"));
+        let (runs, state) = (number(88), number(96));
+        let rest = &bytes[FIXED..];
+        if rest.len() as u64 != runs.saturating_mul(8).saturating_add(state) {
+            return Err(corrupt(88, "it has not the length that its runs and its state need"));
         }
-        let numbers: Vec<u64> = (32..bytes.len()).step_by(8).filter_map(number).collect();
-        let [created_us, segment, proven, checkpoint_version, checkpoint_time, _codec, _count, ref runs @ ..] =
-            numbers[..]
-        else {
-            return Err(corrupt(32, "it is too short"));
-        };
+        let (runs, state) = rest.split_at(8 * runs as usize);
         Ok(Manifest {
             database_id: *bytes[16..].first_chunk().expect("at least FIXED bytes"),
-            created_us,
-            segment,
-            proven,
-            checkpoint_version,
-            checkpoint_time,
-            codec: bytes[72],
-            runs: runs.to_vec(),
+            created_us: number(32),
+            segment: number(40),
+            proven: number(48),
+            checkpoint_version: number(56),
+            checkpoint_time: number(64),
+            next_run: number(72),
+            codec: bytes[80],
+            runs: runs.as_chunks().0.iter().map(|run| u64::from_le_bytes(*run)).collect(),
+            state: State::decode(state)?,
         })
     }
 }

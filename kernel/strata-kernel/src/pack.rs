@@ -63,6 +63,12 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let taken = *self.rest().first_chunk().ok_or_else(|| self.wrong("length"))?;
+        self.at += N;
+        Ok(taken)
+    }
+
     pub fn text(&mut self) -> Result<String> {
         Ok(std::str::from_utf8(self.take()?).map_err(|_| self.wrong("text"))?.to_owned())
     }

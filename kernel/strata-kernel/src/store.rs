@@ -1,22 +1,27 @@
 //! The store: one database, its branches and its log.
 
 mod branches;
+mod checkpoint;
+mod keeper;
+mod layer_rows;
 mod open;
 mod verify;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::branch::{Branch, Range, RowBuffer};
-use crate::env::{Env, Lock};
+use crate::branch::{Branch, Range, RowBuffer, Shared};
+use crate::env::{Env, Lock, Worker};
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
 use crate::log::{Durability, Log};
 use crate::manifest::Manifest;
+use crate::run::{BlockCache, Run, RunOptions};
 
 pub use branches::{BranchInfo, Registry};
+pub use checkpoint::Checkpoint;
 pub use open::{Options, Recovered};
 pub use verify::Verified;
 
@@ -27,7 +32,18 @@ pub struct Store {
     pub recovered: Recovered,
     registry: RwLock<Registry>,
     keyspaces: RwLock<Keyspaces>,
+    shared: Shared,
     files: Mutex<Option<Files>>,
+    /// The live runs, oldest first.
+    runs: RwLock<Vec<Arc<Run>>>,
+    cache: Arc<BlockCache>,
+    /// Held by whoever makes runs or replaces the MANIFEST. Taken before the line of any branch.
+    keeper: Mutex<()>,
+    worker: OnceLock<Arc<dyn Worker>>,
+    next_run: AtomicU64,
+    /// The log's position at the last checkpoint, and the monotonic time of it.
+    checkpointed: AtomicU64,
+    checkpointed_at: AtomicU64,
     database_id: [u8; 16],
     read_only: bool,
     options: Options,
@@ -82,6 +98,10 @@ impl Store {
 
     pub fn database_id(&self) -> [u8; 16] {
         self.database_id
+    }
+
+    fn run_options(&self) -> RunOptions {
+        self.options.runs(self.database_id)
     }
 
     /// The number of a keyspace; it costs nothing until it is written to.
@@ -147,12 +167,20 @@ impl Store {
         for branch in branches {
             drop(branch.line.lock());
         }
+        if let Some(worker) = self.worker.get() {
+            worker.stop();
+        }
+        let _alone = self.keeper.lock();
+        if !self.read_only && self.keeps_a_log() {
+            // The log has everything, so that a full disk is no reason to fail here.
+            let _ = self.checkpoint_alone();
+        }
         let Some(Files { manifest, _lock }) = self.files.lock().take() else { return Ok(()) };
         if self.read_only {
             return Ok(());
         }
         let proven = self.log.close()?;
-        Manifest { proven, ..manifest }.write(&*self.env.disk)
+        if proven == manifest.proven { Ok(()) } else { Manifest { proven, ..manifest }.write(&*self.env.disk) }
     }
 
     /// Marks the store as broken unless disarmed, which a panic in between prevents.

@@ -57,7 +57,7 @@ fn a_log_without_its_manifest_is_refused_and_stays_as_it_is() {
     let store = Store::open(sim.env(), &options).unwrap();
     let large = [&[0xc5, 0x40, 0][..], &[7; 0x4000]].concat();
     put(&store, &store.branch("main").unwrap(), store.keyspace("default", "kv"), b"k", &large);
-    store.close().unwrap();
+    let sim = Sim::over(sim.disk.killed(), 1);
     sim.disk.forget("MANIFEST");
     let content = || sim.disk.paths().into_iter().map(|path| (sim.disk.content(&path), path)).collect::<Vec<_>>();
     let before = content();

@@ -37,6 +37,8 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
             "flush_interval_us" => options.flush_interval_us = value.extract()?,
             "segment_bytes" => options.segment_bytes = value.extract()?,
             "compress_above" => options.compress_above = value.extract()?,
+            "memory_budget" => options.memory_budget = value.extract()?,
+            "checkpoint_bytes" => options.checkpoint_bytes = value.extract()?,
             other => {
                 let error = Error::InvalidInput(format!("'{other}' is no option of the kernel"));
                 return Err(to_python(given.py(), error, None));
@@ -135,11 +137,24 @@ impl PyStore {
         Ok(if is_there { "committed" } else { "lost" })
     }
 
+    fn checkpoint<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let made = self.run(py, Store::checkpoint)?;
+        let found = PyDict::new(py);
+        let run = made.run.unwrap_or(0);
+        let figures = [made.version, made.time, run, made.rows, made.bytes];
+        for (name, figure) in ["version", "time", "run", "rows", "bytes"].into_iter().zip(figures) {
+            found.set_item(name, figure)?;
+        }
+        Ok(found)
+    }
+
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let verified = self.run(py, Store::verify)?;
         let found = PyDict::new(py);
         found.set_item("records", verified.records)?;
         found.set_item("segments", verified.segments)?;
+        found.set_item("runs", verified.runs)?;
+        found.set_item("rows", verified.rows)?;
         found.set_item("version", verified.version)?;
         Ok(found)
     }

@@ -72,9 +72,15 @@ impl Subject {
             Ok(store) => {
                 let version = store.log.last_version();
                 let state = self.driver.model.at(version).ok_or_else(|| format!("version {version} was made up"))?;
-                compare::heads(&store, &numbers(&store), state)?;
-                compare::everything(&store, &numbers(&store), state)?;
-                Ok(Found::Version(version))
+                let numbers = numbers(&store);
+                match compare::heads(&store, &numbers, state)
+                    .and_then(|()| compare::everything(&store, &numbers, state))
+                {
+                    Ok(()) => Ok(Found::Version(version)),
+                    // Runs are read when they are needed, and damage in them is told then.
+                    Err(why) if why.contains(" is damaged at byte ") => Ok(Found::Damage),
+                    Err(why) => Err(why),
+                }
             }
             Err(Error::Corrupt { .. } | Error::TooNew { .. }) => {
                 let same = contents(disk) == before;

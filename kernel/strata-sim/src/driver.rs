@@ -152,7 +152,7 @@ impl Driver {
                 let now = Acknowledged { moment: self.moment(), time_us: self.sim.clock.monotonic_us() };
                 self.notes.acknowledge(version, now);
             }
-            (_, Err(Error::Storage { .. })) if self.faults => {}
+            (_, Err(Error::Storage { .. } | Error::Corrupt { .. })) if self.faults => {}
             (Ok(Ok(state)), Err(Error::OutcomeUnknown { transaction, .. })) if self.faults && !was_poisoned => {
                 if transaction != format!("{}-{}", state.version, state.time) {
                     return Err(format!("the unknown transaction is called {transaction}, it is {}", state.version));

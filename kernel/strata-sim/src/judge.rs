@@ -87,7 +87,7 @@ impl Judge<'_> {
         let version = store.log.last_version();
         let (notes, promised) = (&self.driver.notes, &self.driver.options);
         notes.check(version, moment, crash, promised.durability, promised.flush_interval_us)?;
-        if store.recovered.records != version || store.log.durable_version() != version {
+        if store.recovered.checkpoint + store.recovered.records != version || store.log.durable_version() != version {
             return Err(format!("version {version} has {:?}", store.recovered));
         }
         let model = self.driver.model.cut_at(version);

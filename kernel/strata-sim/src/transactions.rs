@@ -53,10 +53,13 @@ impl Driver {
         for _ in 0..1 + self.below(4) {
             let (mut real, mut draft) = self.open.swap_remove(index);
             let outcome = self.act_once(&mut real, &mut draft);
+            if outcome.is_err() {
+                // A disk that fails may fail a read; the transaction is given up then.
+                return self.excuse(outcome);
+            }
             self.open.push((real, draft));
             let last = self.open.len() - 1;
             self.open.swap(index, last);
-            outcome?;
         }
         Ok(())
     }

@@ -27,6 +27,10 @@ pub fn options(rng: &SimRng) -> Options {
         flush_interval_us: 2_000 + 1_000 * rng.below(3),
         segment_bytes: [1024, 4096, 4096, 6000][rng.below(4) as usize],
         compress_above: 200,
+        memory_budget: [8 << 10, 64 << 10, 1 << 20, 1 << 30][rng.below(4) as usize],
+        checkpoint_bytes: [1500, 6000, 64 << 20][rng.below(3) as usize],
+        checkpoint_interval_us: [20_000, 300_000_000][rng.below(2) as usize],
+        block_bytes: [96, 300, 4096][rng.below(3) as usize],
         ..Options::default()
     }
 }
@@ -48,6 +52,7 @@ impl Driver {
             86..=88 => self.stall(),
             89..=92 => self.jump(),
             93..=94 => self.reopen(),
+            95..=96 => self.checkpoint(),
             _ => self.look(),
         }
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from strata.api.branches import Branches
 from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.place import Place
+from strata.api.upkeep import CheckpointInfo, checkpoint
 from strata.api.verify import VerifyReport, verify
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Clock = Callable[[], int]  # microseconds since 1970, UTC
 Durability = Literal["memory", "buffered", "strict"]
 
+_LEAST_MEMORY = 1 << 20
+_LEAST_MEMORY = 1 << 20
 _FLUSH_INTERVAL_MAX_MS = 3_600_000
 _DURABILITIES = ("memory", "buffered", "strict")
 
@@ -70,13 +73,23 @@ class Database(Place):
         """Return what became of a commit that raised OutcomeUnknown, by its `.transaction`."""
         return self._store.outcome(transaction)
 
+    def checkpoint(self) -> CheckpointInfo:
+        """Write what is only in the log to a run, and let go of the log before it.
+
+        Happens by itself (after 64 MiB of log, when memory is short, after five minutes, at close); nobody
+        waits for it. A copy of the directory made after it returned is a whole database, up to its version.
+
+        Cost: writes what was committed since the last one, sorted and packed.
+        """
+        return checkpoint(self._store)
+
     def verify(self) -> VerifyReport:
         """Read all files and all chains of events again; return what was wrong.
 
         Checks each record of the log (checksum, order, values), each branch's chain of state hashes against
-        what is in memory, and each event stream. Others may go on writing meanwhile.
+        what is in memory, every part of every run, and each event stream. Others may go on writing meanwhile.
 
-        Cost: reads the whole log from the disk, and every event.
+        Cost: reads all files from the disk, and every event.
         """
         return verify(self._store)
 
@@ -123,7 +136,8 @@ def open(
         branch, space: what `db.kv` and the others work on. The branch must exist ("main" always does).
         create: make the directory when it does not exist; else that is NotFound.
         read_only: refuse every write.
-        memory_budget: bytes of memory to stay within. Refused for now: all data is in memory.
+        memory_budget: bytes of memory for data: half for what is written, a quarter for what is read from
+            files; the rest comes and goes. At least 1 MiB. Left out: a quarter of the machine's memory.
         flush_interval_ms: how much a power cut may take in buffered mode.
         disk, clock: simulated ones, for tests (`strata.testing`).
     Raises: InvalidInput for a directory that is not a database; ReadOnly when a newer version wrote it;
@@ -181,11 +195,7 @@ def _check_durability(durability: str, *, on_disk: bool) -> None:
 
 def _check_limits(memory_budget: object, flush_interval_ms: object) -> None:
     if memory_budget is not None:
-        check_int(memory_budget, "memory_budget", 1)
-        # Refused rather than ignored: it can be kept once there are run files to read from.
-        raise InvalidInput(
-            "memory_budget cannot be kept yet", hint="leave it out; all data is held in memory"
-        )
+        check_int(memory_budget, "memory_budget", _LEAST_MEMORY)
     number = type(flush_interval_ms) in (int, float)
     if not number or not 0 < flush_interval_ms <= _FLUSH_INTERVAL_MAX_MS:  # type: ignore[operator]
         raise InvalidInput(

@@ -28,6 +28,8 @@ class VerifyReport:
     version: int  # the newest on disk
     records: int  # of the log
     segments: int
+    runs: int
+    rows: int  # of the runs
     streams: int
     events: int
     problems: tuple[Problem, ...]
@@ -40,12 +42,16 @@ class VerifyReport:
 
 def verify(store: Store) -> VerifyReport:
     """Return what reading all files and all chains of events shows."""
-    problems: list[Problem] = []
-    found = {"version": 0, "records": 0, "segments": 0}
+    problems: dict[tuple[str, int], Problem] = {}  # by place: a damaged part may be met more than once
+
+    def wrong(place: str, at: int, reason: str) -> None:
+        problems.setdefault((place, at), Problem(place, at, reason))
+
+    found = dict.fromkeys(("version", "records", "segments", "runs", "rows"), 0)
     try:
         found = store.verify()
     except Corrupt as error:
-        problems.append(Problem(error.file, error.offset, str(error)))
+        wrong(error.file, error.offset, str(error))
     streams = events = 0
     for info in store.branches():
         try:
@@ -54,11 +60,14 @@ def verify(store: Store) -> VerifyReport:
             if error.what != "branch":
                 raise
             continue  # it was deleted meanwhile
+        except Corrupt as error:
+            wrong(error.file, error.offset, str(error))
+            continue
         for place, report in chains:
             streams, events = streams + 1, events + report.events
             if report.sequence is not None:
-                problems.append(Problem(place, report.sequence, report.reason))
-    return VerifyReport(**found, streams=streams, events=events, problems=tuple(problems))
+                wrong(place, report.sequence, report.reason)
+    return VerifyReport(**found, streams=streams, events=events, problems=tuple(problems.values()))
 
 
 def _chains(store: Store, branch: str) -> Iterator[tuple[str, ChainReport]]:

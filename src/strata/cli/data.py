@@ -92,6 +92,7 @@ def verify(arguments: Namespace) -> int:
         print(f"{problem.place} at {problem.at}: {problem.reason}")
     print(
         f"{'good' if report.ok else 'DAMAGED'}: {report.records:,} records in {report.segments:,} segments,"
+        f" {report.rows:,} rows in {report.runs:,} runs,"
         f" up to version {report.version:,}; {report.events:,} events in {report.streams:,} streams"
     )
     return 0 if report.ok else 1

@@ -245,10 +245,17 @@ class Store(Protocol):
     def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
         """What became of a commit that raised OutcomeUnknown."""
 
+    def checkpoint(self) -> dict[str, int]:
+        """Make the runs hold everything that is committed, and let go of the log before it.
+
+        Returns: the `version` and its `time`; the `run` that was written (0: none), its `rows` and `bytes`.
+        """
+
     def verify(self) -> dict[str, int]:
         """Read all files again, and hold them against what is in memory. Corrupt names the first wrong place.
 
-        Returns: `records` and `segments` of the log, and the newest `version` on disk; all 0 without files.
+        Returns: `records` and `segments` of the log, `runs` and their `rows`, and the newest `version` on
+        disk; all 0 without files.
         """
 
     def close(self) -> None: ...

@@ -125,9 +125,13 @@ class Model:
     def outcome(self, transaction: str, /) -> Literal["committed", "lost"]:
         raise NotFound(what="transaction", name=transaction)  # no commit of ours has an unknown outcome
 
+    def checkpoint(self) -> dict[str, int]:
+        self.check_open()
+        return {"version": self.version, "time": self.time, "run": 0, "rows": 0, "bytes": 0}
+
     def verify(self) -> dict[str, int]:
         self.check_open()
-        return {"records": 0, "segments": 0, "version": 0}
+        return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0}
 
     def close(self) -> None:
         self._closed = True

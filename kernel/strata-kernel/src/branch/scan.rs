@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{At, Branch};
 use crate::error::Result;
+use crate::run::RangeCursor;
 use crate::table::{self, Table, Version};
 
 /// `start <= key < end`; an `end` of `None` is unbounded.
@@ -129,18 +130,21 @@ impl Branch {
         let guards: Vec<_> = lineage.iter().map(|(branch, at)| (branch.data.read(), *at)).collect();
         let mut sources: Vec<Source<'_>> = Vec::with_capacity(guards.len() + 1);
         if !own.is_empty() {
-            sources.push(Source::own(own, reverse));
+            sources.push(Source::Own { rows: own, reverse });
         }
-        for (data, at) in &guards {
+        for ((data, at), (branch, _)) in guards.iter().zip(&lineage) {
             for table in data.tables(keyspace) {
                 sources.push(Source::table(table, range, reverse, at.version));
+            }
+            for run in data.runs.iter() {
+                sources.push(Source::Run(Box::new(run.range(branch.id, keyspace, range, reverse, at.version)?)));
             }
         }
         let live = |version: &Version<'_>| self.is_live(version, at);
         match &mut sources[..] {
             // The common case pays for no merge.
-            [Source { rows: Rows::Table(rows), next: first }] => {
-                for (key, version) in first.take().into_iter().chain(rows) {
+            [Source::Table { rows, next }] => {
+                for (key, version) in next.take().into_iter().chain(rows) {
                     if let Some(value) = version.value
                         && live(&version)
                         && row(key, value).is_break()
@@ -155,45 +159,58 @@ impl Branch {
     }
 }
 
-/// Rows in order, the next one at hand. A deletion hides the key in the sources behind it.
-struct Source<'a> {
-    rows: Rows<'a>,
-    next: Option<(&'a [u8], Version<'a>)>,
-}
-
+/// Rows in order, standing on one or behind the last. A deletion hides the key in the sources behind it.
 #[expect(clippy::large_enum_variant, reason = "there are a handful, and a box would cost each row a load")]
-enum Rows<'a> {
-    Own(std::slice::Iter<'a, (Vec<u8>, Option<Vec<u8>>)>, bool),
-    Table(table::Rows<'a>),
+enum Source<'a> {
+    /// What a transaction wrote itself; the next is at one end.
+    Own {
+        rows: &'a [(Vec<u8>, Option<Vec<u8>>)],
+        reverse: bool,
+    },
+    Table {
+        rows: table::Rows<'a>,
+        next: Option<(&'a [u8], Version<'a>)>,
+    },
+    Run(Box<RangeCursor>),
 }
 
 impl<'a> Source<'a> {
-    fn own(own: &'a [(Vec<u8>, Option<Vec<u8>>)], reverse: bool) -> Source<'a> {
-        Source::of(Rows::Own(own.iter(), reverse))
-    }
-
     fn table(table: &'a Table, range: &Range, reverse: bool, at: u64) -> Source<'a> {
-        Source::of(Rows::Table(table.range(&range.start, range.end.as_deref(), reverse, at)))
+        let mut rows = table.range(&range.start, range.end.as_deref(), reverse, at);
+        let next = rows.next();
+        Source::Table { rows, next }
     }
 
-    fn of(rows: Rows<'a>) -> Source<'a> {
-        let mut source = Source { rows, next: None };
-        source.advance();
-        source
-    }
-
-    fn advance(&mut self) {
-        self.next = match &mut self.rows {
-            Rows::Table(rows) => rows.next(),
-            Rows::Own(rows, reverse) => {
-                let row = if *reverse { rows.next_back() } else { rows.next() };
-                row.map(|(key, value)| (&key[..], Version::own(value.as_deref())))
-            }
-        };
+    fn own_row(rows: &'a [(Vec<u8>, Option<Vec<u8>>)], reverse: bool) -> Option<&'a (Vec<u8>, Option<Vec<u8>>)> {
+        if reverse { rows.last() } else { rows.first() }
     }
 
     fn key(&self) -> Option<&[u8]> {
-        self.next.as_ref().map(|(key, _)| *key)
+        match self {
+            Source::Own { rows, reverse } => Source::own_row(rows, *reverse).map(|(key, _)| &key[..]),
+            Source::Table { next, .. } => next.as_ref().map(|(key, _)| *key),
+            Source::Run(rows) => rows.info().map(|row| row.key),
+        }
+    }
+
+    fn row(&self) -> Result<Option<(&[u8], Version<'_>)>> {
+        Ok(match self {
+            Source::Own { rows, reverse } => {
+                Source::own_row(rows, *reverse).map(|(key, value)| (&key[..], Version::own(value.as_deref())))
+            }
+            Source::Table { next, .. } => *next,
+            Source::Run(rows) => rows.row()?.map(|row| (row.key, row.version)),
+        })
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        match self {
+            Source::Own { rows, reverse: false } => *rows = rows.split_first().map_or(&[], |(_, rest)| rest),
+            Source::Own { rows, reverse: true } => *rows = rows.split_last().map_or(&[], |(_, rest)| rest),
+            Source::Table { rows, next } => *next = rows.next(),
+            Source::Run(rows) => return rows.advance(),
+        }
+        Ok(())
     }
 }
 
@@ -216,18 +233,18 @@ fn merge(
         }
         let Some((winner, _)) = next else { return Ok(()) };
         let (first, behind) = sources[winner..].split_first_mut().expect("the winner");
-        let Some((key, version)) = &first.next else { return Ok(()) };
+        let Some((key, version)) = first.row()? else { return Ok(()) };
         for source in behind {
             if source.key() == Some(key) {
-                source.advance();
+                source.advance()?;
             }
         }
         if let Some(value) = version.value
-            && live(version)
+            && live(&version)
             && row(key, value).is_break()
         {
             return Ok(());
         }
-        first.advance();
+        first.advance()?;
     }
 }

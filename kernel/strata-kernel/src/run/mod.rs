@@ -65,6 +65,12 @@ pub fn temporary_path(number: u64) -> String {
     format!("{DIRECTORY}/run-{number:06}.tmp")
 }
 
+/// The number that the name of a file says, if it is one of ours, whole or not.
+pub fn number_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("run-")?;
+    number.strip_suffix(".run").or_else(|| number.strip_suffix(".tmp"))?.parse().ok()
+}
+
 /// How runs are written and read; sizes count for writing only.
 #[derive(Clone)]
 pub struct RunOptions {

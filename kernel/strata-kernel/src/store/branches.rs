@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::Store;
 use rustc_hash::FxHashMap;
 
-use crate::branch::{Branch, Fork};
-use crate::env::Clock;
+use crate::branch::{Branch, Fork, Runs, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Stamp, StateHash};
 use crate::payload::BranchChange;
+use crate::state::{BranchState, State};
 
 /// The branch that every database begins with.
 pub const MAIN: &str = "main";
@@ -19,7 +19,7 @@ pub struct Registry {
     by_name: BTreeMap<String, Arc<Branch>>,
     by_id: FxHashMap<u32, Arc<Branch>>,
     next_id: u32,
-    clock: Arc<dyn Clock>,
+    shared: Shared,
     /// The chain of the records that change this set.
     pub hash: StateHash,
 }
@@ -35,17 +35,65 @@ pub struct BranchInfo {
 }
 
 impl Registry {
-    pub fn new(created: u64, clock: &Arc<dyn Clock>) -> Registry {
-        let main = Arc::new(Branch::new(0, MAIN, None, 0, created, clock));
+    /// The branches of a new database.
+    pub fn new(created: u64, shared: &Shared) -> Registry {
+        let main = BranchState { name: MAIN.to_owned(), created, ..BranchState::default() };
+        let state = State { next_branch: 1, branches: vec![main], ..State::default() };
+        Registry::of(&state, |_| Runs::default(), shared).expect("it has no parents")
+    }
+
+    /// The branches as they were at a checkpoint; `runs` says what is on disk of each.
+    pub fn of(state: &State, runs: impl Fn(u32) -> Runs, shared: &Shared) -> Result<Registry> {
+        let mut all: FxHashMap<u32, Arc<Branch>> = FxHashMap::default();
         let mut registry = Registry {
             by_name: BTreeMap::new(),
             by_id: FxHashMap::default(),
-            next_id: 0,
-            clock: Arc::clone(clock),
-            hash: StateHash::default(),
+            next_id: state.next_branch,
+            shared: shared.clone(),
+            hash: state.branches_hash,
         };
-        registry.insert(main);
-        registry
+        for branch in &state.branches {
+            let fork = match branch.parent {
+                Some((id, version)) => {
+                    let parent = all.get(&id).ok_or_else(|| unknown(id))?;
+                    Some(Fork { branch: Arc::clone(parent), version })
+                }
+                None => None,
+            };
+            let made = Arc::new(Branch::new(branch, fork, runs(branch.id), shared));
+            all.insert(branch.id, Arc::clone(&made));
+            if !branch.is_deleted {
+                registry.insert(made);
+            }
+        }
+        Ok(registry)
+    }
+
+    /// All branches and those that they were forked off, by id.
+    pub fn with_ancestors(&self) -> BTreeMap<u32, Arc<Branch>> {
+        let mut all = BTreeMap::new();
+        for branch in self.by_name.values() {
+            let mut next = Some(branch);
+            while let Some(branch) = next.filter(|branch| !all.contains_key(&branch.id)) {
+                all.insert(branch.id, Arc::clone(branch));
+                next = branch.parent.as_ref().map(|fork| &fork.branch);
+            }
+        }
+        all
+    }
+
+    /// What a checkpoint keeps of the branches; their versions and hashes are to be filled in.
+    pub fn state(&self) -> State {
+        let state = |branch: &Arc<Branch>| BranchState {
+            id: branch.id,
+            name: branch.name.read().clone(),
+            parent: branch.parent.as_ref().map(|fork| (fork.branch.id, fork.version)),
+            created: branch.created,
+            is_deleted: branch.is_deleted(),
+            ..BranchState::default()
+        };
+        let branches = self.with_ancestors().values().map(state).collect();
+        State { branches_hash: self.hash, next_branch: self.next_id, branches, ..State::default() }
     }
 
     fn insert(&mut self, branch: Arc<Branch>) {
@@ -77,7 +125,9 @@ impl Registry {
                     }
                     None => None,
                 };
-                self.insert(Arc::new(Branch::new(*id, name, fork, stamp.version, stamp.time, &self.clock)));
+                let (created, version) = (stamp.time, stamp.version);
+                let state = BranchState { id: *id, name: name.clone(), created, version, ..BranchState::default() };
+                self.insert(Arc::new(Branch::new(&state, fork, Runs::default(), &self.shared)));
             }
             BranchChange::Rename { id, name } => {
                 let branch = Arc::clone(self.by_id(*id).ok_or_else(|| unknown(*id))?);

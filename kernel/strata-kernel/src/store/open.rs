@@ -1,18 +1,21 @@
 //! Opening: find the directory, own it, read the manifest, replay the log.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 
 use super::{Files, Registry, Store};
+use crate::branch::{Runs, Shared};
 use crate::change::{Expiry, What, Write};
-use crate::env::Env;
+use crate::env::{Env, Lock};
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
 use crate::log::{Anchor, Durability, Entry, Log, LogOptions, StateHash};
 use crate::manifest::Manifest;
 use crate::payload::{self, Body, Logged, Meta, Number, Payload, Read};
+use crate::run::{self, BlockCache, Run, RunOptions};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -23,6 +26,14 @@ pub struct Options {
     pub flush_interval_us: u64,
     pub segment_bytes: u64,
     pub compress_above: usize,
+    /// What tables and cached blocks may take together, in bytes.
+    pub memory_budget: usize,
+    /// A checkpoint follows when the log has so much since the last.
+    pub checkpoint_bytes: u64,
+    /// And when something has waited in the log for so long.
+    pub checkpoint_interval_us: u64,
+    /// A data block of a run is closed when it has so much.
+    pub block_bytes: usize,
 }
 
 impl Default for Options {
@@ -35,6 +46,10 @@ impl Default for Options {
             flush_interval_us: log.flush_interval_us,
             segment_bytes: log.segment_bytes,
             compress_above: log.compress_above,
+            memory_budget: 1 << 30,
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval_us: 300_000_000,
+            block_bytes: 16 << 10,
         }
     }
 }
@@ -42,6 +57,9 @@ impl Default for Options {
 /// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
+    /// The version that the runs hold everything up to.
+    pub checkpoint: u64,
+    /// Records of the log behind it.
     pub records: u64,
     /// Bytes of a torn tail that were cut: never acknowledged as durable.
     pub cut_bytes: u64,
@@ -56,6 +74,20 @@ impl Options {
             compress_above: self.compress_above,
             database_id,
         }
+    }
+
+    pub(super) fn runs(&self, database_id: [u8; 16]) -> RunOptions {
+        let large_value_bytes = (self.block_bytes / 4).max(64);
+        RunOptions { block_bytes: self.block_bytes, large_value_bytes, ..RunOptions::new(database_id) }
+    }
+
+    /// The share of the tables. A quarter of the budget is for blocks, and a quarter for what comes and goes.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.memory_budget / 2
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.memory_budget / 4
     }
 }
 
@@ -84,15 +116,23 @@ impl Store {
     }
 
     fn assemble(env: Env, log: Log, options: &Options) -> Store {
-        let now = env.clock.wall_us();
+        let shared = Shared { clock: Arc::clone(&env.clock), memory: Arc::default() };
         Store {
-            registry: RwLock::new(Registry::new(now, &env.clock)),
+            registry: RwLock::new(Registry::new(env.clock.wall_us(), &shared)),
+            shared,
             env,
             log,
             durability: options.durability,
             recovered: Recovered::default(),
             keyspaces: RwLock::new(Keyspaces::default()),
             files: Mutex::new(None),
+            runs: RwLock::default(),
+            cache: BlockCache::new(options.cache_bytes()),
+            keeper: Mutex::new(()),
+            worker: OnceLock::new(),
+            next_run: AtomicU64::new(1),
+            checkpointed: AtomicU64::new(0),
+            checkpointed_at: AtomicU64::new(0),
             database_id: [0; 16],
             read_only: options.read_only,
             options: options.clone(),
@@ -112,7 +152,7 @@ fn look_at(env: &Env, names: &[String]) -> Result<Found> {
     if names.iter().any(|name| name == "MANIFEST") {
         return Ok(Found::Database);
     }
-    if let Some(foreign) = names.iter().find(|name| !["LOCK", "WAL", "MANIFEST.tmp"].contains(&name.as_str())) {
+    if let Some(foreign) = names.iter().find(|name| !["LOCK", "WAL", "DATA", "MANIFEST.tmp"].contains(&name.as_str())) {
         let place = env.disk.describe("");
         return Err(Error::InvalidInput(format!(
             "'{place}' is not a Strata database: it holds '{foreign}' and no MANIFEST"
@@ -123,7 +163,7 @@ fn look_at(env: &Env, names: &[String]) -> Result<Found> {
 }
 
 /// Alone to write, together with other readers to read.
-fn lock(env: &Env, read_only: bool) -> Result<Box<dyn crate::env::Lock>> {
+fn lock(env: &Env, read_only: bool) -> Result<Box<dyn Lock>> {
     let owner = format!("pid {}", env.spawn.process_id());
     env.disk.lock("LOCK", if read_only { None } else { Some(&owner) })
 }
@@ -145,14 +185,15 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
     let (high, low) = (env.rng.next_u64().to_be_bytes(), env.rng.next_u64().to_be_bytes());
     let database_id: [u8; 16] = [high, low].concat().try_into().expect("two times eight bytes");
     let anchor = Anchor::default();
+    // Made durable together with the log's directory.
+    env.disk.create_dir(run::DIRECTORY)?;
     let log = Log::create(&env, options.log(database_id), anchor)?;
     let created_us = env.clock.wall_us();
     let manifest = Manifest { database_id, created_us, segment: anchor.segment, ..Manifest::default() };
     manifest.write(&*env.disk)?;
     let mut store = Store::assemble(env, log, options);
     store.database_id = database_id;
-    store.files = Mutex::new(Some(Files { manifest, _lock: lock }));
-    Ok(Arc::new(store))
+    store.own(manifest, lock)
 }
 
 fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
@@ -162,20 +203,79 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
         offset: 0,
         reason: "it is missing".into(),
     })?;
+    if !options.read_only {
+        // A process that was killed may have left its name where a power cut could still take it, and what is removed
+        // because of it with it.
+        env.disk.sync_dir("")?;
+    }
     // Replayed into a store without a log, which the recovered log then takes the place of.
-    let mut store = Store::assemble(env.clone(), Log::memory(&env, Anchor::default()), options);
-    store.registry = RwLock::new(Registry::new(manifest.created_us, &env.clock));
+    let mut store = Store::assemble(env.clone(), Log::memory(&env, manifest.anchor()), options);
+    store.database_id = manifest.database_id;
+    store.open_runs(&manifest)?;
     let open = if options.read_only { Log::read } else { Log::recover };
     let (log, recovery) =
         open(&env, options.log(manifest.database_id), manifest.anchor(), &mut |entry| store.replay(&entry))?;
     store.log = log;
-    store.recovered = Recovered { records: recovery.records, cut_bytes: recovery.cut_bytes };
-    store.database_id = manifest.database_id;
-    store.files = Mutex::new(Some(Files { manifest, _lock: lock }));
-    Ok(Arc::new(store))
+    let (checkpoint, records) = (manifest.checkpoint_version, recovery.records);
+    store.recovered = Recovered { checkpoint, records, cut_bytes: recovery.cut_bytes };
+    if !options.read_only {
+        clear_orphans(&env, &manifest)?;
+    }
+    store.own(manifest, lock)
+}
+
+/// Remove what a checkpoint or a compaction that did not come to its end has left. The MANIFEST was read and the log
+/// recovered, so what it does not name is of no use; other files are none of ours.
+fn clear_orphans(env: &Env, manifest: &Manifest) -> Result<()> {
+    let Some(names) = env.disk.list(run::DIRECTORY)? else {
+        env.disk.create_dir(run::DIRECTORY)?;
+        return env.disk.sync_dir("");
+    };
+    for name in names {
+        if run::number_of(&name).is_some_and(|number| name.ends_with(".tmp") || !manifest.runs.contains(&number)) {
+            env.disk.remove(&format!("{}/{name}", run::DIRECTORY))?;
+        }
+    }
+    Ok(())
 }
 
 impl Store {
+    /// Take what the MANIFEST names: runs, branches and keyspaces as of the checkpoint.
+    fn open_runs(&mut self, manifest: &Manifest) -> Result<()> {
+        let options = self.run_options();
+        let open = |&number: &u64| Run::open(&*self.env.disk, number, &self.cache, &options);
+        let runs = manifest.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut by_branch: FxHashMap<u32, Vec<Arc<Run>>> = FxHashMap::default();
+        for run in runs.iter().rev() {
+            for span in run.spans() {
+                by_branch.entry(span.branch).or_default().push(Arc::clone(run));
+            }
+        }
+        let of = |branch| by_branch.get(&branch).map_or_else(Runs::default, |runs| runs.as_slice().into());
+        let registry = match manifest.state.next_branch {
+            0 => Registry::new(manifest.created_us, &self.shared),
+            _ => Registry::of(&manifest.state, of, &self.shared)?,
+        };
+        self.registry = RwLock::new(registry);
+        self.keyspaces = RwLock::new(Keyspaces::of(manifest.state.keyspaces.clone()));
+        self.runs = RwLock::new(runs);
+        Ok(())
+    }
+
+    /// Own the directory from now on.
+    fn own(mut self, manifest: Manifest, lock: Box<dyn Lock>) -> Result<Arc<Store>> {
+        let newest = manifest.runs.iter().max().map_or(1, |number| number + 1);
+        self.next_run = AtomicU64::new(manifest.next_run.max(newest));
+        self.checkpointed = AtomicU64::new(manifest.proven);
+        self.checkpointed_at = AtomicU64::new(self.env.clock.monotonic_us());
+        self.files = Mutex::new(Some(Files { manifest, _lock: lock }));
+        let store = Arc::new(self);
+        if !store.read_only {
+            store.start_keeper()?;
+        }
+        Ok(store)
+    }
+
     /// Fold one record of the log in.
     fn replay(&self, entry: &Entry<'_>) -> Result<()> {
         match payload::decode(entry.payload)? {

@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 use super::Store;
 use super::open::{check_chain, damaged};
 use crate::error::Result;
-use crate::log::{Anchor, Entry, Log, StateHash};
+use crate::log::{Entry, Log, Recovery, StateHash};
+use crate::manifest::Manifest;
 use crate::payload::{self, Body, BranchChange, Payload};
 use crate::value;
 
@@ -19,6 +20,9 @@ use crate::value;
 pub struct Verified {
     pub records: u64,
     pub segments: u64,
+    pub runs: u64,
+    /// Of the runs.
+    pub rows: u64,
     /// The newest version on disk.
     pub version: u64,
 }
@@ -30,22 +34,30 @@ impl Store {
     /// Read all files of the database again. `Corrupt` names the first place that is wrong.
     pub fn verify(&self) -> Result<Verified> {
         self.check_open()?;
-        let Some(anchor) = self.anchor() else { return Ok(Verified::default()) };
+        // No file goes, and none comes, while this reads.
+        let _alone = self.keeper.lock();
+        let Some(manifest) = self.manifest() else { return Ok(Verified::default()) };
         let in_memory = self.states();
         if !self.read_only {
             // What is in memory may not be on disk before this.
             self.log.flush()?;
         }
-        let mut reader =
-            Reader { on_disk: FxHashMap::from_iter([(0, (0, StateHash::default()))]), ..Reader::new(in_memory) };
+        let mut reader = Reader::new(in_memory, &manifest);
         let options = self.options.log(self.database_id);
-        let (log, recovery) = Log::read(&self.env, options, anchor, &mut |entry| reader.take(&entry))?;
+        let (log, recovery) = Log::read(&self.env, options, manifest.anchor(), &mut |entry| reader.take(&entry))?;
         reader.end()?;
-        Ok(Verified { records: recovery.records, segments: recovery.segments, version: log.last_version() })
-    }
-
-    fn anchor(&self) -> Option<Anchor> {
-        self.files.lock().as_ref().map(|files| files.manifest.anchor())
+        let runs = self.runs.read().clone();
+        let mut rows = 0;
+        for run in &runs {
+            let mut cursor = run.all(None)?;
+            while let Some(row) = cursor.row()? {
+                row.version.value.map_or(Ok(()), value::check)?;
+                rows += 1;
+                cursor.advance()?;
+            }
+        }
+        let Recovery { records, segments, .. } = recovery;
+        Ok(Verified { records, segments, runs: runs.len() as u64, rows, version: log.last_version() })
     }
 
     /// Of each branch that has commits of its own, the newest.
@@ -67,8 +79,12 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(in_memory: FxHashMap<u32, State>) -> Reader {
-        Reader { in_memory, on_disk: FxHashMap::default(), branches: StateHash::default() }
+    /// Where the log begins, each branch is as the MANIFEST has it.
+    fn new(mut in_memory: FxHashMap<u32, State>, manifest: &Manifest) -> Reader {
+        let mut on_disk = FxHashMap::from_iter([(0, (0, StateHash::default()))]);
+        on_disk.extend(manifest.state.branches.iter().map(|branch| (branch.id, (branch.version, branch.hash))));
+        in_memory.retain(|branch, state| on_disk.get(branch) != Some(state));
+        Reader { in_memory, on_disk, branches: manifest.state.branches_hash }
     }
 
     fn take(&mut self, entry: &Entry<'_>) -> Result<()> {

@@ -74,6 +74,10 @@ impl Arena {
         Ok(())
     }
 
+    pub fn bytes(&self) -> usize {
+        self.allocated_bytes
+    }
+
     /// The bytes from `place` to the end of its chunk.
     #[inline]
     pub fn from(&self, place: Place) -> &[u8] {

@@ -198,6 +198,56 @@ impl Table {
         Ok(())
     }
 
+    /// Keep a version that is in a run too, so that the next read finds it here; nothing when the key is here already.
+    pub fn warm(&mut self, key: &[u8], version: &Version<'_>) -> Result<()> {
+        let (newest, hash) = (self.newest, KeyHash::of(key));
+        if self.find(key, hash).is_none() {
+            self.newest = 0;
+            let added = self.add(key, version);
+            self.newest = newest;
+            added?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is any version of `key`.
+    pub fn has(&self, key: &[u8], hash: KeyHash) -> bool {
+        self.find(key, hash).is_some()
+    }
+
+    /// Memory taken, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.arena.bytes() + self.index.allocation_size() + self.order.bytes()
+    }
+
+    /// Call `change` with the versions in `(after, upto]` of the keys behind `key`, in order of keys and newest first, to the
+    /// end of the key where it says that this is enough. True when there are no more.
+    pub fn changes(
+        &self,
+        key: Option<&[u8]>,
+        (after, upto): (u64, u64),
+        mut change: impl FnMut(&[u8], Version<'_>) -> bool,
+    ) -> bool {
+        let key_at = |place| key_at(&self.arena, place);
+        let mut cursor = self.order.seek(key.unwrap_or_default(), key_at);
+        while let Some(entry) = self.order.next(&mut cursor) {
+            let found = key_at(entry);
+            let newest = self.entry_state(entry).newest;
+            if Some(found) == key || self.version_number(newest) <= after {
+                continue;
+            }
+            let (mut place, mut goes_on) = (self.visible_from(newest, upto), true);
+            while let Some(version) = self.version_at(place).filter(|version| version.version > after) {
+                goes_on = change(found, version);
+                place = self.older_than(place);
+            }
+            if !goes_on {
+                return false;
+            }
+        }
+        true
+    }
+
     #[inline]
     fn find(&self, key: &[u8], hash: KeyHash) -> Option<Slot> {
         let is_key = |slot: &Slot| slot.hash == hash.0 && key_at(&self.arena, slot.entry) == key;

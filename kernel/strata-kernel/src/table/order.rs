@@ -44,6 +44,11 @@ impl Order {
         self.normal(Cursor { block, index })
     }
 
+    /// Memory taken, nearly: blocks are mostly three quarters full.
+    pub fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_KEYS_MAX * (size_of::<u64>() + size_of::<Place>())
+    }
+
     pub fn end(&self) -> Cursor {
         Cursor { block: self.blocks.len(), index: 0 }
     }
