@@ -299,10 +299,6 @@ impl Block {
         self.payload.bytes()
     }
 
-    pub fn rows(&self) -> u32 {
-        self.rows
-    }
-
     fn first_key(&self) -> &[u8] {
         &self.bytes()[self.first_key.0..self.first_key.1]
     }
@@ -473,7 +469,8 @@ impl BlockCursor {
     pub fn advance(&mut self, block: &Block) -> Result<(), &'static str> {
         if self.next.row == block.rows {
             self.head = None;
-            return Ok(());
+            let is_all = self.next.at == block.rows_end;
+            return if is_all { Ok(()) } else { Err("a block has more than its rows") };
         }
         let before = self.head.take();
         if self.next.row > 0 && self.next.row.is_multiple_of(RESTART_ROWS) {
@@ -481,7 +478,8 @@ impl BlockCursor {
         }
         let row = block.parse(self.next)?;
         if !row.is_same_key {
-            if self.next.row > 0 && row.suffix <= &self.key[row.shared..] {
+            // What is shared is all that can be: a search relies on that.
+            if self.next.row > 0 && row.suffix.first() <= self.key.get(row.shared) {
                 return Err("the rows of a block are not in order");
             }
             self.key.truncate(row.shared);
@@ -494,6 +492,14 @@ impl BlockCursor {
     fn advance_to_restart(&mut self, block: &Block, before: Option<RowHead>) -> Result<(), &'static str> {
         self.next.before = block.first;
         let row = block.parse(self.next)?;
+        if block.restart((self.next.row / RESTART_ROWS) as usize).at != self.next.at {
+            return Err("a restart of a block is at another place");
+        }
+        let first = block.first_key();
+        let is_first_key = row.suffix.is_empty() && row.shared == first.len();
+        if !is_first_key && row.suffix.first() <= first.get(row.shared) {
+            return Err("the rows of a block are not in order");
+        }
         if let Some(before) = before {
             let key = block.first_key()[..row.shared].iter().chain(row.suffix);
             let is_behind = match self.key.iter().cmp(key) {

@@ -22,6 +22,7 @@ mod footer;
 mod frame;
 mod index;
 mod varint;
+mod verify;
 mod walk;
 mod writer;
 
@@ -45,6 +46,7 @@ pub use cursor::{AllCursor, RangeCursor, VersionCursor};
 pub use filter::RowHash;
 pub use footer::Span;
 pub use frame::{FrameKind, Place, Seal};
+pub use verify::RunVerified;
 pub use writer::RunWriter;
 
 /// The directory of the runs.
@@ -286,10 +288,14 @@ impl Run {
     /// The index block from the file; it lists at least one block, and what it lists stands before it.
     fn read_index(&self, part: &Entry) -> Result<Index> {
         let payload = self.read(FrameKind::Index, part.offset, part.frame_bytes)?;
+        self.parse_index(&payload, part.offset)
+    }
+
+    fn parse_index(&self, payload: &Payload, offset: u64) -> Result<Index> {
         let mut reader = Reader::new(payload.bytes(), 0);
-        let index = Index::decode(&mut reader, part.offset).map_err(|reason| self.corrupt(part.offset, reason))?;
+        let index = Index::decode(&mut reader, offset).map_err(|reason| self.corrupt(offset, reason))?;
         if reader.left() > 0 || index.entries().is_empty() {
-            return Err(self.corrupt(part.offset, "an index block has not the length it says"));
+            return Err(self.corrupt(offset, "an index block has not the length it says"));
         }
         Ok(index)
     }

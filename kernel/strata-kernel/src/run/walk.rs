@@ -43,7 +43,16 @@ impl Window {
         self.bytes.get(start..start.checked_add(frame_bytes as usize)?)
     }
 
-    fn payload(&self, run: &Run, kind: FrameKind, offset: u64, frame_bytes: u32) -> Option<Result<Payload>> {
+    /// The bytes of a frame, reading on where they are not inside.
+    pub fn frame_bytes(&mut self, run: &Run, offset: u64, frame_bytes: u32) -> Result<&[u8]> {
+        if self.bytes_at(offset, frame_bytes).is_none() {
+            self.move_to(run, offset, frame_bytes)?;
+        }
+        self.bytes_at(offset, frame_bytes).ok_or_else(|| run.corrupt(offset, "it ends too early"))
+    }
+
+    /// The payload of a frame, where it is inside.
+    pub fn payload(&self, run: &Run, kind: FrameKind, offset: u64, frame_bytes: u32) -> Option<Result<Payload>> {
         let bytes = self.bytes_at(offset, frame_bytes)?.to_vec();
         Some(run.framing.open(kind, offset, bytes).map_err(|reason| run.corrupt(offset, reason)))
     }
@@ -205,11 +214,10 @@ impl Walk {
         self.block = Some(match &mut self.source {
             Source::Cache => run.block(&entry)?,
             Source::Ahead(window) => {
-                if window.bytes_at(entry.offset, entry.frame_bytes).is_none() {
-                    window.move_to(run, entry.offset, entry.frame_bytes)?;
-                }
-                let payload = window.payload(run, FrameKind::Block, entry.offset, entry.frame_bytes);
-                Arc::new(run.parse_block(payload.expect("it is inside")?, entry.offset)?)
+                let bytes = window.frame_bytes(run, entry.offset, entry.frame_bytes)?.to_vec();
+                let payload = run.framing.open(FrameKind::Block, entry.offset, bytes);
+                let payload = payload.map_err(|reason| run.corrupt(entry.offset, reason))?;
+                Arc::new(run.parse_block(payload, entry.offset)?)
             }
         });
         Ok(())

@@ -98,6 +98,13 @@ pub fn all(run: &Arc<Run>, start: Option<(u32, u32, &[u8])>) -> Result<Vec<Owned
     Ok(rows)
 }
 
+/// A value, as verification asks for.
+pub fn a_value(bytes: &[u8]) -> Vec<u8> {
+    let mut value = Vec::new();
+    crate::value::write::bytes(&mut value, bytes);
+    value
+}
+
 // --- what to write -------------------------------------------------------------------------------
 
 /// Keys that share long prefixes, are prefixes of each other, or are far apart.
@@ -120,7 +127,7 @@ pub fn a_content() -> impl Strategy<Value = Content> {
     let expires = prop_oneof![3 => Just(0), 1 => 1_700_000_000_000_000..1_700_000_001_000_000_u64, 1 => any::<u64>()];
     (1_u8..=5, value, touched, expires).prop_map(|(kind, value, touched, expires)| {
         let kind = ChangeKind::from_u8(kind).expect("1 to 5 are kinds");
-        let value = (kind != ChangeKind::Delete).then_some(value);
+        let value = (kind != ChangeKind::Delete).then(|| a_value(&value));
         let touched = if kind == ChangeKind::Patch { touched } else { Vec::new() };
         Content { kind, value, touched, expires }
     })

@@ -36,7 +36,7 @@ fn positions(model: &Model, asked: &[Position]) -> Vec<Position> {
     all
 }
 
-fn check(run: &Arc<Run>, model: &Model, asked: &[Position]) {
+pub fn check(run: &Arc<Run>, model: &Model, asked: &[Position]) {
     let rows: Vec<Owned> = model.iter().map(version_of).collect();
     assert_eq!(all(run, None).unwrap(), rows);
     assert_eq!(run.rows(), model.len() as u64);
@@ -99,6 +99,10 @@ proptest! {
         prop_assert_eq!(disk.paths(), ["DATA/run-000007.run"]);
         check_counts(&run, &model);
         check(&run, &model, &asked);
+        let mut read = 0;
+        let verified = run.verify(&mut |bytes| read += bytes).unwrap();
+        prop_assert_eq!((verified.rows, verified.keys, verified.bytes), (run.rows(), run.keys(), size));
+        prop_assert_eq!(read, size);
     }
 }
 
@@ -107,7 +111,7 @@ fn a_run_of_usual_blocks_answers_as_a_map() {
     let options = RunOptions::new(DATABASE);
     let content = |number: u64| Content {
         kind: ChangeKind::Put,
-        value: Some(vec![number as u8; if number.is_multiple_of(100) { 5000 } else { 120 }]),
+        value: Some(a_value(&vec![number as u8; if number.is_multiple_of(100) { 5000 } else { 120 }])),
         touched: Vec::new(),
         expires: 0,
     };
@@ -118,6 +122,8 @@ fn a_run_of_usual_blocks_answers_as_a_map() {
     let run = open(&disk, 1, &options).unwrap();
     assert!(run.footer.top.entries().len() > 1, "the index has two levels");
     assert_eq!(all(&run, None).unwrap(), model.iter().map(version_of).collect::<Vec<_>>());
+    let verified = run.verify(&mut |_| ()).unwrap();
+    assert_eq!((verified.rows, verified.values_aside), (40_000, 400));
     for number in (0..40_000).step_by(37) {
         let expected = expected_versions(&model, 0, 3, &key(number), u64::MAX);
         assert_eq!(get(&run, 0, 3, &key(number), u64::MAX).unwrap(), expected.first().cloned());
