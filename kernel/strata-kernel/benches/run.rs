@@ -97,6 +97,9 @@ fn reads(disk: &Arc<dyn Disk>, number: u64, options: &RunOptions, keys: &[([u8; 
             next += 1;
             assert!(get(&run, &keys[(mix(next % 1000) % ROWS) as usize].0).is_some());
         });
+        report(&format!("get, {name}, one key"), rounds, 1000, || {
+            assert!(get(&run, &keys[777_777].0).is_some());
+        });
         let mut found = 0;
         let absent: Vec<[u8; 16]> = (0..1000)
             .map(|number| {

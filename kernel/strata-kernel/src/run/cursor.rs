@@ -255,7 +255,7 @@ impl RangeCursor {
             self.key.clear();
             self.key.extend_from_slice(key);
             self.end.get_or_insert_default().clone_from(&self.key);
-            if first > 0 {
+            if first > 0 || !self.walk.begins_before(&self.key) {
                 let seen = behind.rows[first..behind.left].iter().find(|(_, head)| head.version <= self.at);
                 self.found = seen.map(|(_, head)| (self.walk.block().clone(), *head));
                 behind.left = first;
@@ -268,7 +268,7 @@ impl RangeCursor {
         }
     }
 
-    /// The first key of a block may have begun in blocks before: find its row, and stand before all of it.
+    /// The first key of a block begins in a block before: find its row, and stand before all of it.
     fn find_across_blocks(&mut self) -> Result<()> {
         let key = std::mem::take(&mut self.key);
         self.walk.seek(&key, self.at)?;

@@ -151,6 +151,15 @@ impl Walk {
         Ok(true)
     }
 
+    /// Whether rows of `key` stand in the block before, too: only then does the index part the two with it.
+    pub fn begins_before(&self, key: &[u8]) -> bool {
+        match (self.entry.checked_sub(1), self.part.checked_sub(1)) {
+            (Some(entry), _) => self.index.key(entry) == key,
+            (None, Some(part)) => self.run.footer.top.key(part) == key,
+            (None, None) => false,
+        }
+    }
+
     /// Go to the next row.
     #[inline]
     pub fn advance(&mut self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod cache;
 mod damage;
+mod faults;
 mod model;
 
 use std::cmp::Reverse;
