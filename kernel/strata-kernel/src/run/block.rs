@@ -1,19 +1,24 @@
 //! Data blocks: sorted rows, each written as how it differs from the one before.
 //!
 //! A row's *place key* is `branch ‖ keyspace ‖ key`, the numbers big-endian, so that bytes sort as rows do; versions of a
-//! key descend. In front of a row stands a tag, and of the following only what the tag does not save:
+//! key descend. Values stand behind all rows, so that a search runs over few bytes. A row has a tag, and of the following
+//! only what the tag does not save:
 //!
 //! ```text
 //! tag        1-5 kind | 8 same key | 16 same key length | 32 same value length | 64 expires | 128 aside
 //! varints    shared key bytes, further key bytes, version, expiry, value length, [patch] touched length,
 //!            [aside] frame offset, frame length
-//! bytes      further key bytes, [not aside] value, touched
+//! bytes      further key bytes
 //! ```
 //!
 //! "Same" is as in the row before. The version is a difference to the row before where the key is the same, else to the
 //! first row's. Every 16th row is a *restart*: it names the first row of the block instead of the one before it, so that
-//! a search can begin there. Behind the rows: offsets of the restarts but the first (u32 each), then base version u64,
-//! base expiry u64, rows u32, restarts u32.
+//! a search can begin there. The whole block:
+//!
+//! ```text
+//! rows | value and touched of each row that is not aside | restarts but the first: row offset u32, value offset u32
+//! base version u64 | base expiry u64 | rows u32 | restarts u32 | length of the rows in bytes u32
+//! ```
 //!
 //! Invariant: what is read here has a good checksum and may still be anything; a bad row is an error, never a panic.
 
@@ -30,7 +35,8 @@ const EXPIRES: u8 = 64;
 const ASIDE: u8 = 128;
 
 const RESTART_ROWS: u32 = 16;
-const TRAILER: usize = 24;
+const TRAILER: usize = 28;
+const RESTART: usize = 8;
 /// Branch and keyspace in front of a key.
 pub const PREFIX: usize = 8;
 
@@ -93,7 +99,8 @@ struct Reference {
 #[derive(Default)]
 pub struct BlockBuilder {
     bytes: Vec<u8>,
-    restarts: Vec<u32>,
+    values: Vec<u8>,
+    restarts: Vec<(u32, u32)>,
     rows: u32,
     key: Vec<u8>,
     before: Reference,
@@ -115,7 +122,7 @@ impl BlockBuilder {
 
     /// What the block will take, raw.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + 4 * self.restarts.len() + TRAILER
+        self.bytes.len() + self.values.len() + RESTART * self.restarts.len() + TRAILER
     }
 
     pub fn add(&mut self, key: &[u8], row: &Version<'_>, aside: Option<Aside>) {
@@ -123,7 +130,7 @@ impl BlockBuilder {
         if is_restart {
             // The first one is at 0, and needs no entry.
             if self.rows > 0 {
-                self.restarts.push(self.bytes.len() as u32);
+                self.restarts.push((self.bytes.len() as u32, self.values.len() as u32));
             }
             self.before = self.first;
         }
@@ -133,8 +140,8 @@ impl BlockBuilder {
         self.put_head(key.len(), shared, is_same_key, row, aside.as_ref());
         self.bytes.extend_from_slice(&key[shared..]);
         if aside.is_none() {
-            self.bytes.extend_from_slice(row.value.unwrap_or_default());
-            self.bytes.extend_from_slice(row.touched);
+            self.values.extend_from_slice(row.value.unwrap_or_default());
+            self.values.extend_from_slice(row.touched);
         }
         if !is_same_key {
             self.key.clear();
@@ -190,18 +197,23 @@ impl BlockBuilder {
 
     /// The payload of the block. Call `clear` before the next one.
     pub fn finish(&mut self) -> &[u8] {
-        for restart in &self.restarts {
-            self.bytes.extend_from_slice(&restart.to_le_bytes());
+        let rows_bytes = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(&self.values);
+        for (row, value) in &self.restarts {
+            self.bytes.extend_from_slice(&row.to_le_bytes());
+            self.bytes.extend_from_slice(&value.to_le_bytes());
         }
         self.bytes.extend_from_slice(&self.first.version.to_le_bytes());
         self.bytes.extend_from_slice(&self.base_expires.to_le_bytes());
         self.bytes.extend_from_slice(&self.rows.to_le_bytes());
         self.bytes.extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&rows_bytes.to_le_bytes());
         &self.bytes
     }
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.values.clear();
         self.restarts.clear();
         (self.rows, self.base_expires) = (0, 0);
         (self.first, self.before) = (Reference::default(), Reference::default());
@@ -237,8 +249,9 @@ pub struct Block {
     payload: Payload,
     /// Where its frame begins in the file.
     pub offset: u64,
-    /// Where the rows end.
+    /// Where the rows end, and behind them the values.
     rows_end: usize,
+    values_end: usize,
     rows: u32,
     restarts: usize,
     base_expires: u64,
@@ -254,13 +267,16 @@ struct Parsed<'a> {
     is_same_key: bool,
     head: RowHead,
     after: Reference,
+    /// Where the next row and its value are.
     next: usize,
+    next_value: usize,
 }
 
 /// Where a search stands: the next row to parse, and what it is compared with.
 #[derive(Clone, Copy)]
 struct Spot {
     at: usize,
+    value_at: usize,
     row: u32,
     before: Reference,
 }
@@ -271,23 +287,21 @@ impl Block {
         let trailer = bytes.len().checked_sub(TRAILER).ok_or("a block is too short")?;
         let restarts = u32_at(bytes, trailer + 20) as usize;
         let rows = u32_at(bytes, trailer + 16);
-        let rows_end =
-            restarts.checked_mul(4).and_then(|size| trailer.checked_sub(size)).ok_or("a block is too short")?;
+        let rows_end = u32_at(bytes, trailer + 24) as usize;
+        let values_end = restarts.checked_mul(RESTART).and_then(|size| trailer.checked_sub(size));
+        let values_end = values_end.filter(|end| *end >= rows_end).ok_or("a block is too short")?;
         if rows == 0 || (rows as usize - 1) / RESTART_ROWS as usize != restarts {
             return Err("a block has not the restarts that its rows need");
         }
         let (version, base_expires) = (u64_at(bytes, trailer), u64_at(bytes, trailer + 8));
         let first = Reference { version, ..Reference::default() };
-        let mut block = Block { payload, offset, rows_end, rows, restarts, base_expires, first, first_key: (0, 0) };
+        let first_key = (0, 0);
+        let mut block = Block { payload, offset, rows_end, values_end, rows, restarts, base_expires, first, first_key };
         let row = block.parse(block.start())?;
         if row.head.version != version {
             return Err("a block begins with another version than it says");
         }
-        let key_end = match row.head.body {
-            Body::Here { start, .. } => start,
-            Body::Aside { .. } => row.next,
-        };
-        (block.first, block.first_key) = (row.after, (key_end - row.suffix.len(), key_end));
+        (block.first, block.first_key) = (row.after, (row.next - row.suffix.len(), row.next));
         Ok(block)
     }
 
@@ -304,7 +318,8 @@ impl Block {
     }
 
     fn start(&self) -> Spot {
-        Spot { at: 0, row: 0, before: Reference { version: self.first.version, ..Reference::default() } }
+        let before = Reference { version: self.first.version, ..Reference::default() };
+        Spot { at: 0, value_at: self.rows_end, row: 0, before }
     }
 
     /// The `number`-th restart.
@@ -312,8 +327,10 @@ impl Block {
         if number == 0 {
             return self.start();
         }
-        let at = u32_at(self.bytes(), self.rows_end + 4 * (number - 1)) as usize;
-        Spot { at, row: number as u32 * RESTART_ROWS, before: self.first }
+        let place = self.values_end + RESTART * (number - 1);
+        let at = u32_at(self.bytes(), place) as usize;
+        let value_at = self.rows_end.saturating_add(u32_at(self.bytes(), place + 4) as usize);
+        Spot { at, value_at, row: number as u32 * RESTART_ROWS, before: self.first }
     }
 
     #[inline]
@@ -346,18 +363,17 @@ impl Block {
         let touched = if kind == ChangeKind::Patch { reader.length()? } else { 0 };
         let aside = if tag & ASIDE != 0 { Some((reader.number()?, reader.length_u32()?)) } else { None };
         let suffix = reader.take(suffix_bytes)?;
-        let body = match aside {
-            Some((offset, frame_bytes)) => Body::Aside { offset, frame_bytes, value, touched },
+        let (body, next_value) = match aside {
+            Some((offset, frame_bytes)) => (Body::Aside { offset, frame_bytes, value, touched }, spot.value_at),
             None => {
-                let start = reader.at;
-                reader.take(value)?;
-                reader.take(touched)?;
-                Body::Here { start, value, touched }
+                let end = spot.value_at.checked_add(value).and_then(|end| end.checked_add(touched));
+                let end = end.filter(|end| *end <= self.values_end).ok_or("a value is not in its block")?;
+                (Body::Here { start: spot.value_at, value, touched }, end)
             }
         };
         let after = Reference { key_bytes: shared + suffix_bytes, value_bytes, version };
         let head = RowHead { version, kind, expires, body };
-        Ok(Parsed { shared, suffix, is_same_key, head, after, next: reader.at })
+        Ok(Parsed { shared, suffix, is_same_key, head, after, next: reader.at, next_value })
     }
 
     /// A restart from which on to look for the first row at or behind (`key`, `at`).
@@ -395,19 +411,24 @@ impl Block {
                 }
                 if row.shared == matched {
                     let rest = &key[matched..];
-                    let more = common(row.suffix, rest);
-                    if more == rest.len() && row.suffix.len() == more {
-                        is_key = true;
-                    } else if row.suffix.get(more) > rest.get(more) {
-                        return Ok(None);
+                    match row.suffix.first().cmp(&rest.first()) {
+                        Ordering::Less => {}
+                        Ordering::Greater => return Ok(None),
+                        Ordering::Equal => {
+                            let more = common(row.suffix, rest);
+                            is_key = more == rest.len() && more == row.suffix.len();
+                            if row.suffix.get(more) > rest.get(more) {
+                                return Ok(None);
+                            }
+                            matched += more;
+                        }
                     }
-                    matched += more;
                 }
             }
             if is_key && row.head.version <= at {
                 return Ok(Some(row.head));
             }
-            spot = Spot { at: row.next, row: spot.row + 1, before: row.after };
+            spot = Spot { at: row.next, value_at: row.next_value, row: spot.row + 1, before: row.after };
             if spot.row.is_multiple_of(RESTART_ROWS) {
                 (spot.before, matched, is_key) = (self.first, with_first, false);
             }
@@ -426,7 +447,11 @@ pub struct BlockCursor {
 
 impl Default for BlockCursor {
     fn default() -> BlockCursor {
-        BlockCursor { key: Vec::new(), head: None, next: Spot { at: 0, row: 0, before: Reference::default() } }
+        BlockCursor {
+            key: Vec::new(),
+            head: None,
+            next: Spot { at: 0, value_at: 0, row: 0, before: Reference::default() },
+        }
     }
 }
 
@@ -469,7 +494,7 @@ impl BlockCursor {
     pub fn advance(&mut self, block: &Block) -> Result<(), &'static str> {
         if self.next.row == block.rows {
             self.head = None;
-            let is_all = self.next.at == block.rows_end;
+            let is_all = (self.next.at, self.next.value_at) == (block.rows_end, block.values_end);
             return if is_all { Ok(()) } else { Err("a block has more than its rows") };
         }
         let before = self.head.take();
@@ -492,7 +517,8 @@ impl BlockCursor {
     fn advance_to_restart(&mut self, block: &Block, before: Option<RowHead>) -> Result<(), &'static str> {
         self.next.before = block.first;
         let row = block.parse(self.next)?;
-        if block.restart((self.next.row / RESTART_ROWS) as usize).at != self.next.at {
+        let restart = block.restart((self.next.row / RESTART_ROWS) as usize);
+        if (restart.at, restart.value_at) != (self.next.at, self.next.value_at) {
             return Err("a restart of a block is at another place");
         }
         let first = block.first_key();
@@ -523,7 +549,7 @@ impl BlockCursor {
             return Err("a key is too short");
         }
         self.head = Some(row.head);
-        self.next = Spot { at: row.next, row: self.next.row + 1, before: row.after };
+        self.next = Spot { at: row.next, value_at: row.next_value, row: self.next.row + 1, before: row.after };
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The block cache: frames of all runs that were read, within one budget of bytes.
 //!
-//! Frames are spread over shards by their place, and each shard is a ring with a hand (CLOCK with counts): a hit sets a
+//! Frames are spread over shards by their place, and each shard is a ring with a hand (CLOCK with counts): a hit adds to a
 //! frame's count, the hand takes one off as it passes, and a frame at 0 goes. Index and filter frames start and count
 //! higher, as each of them saves reads of many blocks.
 //!
@@ -43,11 +43,11 @@ impl Cached {
             }
     }
 
-    /// The count that a hit sets.
-    fn uses_max(&self) -> u8 {
+    /// The count at first, and the highest that hits make of it.
+    fn uses(&self) -> (u8, u8) {
         match self {
-            Cached::Block(_) | Cached::Value(_) => 1,
-            Cached::Index(_) | Cached::Filter(_) => 7,
+            Cached::Block(_) | Cached::Value(_) => (0, 1),
+            Cached::Index(_) | Cached::Filter(_) => (1, 3),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Shard {
 
     /// Move the hand to the next frame that goes, and take it out.
     fn evict(&mut self) -> Option<Slot> {
-        // A frame at 7 goes when the hand has passed it seven times: so this ends.
+        // A frame at 3 goes when the hand has passed it three times: so this ends.
         while !self.slots.is_empty() {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
@@ -208,10 +208,10 @@ impl BlockCache {
             self.misses.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        // Written only when it changes: threads that read one frame share its line.
-        let uses_max = slot.cached.uses_max();
-        if slot.uses.load(Ordering::Relaxed) != uses_max {
-            slot.uses.store(uses_max, Ordering::Relaxed);
+        // Written only while it changes: threads that read one frame share its line. One of two that add may be lost.
+        let uses = slot.uses.load(Ordering::Relaxed);
+        if uses < slot.cached.uses().1 {
+            slot.uses.store(uses + 1, Ordering::Relaxed);
         }
         let hits = &self.hits[number].0;
         hits.store(hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -231,17 +231,13 @@ impl BlockCache {
         if weight > self.budget() / LARGEST_PART || !self.take_room(weight, number) {
             return;
         }
-        let uses = match cached {
-            Cached::Block(_) | Cached::Value(_) => 0,
-            Cached::Index(_) | Cached::Filter(_) => cached.uses_max(),
-        };
         let mut shard = self.shards[number].write();
         if shard.find(key).is_some() {
             // Another thread read it at the same time.
             drop(shard);
             return self.give_back(weight);
         }
-        shard.insert(Slot { key, cached: cached.clone(), weight, uses: AtomicU8::new(uses) });
+        shard.insert(Slot { key, cached: cached.clone(), weight, uses: AtomicU8::new(cached.uses().0) });
     }
 
     /// Take `weight` from the budget; false when that cannot be.

@@ -68,6 +68,9 @@ impl Index {
         // Most are told apart by eight bytes, without a look at the keys.
         let head = head_of(rest);
         let mut low = self.entries.partition_point(|entry| entry.head < head);
+        if self.entries.get(low).is_none_or(|entry| entry.head != head) {
+            return low;
+        }
         let mut high = low + self.entries[low..].partition_point(|entry| entry.head == head);
         while low < high {
             let middle = usize::midpoint(low, high);
