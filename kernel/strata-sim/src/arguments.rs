@@ -9,11 +9,12 @@ pub struct Arguments {
     pub seconds: Option<u64>,
     pub quick: bool,
     pub sabotage_only: bool,
+    pub flips_only: bool,
     pub workers: usize,
 }
 
 pub const USAGE: &str = "\
-strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [--quick] [--sabotage]
+strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [--quick] [--sabotage] [--flips]
 
   --seed N       run one seed again, with everything that can be done to it; with --histories, begin there
   --histories N  so many seeds
@@ -21,7 +22,8 @@ strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [
   --seconds N    seeds for so long
   --workers N    on so many threads (2)
   --quick        a tenth of everything
-  --sabotage     only plant the known bugs, and see whether each is caught";
+  --sabotage     only plant the known bugs, and see whether each is caught
+  --flips        only turn every bit of a database of 64 KiB round, and cut every file at every byte";
 
 impl Arguments {
     /// `Err` says what is wrong, or is the usage.
@@ -33,6 +35,7 @@ impl Arguments {
             seconds: None,
             quick: false,
             sabotage_only: false,
+            flips_only: false,
             workers: 2,
         };
         let mut words = words;
@@ -46,6 +49,7 @@ impl Arguments {
                 "--workers" => arguments.workers = number()?.clamp(1, 64) as usize,
                 "--quick" => arguments.quick = true,
                 "--sabotage" => arguments.sabotage_only = true,
+                "--flips" => arguments.flips_only = true,
                 "--help" | "-h" => return Err(USAGE.to_owned()),
                 other => return Err(format!("unknown argument '{other}'\n{USAGE}")),
             }

@@ -19,7 +19,7 @@ use crate::tally::Tally;
 use crate::trace::Trace;
 
 /// Of a segment and of a record, from docs/design/format.md.
-const HEADER: usize = 64;
+pub const HEADER: usize = 64;
 
 /// Bits turned round in each database.
 const FLIPS: usize = 400;
@@ -92,8 +92,8 @@ impl Subject {
 
     /// Without a clean close the newest segment may end anywhere behind what is proven.
     fn may_look_torn(&self, path: &str) -> bool {
-        let newest = self.disk.paths().into_iter().rfind(|path| path.starts_with("WAL/"));
-        !self.clean && newest.is_some_and(|newest| newest == path)
+        let newest = self.disk.paths().into_iter().rfind(|path| is_segment(path));
+        is_scratch(path) || (!self.clean && newest.is_some_and(|newest| newest == path))
     }
 
     fn check(&self, disk: &SimDisk, may_be_silent: bool, tally: &mut Tally, trace: &mut Trace) -> Check {
@@ -128,7 +128,7 @@ fn flips(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> 
         if content.is_empty() {
             continue;
         }
-        let records = if path.starts_with("WAL/") { records(content) } else { Vec::new() };
+        let records = if is_segment(path) { records(content) } else { Vec::new() };
         let near = rng.chance(50) && !records.is_empty();
         let bit = if near {
             let record = &records[rng.below(records.len() as u64) as usize];
@@ -141,7 +141,7 @@ fn flips(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> 
         let disk = subject.disk.copy();
         disk.flip(path, bit);
         let may_be_silent = match hit {
-            None => path.starts_with("WAL/") && byte >= HEADER,
+            None => is_scratch(path) || (is_segment(path) && byte >= HEADER),
             Some(hit) => subject.may_look_torn(path) && !is_witnessed(content, &records, hit),
         };
         subject
@@ -168,7 +168,7 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
             cut.replace(path, content[..length].to_vec());
             // A segment may be empty: its first record was too large for it.
             let used = records(content).last().map_or(HEADER, |last| last.end);
-            let padding_only = path.starts_with("WAL/") && used <= length;
+            let padding_only = is_segment(path) && used <= length;
             check(format!("{path} cut at {length}"), cut, torn || padding_only)?;
             let zeroed = subject.disk.copy();
             let mut bytes = content.clone();
@@ -197,8 +197,17 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
     Ok(())
 }
 
+pub fn is_segment(path: &str) -> bool {
+    path.starts_with("WAL/") && path.ends_with(".seg")
+}
+
+/// A file that is being made, and that nothing names yet.
+pub fn is_scratch(path: &str) -> bool {
+    path.ends_with(".tmp")
+}
+
 /// The bytes of each record without its padding.
-fn records(content: &[u8]) -> Vec<Range<usize>> {
+pub fn records(content: &[u8]) -> Vec<Range<usize>> {
     let mut records = Vec::new();
     let mut at = HEADER;
     while content.get(at) == Some(&0xB1) && at + HEADER <= content.len() {
@@ -210,7 +219,7 @@ fn records(content: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// Whether a record behind the one that was hit knew it to be on disk: then a power cut cannot have spoilt it.
-fn is_witnessed(content: &[u8], records: &[Range<usize>], hit: usize) -> bool {
+pub fn is_witnessed(content: &[u8], records: &[Range<usize>], hit: usize) -> bool {
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within a header"));
     let position = number(40) + records[hit].start as u64;
     records[hit + 1..].iter().any(|later| number(later.start + 24) > position)
@@ -223,7 +232,7 @@ fn in_padding(content: &[u8], range: Range<usize>) -> bool {
 }
 
 /// All files but the LOCK, which holds nothing and changes at each open.
-fn contents(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+pub fn contents(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
     let content = |path: String| (path.clone(), disk.content(&path).unwrap_or_default());
     disk.paths().into_iter().filter(|path| path != "LOCK").map(content).collect()
 }

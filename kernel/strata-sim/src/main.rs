@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `doc`, `model` and `draft`, the judge's own idea of a database; `notes`, what was promised;
 //! `driver` with `workload`, `operations` and `transactions`, one history on both; `compare`; `judge`, `faults` and
-//! `damage`, what can happen to it; `rows`, `twins` and `run`, many of them.
+//! `damage`, what can happen to it; `flips`, all damage of one kind; `rows`, `twins` and `run`, many of them.
 //!
 //! One seed decides everything. A failure prints the line that runs it again: `make sim SEED=8412`.
 
@@ -13,6 +13,7 @@ mod doc;
 mod draft;
 mod driver;
 mod faults;
+mod flips;
 mod judge;
 mod model;
 mod notes;
@@ -34,6 +35,9 @@ use strata_kernel::env::Clock;
 use strata_kernel::env::real::RealClock;
 use tally::Tally;
 
+/// A prime, so that all bits of a byte have their turn.
+const QUICK_STRIDE: usize = 389;
+
 /// Seeds that a planted bug may need. More would mean that its row is weak.
 const HUNT_SEEDS: u64 = 40;
 
@@ -48,10 +52,13 @@ fn main() -> ExitCode {
     rows::keep_panics();
     let clock = RealClock::default();
     let mut good = true;
-    if !arguments.sabotage_only {
+    if !arguments.sabotage_only && !arguments.flips_only {
         good = crashes(&arguments, &clock);
     }
-    if good && !arguments.is_replay() {
+    if good && (arguments.flips_only || !(arguments.sabotage_only || arguments.is_replay())) {
+        good = every_flip(&arguments);
+    }
+    if good && !arguments.flips_only && !arguments.is_replay() {
         good = determinism(&arguments) && sabotage(&arguments);
     }
     println!("{} in {:.1} s", if good { "ok" } else { "FAILED" }, clock.monotonic_us() as f64 / 1e6);
@@ -71,6 +78,30 @@ fn crashes(arguments: &Arguments, clock: &RealClock) -> bool {
         println!("make sim SEED={seed}");
     }
     violations == 0
+}
+
+/// F8 in full. What `--quick` leaves out are bits between those that it turns.
+fn every_flip(arguments: &Arguments) -> bool {
+    let seed = arguments.seed.unwrap_or(1);
+    let stride = if arguments.quick { QUICK_STRIDE } else { 1 };
+    match flips::run(seed, stride, arguments.workers) {
+        Ok(counts) => {
+            println!(
+                "F8 runs={} violations=0 skipped=0 ambiguous={} seeds={seed}..{} told={} elsewhere={} harmless={}",
+                counts.runs,
+                counts.ambiguous,
+                seed + 1,
+                counts.told,
+                counts.elsewhere,
+                counts.harmless
+            );
+            true
+        }
+        Err(why) => {
+            println!("{why}\nmake sim SEED={seed} ARGS=--flips");
+            false
+        }
+    }
 }
 
 fn determinism(arguments: &Arguments) -> bool {

@@ -4,7 +4,7 @@ use crate::arguments::Arguments;
 use crate::rows::{self, Row};
 use crate::tally::Tally;
 use crate::trace::Trace;
-use crate::{run, twins};
+use crate::{flips, run, twins};
 
 fn passes(row: Row, seed: u64) -> Tally {
     let (mut tally, mut trace) = (Tally::default(), Trace::default());
@@ -26,6 +26,12 @@ fn f3_every_call_fails_once_and_for_ever() {
 #[test]
 fn f8_damage_is_told_or_harmless() {
     assert!(passes(Row::Damage, 7).damages > 800);
+}
+
+#[test]
+fn f8_every_so_many_flips_and_cuts() {
+    let counts = flips::run(2, 9973, 1).unwrap();
+    assert!(counts.runs > 100 && counts.told > counts.harmless);
 }
 
 #[test]
