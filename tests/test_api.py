@@ -247,7 +247,7 @@ def test_every_operation_says_what_it_does():
 
 def test_operations_are_typed():
     put = OPERATIONS["kv.put"]
-    assert (put.access, put.idempotent, list(put.request)) == ("write", True, ["key", "value"])
+    assert (put.access, put.idempotent, list(put.request)) == ("write", True, ["key", "value", "ttl"])
     assert put.request["key"].annotation is str
     assert not OPERATIONS["kv.incr"].idempotent
 

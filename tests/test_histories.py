@@ -50,6 +50,8 @@ JSON = st.sampled_from(
     [0, None, [], {}, {"a": None}, {"a": {"b": 1}}, {"a": {"c": None}, "l": [1, {"a": 1}]}]
 )
 BOUNDS = st.none() | KEYS
+# Microseconds: the steps of the clock are about as long. Zero is refused.
+TTLS = st.sampled_from([None, None, 0, 3e-6, 10e-6, 40e-6, 86_400])
 VERSIONS = st.integers(0, 60)
 
 
@@ -68,24 +70,33 @@ RFC6902 = st.one_of(
 )
 WRITES = st.one_of(
     op("kv", "put", KEYS, VALUES),
+    op("kv", "put", KEYS, VALUES | NUMBERS, ttl=TTLS),
     op("kv", "delete", KEYS),
     op("kv", "incr", KEYS, NUMBERS),
-    op("kv", "cas", KEYS, VALUES, expected=VALUES),
-    op("kv", "cas", KEYS, VALUES, expected_version=VERSIONS),
-    op("kv", "put_many", st.lists(st.tuples(KEYS, VALUES), max_size=3)),
+    op("kv", "cas", KEYS, VALUES, expected=VALUES, ttl=TTLS),
+    op("kv", "cas", KEYS, VALUES, expected_version=VERSIONS, ttl=TTLS),
+    op("kv", "put_many", st.lists(st.tuples(KEYS, VALUES), max_size=3), ttl=TTLS),
     op("kv", "delete_many", st.lists(KEYS, max_size=3)),
-    op("state", "init", KEYS, VALUES),
-    op("state", "set", KEYS, VALUES),
-    op("state", "cas", KEYS, st.integers(0, 4), VALUES),
-    op("state", "transition", KEYS, st.just(lambda value: [value] if value is None else 1), default=VALUES),
+    op("state", "init", KEYS, VALUES, ttl=TTLS),
+    op("state", "set", KEYS, VALUES, ttl=TTLS),
+    op("state", "cas", KEYS, st.integers(0, 4), VALUES, ttl=TTLS),
+    op(
+        "state",
+        "transition",
+        KEYS,
+        st.just(lambda value: [value] if value is None else 1),
+        default=VALUES,
+        ttl=TTLS,
+    ),
     op("state", "delete", KEYS),
     op("events", "append", st.sampled_from(["t", "u"]), st.just({"b": 1, "a": [2]}), stream=STREAMS),
     op("events", "append_many", st.lists(st.tuples(st.just("m"), st.just({})), max_size=3), stream=STREAMS),
 )
 JSON_WRITES = st.one_of(
-    op("json", "create", DOCS, JSON),
+    op("json", "create", DOCS, JSON, ttl=TTLS),
     op("json", "set", DOCS, PATHS, JSON),
     op("json", "set", DOCS, PATHS, JSON),
+    op("json", "set", DOCS, st.just("$"), JSON, ttl=TTLS),
     op("json", "delete", DOCS, PATHS),
     op("json", "destroy", DOCS),
     op("json", "merge", DOCS, JSON, PATHS),
@@ -106,6 +117,7 @@ READS = st.one_of(
     op("state", "history", KEYS),
     op("json", "get", DOCS, PATHS),
     op("json", "exists", DOCS, PATHS),
+    op("json", "entry", DOCS),
     op("json", "list"),
     op("json", "history", DOCS),
     op("events", "get", st.integers(0, 5), stream=STREAMS),
@@ -251,6 +263,12 @@ class Histories(RuleBasedStateMachine):
     def view(self, branch: str, version: int, space: str, operation: Any) -> None:
         self.both(lambda store: call(stores.Face(store.branch(branch).view(version), space), operation))
 
+    @rule(branch=BRANCHES, version=VERSIONS, micros=st.integers(-5, 100), space=SPACES, operation=OPERATIONS)
+    def view_of_an_instant(self, branch: str, version: int, micros: int, space: str, operation: Any) -> None:
+        """Of any version, as one of another line may be asked for."""
+        time = FakeClock()() + micros
+        self.both(lambda store: call(stores.Face(store.branch(branch).view(version, time), space), operation))
+
     @rule(micros=st.integers(-5, 20) | st.just(86_400_000_000))
     def time_passes(self, micros: int) -> None:
         self.clock.advance(micros)
@@ -278,6 +296,7 @@ class Histories(RuleBasedStateMachine):
         self.both(lambda store: store.branches())
         for info in self.model.branches():
             self.both(lambda store, info=info: store.branch(info.name).commits(None, None, False, None))
+            self.both(lambda store, info=info: everything(store.branch(info.name)))
             for version in range(self.model.version + 1):
                 self.both(lambda store, info=info, at=version: everything(store.branch(info.name).view(at)))
         self.kernel.close()

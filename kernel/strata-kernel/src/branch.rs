@@ -258,12 +258,15 @@ pub struct HistoryRow {
     pub version: u64,
     pub time: u64,
     pub value: Option<Vec<u8>>,
+    /// 0: never.
+    pub expires: u64,
 }
 
 impl HistoryRow {
     /// Its time is to be looked up.
     fn of(version: &Version<'_>) -> HistoryRow {
-        HistoryRow { version: version.version, time: 0, value: version.value.map(<[u8]>::to_vec) }
+        let (version, value, expires) = (version.version, version.value.map(<[u8]>::to_vec), version.expires);
+        HistoryRow { version, time: 0, value, expires }
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Write<'a> {
 
 pub enum What<'a> {
     Put(&'a [u8]),
-    /// A put that reads as absent from some time on.
+    /// A put of what reads as absent from some time on.
     PutFor(&'a [u8], Expiry),
     Delete,
     /// The operations and, where they were tried before on the value of some version, that version and what came out.
@@ -46,6 +46,8 @@ pub enum Expiry {
     After(u64),
     /// At this instant: settled before (recovery, a merge).
     At(u64),
+    /// When what is there now does; never, where nothing is.
+    Kept,
 }
 
 /// The outcome of a patch on the value as of `version`.
@@ -88,47 +90,49 @@ impl<'a> Change<'a> {
         Version { version, kind, value, touched, expires: self.expires }
     }
 
-    /// A change of a value that expires: it goes on to, and is kept as the outcome, since by the time of its commit what
-    /// it was made from may have expired.
+    pub(crate) fn delete(keyspace: u32, key: Cow<'a, [u8]>) -> Change<'a> {
+        let (kind, touched) = (ChangeKind::Delete, Vec::new());
+        Change { request: None, keyspace, key, kind, value: None, touched, expires: 0 }
+    }
+
+    /// A change of a value that expires: it goes on to. The log has the outcome rather than the request, since at the time
+    /// that the commit is stamped with, by which the log is read back, what it was made from may have expired.
     fn until(self, expires: u64) -> Change<'a> {
-        if expires == 0 {
-            self
-        } else {
-            Change { request: None, kind: ChangeKind::Put, touched: Vec::new(), expires, ..self }
-        }
+        if expires == 0 { self } else { Change { request: None, expires, ..self } }
     }
 }
 
-/// What a write gives on the branch as it is at `now`; `None` when there is nothing to delete.
-pub(crate) fn resolve<'a>(branch: &Branch, write: &'a Write<'a>, now: u64) -> Result<Option<Change<'a>>> {
+/// When a commit is made, twice: clocks may run backwards, and commits do not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// What the clock says: what has expired by it is not there.
+    pub now: u64,
+    /// The time of the commit: a time to live is counted from it.
+    pub time: u64,
+}
+
+/// What a write gives on the branch as it is at a moment; `None` when there is nothing to delete.
+pub(crate) fn resolve<'a>(branch: &Branch, write: &'a Write<'a>, moment: Moment) -> Result<Option<Change<'a>>> {
     let (keyspace, key) = (write.keyspace, Cow::Borrowed(write.key));
-    let newest = At::newest(now);
+    let newest = At::newest(moment.now);
     Ok(Some(match &write.what {
         What::Put(value) => Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)),
         What::Appended(value) => Change::put(keyspace, key, ChangeKind::Append, Cow::Borrowed(value)),
         What::PutFor(value, expiry) => {
             let expires = match expiry {
-                Expiry::After(us) => now.saturating_add(*us),
+                Expiry::After(us) => moment.time.saturating_add(*us),
                 Expiry::At(instant) => *instant,
+                Expiry::Kept => branch.read(keyspace, write.key, newest, expires_of)?,
             };
             Change { expires, ..Change::put(keyspace, key, ChangeKind::Put, Cow::Borrowed(value)) }
         }
         What::Delete => {
             let exists = branch.read(keyspace, write.key, newest, |found| found.is_some())?;
-            let (kind, touched) = (ChangeKind::Delete, Vec::new());
-            return Ok(exists.then_some(Change {
-                request: None,
-                keyspace,
-                key,
-                kind,
-                value: None,
-                touched,
-                expires: 0,
-            }));
+            return Ok(exists.then(|| Change::delete(keyspace, key)));
         }
         What::Add(delta) => {
             let (sum, expires) = branch.read(keyspace, write.key, newest, |found| {
-                (delta.added_to(found.and_then(|version| version.value)), found.map_or(0, |version| version.expires))
+                (delta.added_to(found.and_then(|version| version.value)), expires_of(found))
             })?;
             let change = Change::put(keyspace, key, ChangeKind::Add, sum?.to_value().into());
             Change { request: Some(&write.what), ..change }.until(expires)
@@ -145,38 +149,39 @@ fn patch_change<'a>(
     tried: Option<&'a Tried<'a>>,
     at: At,
 ) -> Result<Option<Change<'a>>> {
-    // Nothing came in between: what the transaction saw is what there is.
-    let is_current = match tried {
-        Some(tried) => !branch.data.read().changed_since(write.keyspace, write.key, tried.version)?,
-        None => false,
-    };
-    let expires = |found: Option<Version<'_>>| found.map_or(0, |version| version.expires);
-    let (value, touched, expires) = match tried.filter(|_| is_current) {
-        Some(tried) => {
-            let expires = branch.read(write.keyspace, write.key, at, expires)?;
-            (tried.value.map(Cow::Borrowed), encode_touched(tried.touched), expires)
+    let (value, touched, expires) = match tried {
+        Some(tried) if still_holds(branch, write, tried)? => {
+            (tried.value.map(Cow::Borrowed), encode_touched(tried.touched), 0)
         }
-        None => {
+        _ => {
             let (patched, expires) = branch.read(write.keyspace, write.key, at, |found| {
-                (patch::apply(found.and_then(|version| version.value), ops), expires(found))
+                (patch::apply(found.and_then(|version| version.value), ops), expires_of(found))
             })?;
             let patched = patched?;
             (patched.value.map(Cow::Owned), encode_touched(&patched.touched), expires)
         }
     };
     // Deletes inside a value that is not there leave it so.
-    Ok(value.map(|value| {
-        Change {
-            request: Some(&write.what),
-            keyspace: write.keyspace,
-            key: Cow::Borrowed(write.key),
-            kind: ChangeKind::Patch,
-            value: Some(value),
-            touched,
-            expires: 0,
-        }
-        .until(expires)
+    let Some(value) = value else { return Ok(None) };
+    let change = Change::put(write.keyspace, Cow::Borrowed(write.key), ChangeKind::Patch, value);
+    Ok(Some(match expires != 0 && patch::replaces(ops) {
+        // A new value has no expiry of the old one's.
+        true => Change { kind: ChangeKind::Put, ..change },
+        false => Change { request: Some(&write.what), touched, ..change }.until(expires),
     }))
+}
+
+/// Whether what a transaction saw is what there is: nothing came in between, and nothing there ever expires.
+fn still_holds(branch: &Branch, write: &Write<'_>, tried: &Tried<'_>) -> Result<bool> {
+    if branch.data.read().changed_since(write.keyspace, write.key, tried.version)? {
+        return Ok(false);
+    }
+    // At time 0 nothing has expired yet.
+    Ok(branch.read(write.keyspace, write.key, At::newest(0), expires_of)? == 0)
+}
+
+fn expires_of(found: Option<Version<'_>>) -> u64 {
+    found.map_or(0, |version| version.expires)
 }
 
 /// What an append gives behind `head`, and the head after it.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use crate::branch::{At, Branch, Data, Line, StreamHead};
-use crate::change::{self, Appended, Change, Tried, What, Write, resolve};
+use crate::change::{self, Appended, Change, Expiry, Moment, Tried, What, Write, resolve};
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
 use crate::keyspaces::{CATALOGUE, IDEMPOTENCY, NOTES, catalogue_key};
@@ -114,12 +114,12 @@ impl Store {
         // Looked at again under the line, which deleting a branch and closing take.
         self.check_writable(branch)?;
         let guard = self.panic_guard();
-        let now = self.time_for(writes);
-        let prepared = self.prepare(branch, line, writes, now)?;
+        let moment = self.moment_for(writes);
+        let prepared = self.prepare(branch, line, writes, moment)?;
         if self.keeps_a_log() {
             encode(branch.id, line, &prepared, meta, reads);
         }
-        let appended = self.log.append_at(now, line.hash, &line.payload)?;
+        let appended = self.log.append_at(moment.time, line.hash, &line.payload)?;
         line.last = Some(appended);
         let result = Committed { version: appended.stamp.version, appended: prepared.appended.clone() };
         if sabotage::on("T30") {
@@ -130,20 +130,29 @@ impl Store {
         Ok(Unsettled { result, appended })
     }
 
-    /// The time of a commit. With an append in it, the time that the commit will have unless another branch comes in
-    /// between: then the state at the time of an event has the event in it, also when the clock ran backwards.
-    fn time_for(&self, writes: &[Write<'_>]) -> u64 {
+    /// The moment of a commit. Where a write is given its time (an append, a time to live), it is the one that the commit
+    /// will have unless another branch comes in between: then the state at the time of an event has the event in it, and
+    /// what was put for a while lives that long, also when the clock ran backwards.
+    fn moment_for(&self, writes: &[Write<'_>]) -> Moment {
         let now = self.log.now();
-        let appends = writes.iter().any(|write| matches!(write.what, What::Append { .. }));
-        if appends { now.max(self.log.last_time()) } else { now }
+        let is_timed =
+            |write: &Write<'_>| matches!(write.what, What::Append { .. } | What::PutFor(_, Expiry::After(_)));
+        let time = if writes.iter().any(is_timed) { now.max(self.log.last_time()) } else { now };
+        Moment { now, time }
     }
 
-    fn prepare<'a>(&self, branch: &Branch, line: &Line, writes: &'a [Write<'a>], now: u64) -> Result<Prepared<'a>> {
+    fn prepare<'a>(
+        &self,
+        branch: &Branch,
+        line: &Line,
+        writes: &'a [Write<'a>],
+        moment: Moment,
+    ) -> Result<Prepared<'a>> {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
         for write in writes {
             let change = match write.what {
-                What::Append { .. } => self.append(branch, line, write, now, &mut prepared)?,
-                _ => resolve(branch, write, now)?,
+                What::Append { .. } => self.append(branch, line, write, moment.time, &mut prepared)?,
+                _ => resolve(branch, write, moment)?,
             };
             if let Some(change) = change {
                 self.register(branch, line, write.keyspace, &mut prepared)?;
@@ -317,8 +326,13 @@ impl Store {
     ) -> Result<()> {
         let mut line = branch.line.lock();
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len()), ..Prepared::default() };
+        let moment = Moment { now: stamp.time, time: stamp.time };
         for write in writes {
-            prepared.changes.extend(resolve(branch, write, stamp.time)?);
+            prepared.changes.extend(match write.what {
+                // What was deleted was there by the clock of then, and may have expired by the time of the commit.
+                What::Delete => Some(Change::delete(write.keyspace, write.key.into())),
+                _ => resolve(branch, write, moment)?,
+            });
             if let What::Appended(_) = write.what {
                 // The next append looks the stream's end up again.
                 let stream = &write.key[..write.key.len().saturating_sub(8)];
@@ -352,7 +366,10 @@ fn writes_of(transaction: &Transaction) -> Vec<Write<'_>> {
 fn what_of(pending: &Pending, snapshot: u64) -> Option<What<'_>> {
     let value = pending.view.as_deref();
     match &pending.request {
-        Request::Put => Some(What::Put(value.expect("a put has a value"))),
+        Request::Put(expiry) => {
+            let value = value.expect("a put has a value");
+            Some(expiry.map_or(What::Put(value), |expiry| What::PutFor(value, expiry)))
+        }
         Request::Delete => Some(What::Delete),
         Request::Patch { ops, touched } => Some(What::Patch(ops, Some(Tried { version: snapshot, value, touched }))),
         Request::Add(delta) => Some(What::Add(*delta)),
@@ -370,7 +387,7 @@ fn write_clashes(transaction: &Transaction, data: &Data, clashes: &mut Vec<Clash
                 (Request::Patch { touched, .. }, _) => {
                     clashes.extend(path_clash(data, keyspace, key, touched, snapshot)?)
                 }
-                (Request::Put | Request::Delete, Isolation::Snapshot) => {
+                (Request::Put(_) | Request::Delete, Isolation::Snapshot) => {
                     clashes.extend(key_clash(data, keyspace, key, snapshot)?);
                 }
                 _ => {}

@@ -12,7 +12,8 @@
 //!
 //! Strings and bytes are a varint length and the bytes. Writes are what the transaction asked for (a patch stays
 //! a patch), so that a record is small and a replica can tell a change of one path from a new document; only
-//! what was given at commit (sequence, time and hash of an append) is resolved. `docs/design/format.md` has it all.
+//! what was given at commit (sequence, time and hash of an append) is resolved, and what depended on the clock: a change
+//! of a value that expires is the put that it came to. `docs/design/format.md` has it all.
 
 use crate::error::Result;
 use crate::pack::{Input, put_bytes, put_optional, put_varint};

@@ -2,6 +2,9 @@
 //!
 //! Each write is kept as what was asked for (a patch, a delta) and as what the transaction itself now sees of the
 //! key, so that its own reads are plain look-ups and the commit can apply the request to the newest value.
+//!
+//! It reads at one time, too: what has not expired when it begins is there until it ends. What it puts for a while is there
+//! for itself; the while begins with the commit.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,10 +13,12 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::branch::{At, Branch, Range, RowBuffer};
+use crate::change::Expiry;
 use crate::error::{Error, Result};
 use crate::footprint::Footprint;
 use crate::payload::{Meta, Number};
 use crate::sabotage;
+use crate::table::Version;
 use crate::value::patch::{self, Op};
 use crate::value::path::{Path, find, region};
 
@@ -46,10 +51,12 @@ pub struct Expect {
 pub struct Pending {
     pub request: Request,
     pub view: Option<Vec<u8>>,
+    /// When that expires, as far as is known before the commit; 0 is never.
+    pub expires: u64,
 }
 
 pub enum Request {
-    Put,
+    Put(Option<Expiry>),
     Delete,
     Patch {
         ops: Vec<Op>,
@@ -58,6 +65,13 @@ pub enum Request {
     Add(Number),
     /// A row of `appends` under its provisional key.
     Append,
+}
+
+/// What a transaction sees of a key. Its own writes have no version yet: the snapshot stands in.
+pub struct Entry {
+    pub value: Vec<u8>,
+    pub version: u64,
+    pub expires: u64,
 }
 
 pub struct PendingAppend {
@@ -163,8 +177,22 @@ impl Transaction {
         At { version: self.snapshot, time: self.time }
     }
 
-    fn view(&self, keyspace: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.look(keyspace, key, |found| found.map(|(value, _)| value.to_vec()))
+    /// `get` with what there is to know beside the value.
+    pub fn entry(&mut self, keyspace: u32, key: &[u8]) -> Result<Option<Entry>> {
+        self.note_key(keyspace, key);
+        self.view(keyspace, key)
+    }
+
+    /// `entry` that leaves no footprint.
+    fn view(&self, keyspace: u32, key: &[u8]) -> Result<Option<Entry>> {
+        if let Some(own) = self.own(keyspace, key) {
+            let entry = |value| Entry { value, version: self.snapshot, expires: own.expires };
+            return Ok(own.view.clone().map(entry));
+        }
+        let entry = |found: Version<'_>| {
+            found.value.map(|value| Entry { value: value.to_vec(), version: found.version, expires: found.expires })
+        };
+        self.branch.read(keyspace, key, self.at(), |found| found.and_then(entry))
     }
 
     /// Call `read` with the value at `path` inside the value of `key`.
@@ -251,31 +279,55 @@ impl Transaction {
         Ok(())
     }
 
-    fn set(&mut self, keyspace: u32, key: &[u8], request: Request, view: Option<Vec<u8>>) {
-        self.writes.entry(keyspace).or_default().insert(key.to_vec(), Pending { request, view });
+    fn set(&mut self, keyspace: u32, key: &[u8], request: Request, view: Option<Vec<u8>>, expires: u64) {
+        self.writes.entry(keyspace).or_default().insert(key.to_vec(), Pending { request, view, expires });
     }
 
-    pub fn put(&mut self, keyspace: u32, key: &[u8], value: &[u8]) -> Result<()> {
+    pub fn put(&mut self, keyspace: u32, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<()> {
         self.grow(key.len() + value.len())?;
-        self.set(keyspace, key, Request::Put, Some(value.to_vec()));
+        let (expiry, expires) = match expiry {
+            None => (None, 0),
+            Some(Expiry::At(instant)) => (expiry, instant),
+            // The time of the snapshot stands in for that of the commit, as it does in an entry.
+            Some(Expiry::After(us)) => (expiry, self.branch.time_of(self.snapshot)?.saturating_add(us)),
+            Some(Expiry::Kept) => {
+                (self.kept(keyspace, key), self.view(keyspace, key)?.map_or(0, |found| found.expires))
+            }
+        };
+        self.set(keyspace, key, Request::Put(expiry), Some(value.to_vec()), expires);
         Ok(())
+    }
+
+    /// The expiry of a put that keeps the one there is: its own put's, or the newest at the commit.
+    fn kept(&self, keyspace: u32, key: &[u8]) -> Option<Expiry> {
+        match self.own(keyspace, key).map(|own| &own.request) {
+            Some(Request::Put(earlier)) => *earlier,
+            Some(Request::Delete) => None,
+            _ => Some(Expiry::Kept),
+        }
     }
 
     pub fn delete(&mut self, keyspace: u32, key: &[u8]) -> Result<()> {
         self.grow(key.len())?;
-        self.set(keyspace, key, Request::Delete, None);
+        self.set(keyspace, key, Request::Delete, None, 0);
         Ok(())
     }
 
     /// Change inside a value. Tried at once on what this transaction sees, so that a mistake is told here.
     pub fn patch(&mut self, keyspace: u32, key: &[u8], mut ops: Vec<Op>) -> Result<()> {
-        let patched = patch::apply(self.view(keyspace, key)?.as_deref(), &ops)?;
+        let seen = self.view(keyspace, key)?;
+        let patched = patch::apply(seen.as_ref().map(|seen| &seen.value[..]), &ops)?;
         self.grow(key.len() + patched.value.as_ref().map_or(0, Vec::len))?;
         let mut touched = patched.touched;
+        let replaces = patch::replaces(&ops);
+        let expires = seen.filter(|_| !replaces).map_or(0, |seen| seen.expires);
         let request = match self.writes.get_mut(&keyspace).and_then(|writes| writes.remove(key)) {
             // Deletes inside what this transaction deleted leave it deleted.
-            Some(Pending { request: Request::Put | Request::Delete, .. }) if patched.value.is_none() => Request::Delete,
-            Some(Pending { request: Request::Put | Request::Delete, .. }) => Request::Put,
+            Some(Pending { request: Request::Put(_) | Request::Delete, .. }) if patched.value.is_none() => {
+                Request::Delete
+            }
+            Some(Pending { request: Request::Put(expiry), .. }) if !replaces => Request::Put(expiry),
+            Some(Pending { request: Request::Put(_) | Request::Delete, .. }) => Request::Put(None),
             Some(Pending { request: Request::Patch { ops: earlier, touched: mut before }, .. }) => {
                 ops.splice(0..0, earlier);
                 before.append(&mut touched);
@@ -283,24 +335,27 @@ impl Transaction {
             }
             Some(Pending { request: Request::Add(_) | Request::Append, .. }) | None => Request::Patch { ops, touched },
         };
-        self.set(keyspace, key, request, patched.value);
+        self.set(keyspace, key, request, patched.value, expires);
         Ok(())
     }
 
     pub fn add(&mut self, keyspace: u32, key: &[u8], delta: Number) -> Result<()> {
-        let sum = delta.added_to(self.view(keyspace, key)?.as_deref())?;
+        let seen = self.view(keyspace, key)?;
+        let sum = delta.added_to(seen.as_ref().map(|seen| &seen.value[..]))?;
         self.grow(key.len() + 9)?;
         let request = match self.own(keyspace, key).map(|own| &own.request) {
-            Some(Request::Put | Request::Delete) => Request::Put,
+            Some(Request::Put(expiry)) => Request::Put(*expiry),
+            Some(Request::Delete) => Request::Put(None),
             Some(Request::Add(earlier)) => Request::Add(delta.plus(*earlier)?),
-            // The patch made a number of the whole value, so what is relied on stays the same.
+            // The patch made a number of the whole value, so what is relied on stays the same. A merge of a number
+            // replaces what is there as well, and keeps when it expires.
             Some(Request::Patch { ops, touched }) => {
-                let set = Op::Set { path: Path::root(), value: sum.to_value() };
-                Request::Patch { ops: ops.iter().cloned().chain([set]).collect(), touched: touched.clone() }
+                let merge = Op::Merge { path: Path::root(), patch: sum.to_value() };
+                Request::Patch { ops: ops.iter().cloned().chain([merge]).collect(), touched: touched.clone() }
             }
             Some(Request::Append) | None => Request::Add(delta),
         };
-        self.set(keyspace, key, request, Some(sum.to_value()));
+        self.set(keyspace, key, request, Some(sum.to_value()), seen.map_or(0, |seen| seen.expires));
         Ok(())
     }
 
@@ -315,7 +370,7 @@ impl Transaction {
         self.streams.insert(place, next + 1);
         let key = [&append.stream[..], &next.to_be_bytes()].concat();
         let stored = provisional(&append);
-        self.set(append.keyspace, &key, Request::Append, Some(stored));
+        self.set(append.keyspace, &key, Request::Append, Some(stored), 0);
         self.appends.push(append);
         Ok(next)
     }
@@ -335,7 +390,7 @@ impl Transaction {
 impl Pending {
     /// Whether the outcome does not depend on what is there.
     fn is_absolute(&self) -> bool {
-        matches!(self.request, Request::Put | Request::Delete | Request::Append)
+        matches!(self.request, Request::Put(_) | Request::Delete | Request::Append)
     }
 }
 

@@ -28,7 +28,7 @@ fn delete(store: &Store, branch: &Arc<Branch>, keyspace: u32, key: &[u8]) -> u64
 
 fn commit_with_key(store: &Store, branch: &Arc<Branch>, key: &str) -> u64 {
     let mut transaction = Transaction::new(branch.clone(), Isolation::Serializable, false, Some(key.to_owned()));
-    transaction.put(store.keyspace("default", "kv"), b"k", ONE).unwrap();
+    transaction.put(store.keyspace("default", "kv"), b"k", ONE, None).unwrap();
     store.commit(&mut transaction).unwrap()
 }
 
@@ -84,6 +84,7 @@ fn a_delete_inside_what_the_transaction_deleted_leaves_it_deleted() {
 #[derive(Debug, Clone)]
 enum Written {
     Put(Vec<u8>),
+    Expiring(Vec<u8>, u64),
     Append(Vec<u8>),
     Delete,
     Patch(Vec<Op>),
@@ -116,6 +117,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 fn any_written() -> impl Strategy<Value = Written> {
     prop_oneof![
         any_bytes().prop_map(Written::Put),
+        (any_bytes(), any::<u64>()).prop_map(|(value, expires)| Written::Expiring(value, expires)),
         any_bytes().prop_map(Written::Append),
         Just(Written::Delete),
         prop::collection::vec(any_op(), 0..4).prop_map(Written::Patch),
@@ -152,6 +154,7 @@ fn write_out(branch: u32, meta: &Meta, writes: &[(u32, Vec<u8>, Written)], reads
     for (keyspace, key, written) in writes {
         match written {
             Written::Put(value) => writer.value(ChangeKind::Put, *keyspace, key, value),
+            Written::Expiring(value, expires) => writer.expiring(*keyspace, key, value, *expires),
             Written::Append(value) => writer.value(ChangeKind::Append, *keyspace, key, value),
             Written::Delete => writer.delete(*keyspace, key),
             Written::Patch(ops) => writer.patch(*keyspace, key, ops),
@@ -167,6 +170,7 @@ fn write_out(branch: u32, meta: &Meta, writes: &[(u32, Vec<u8>, Written)], reads
 fn is_same(body: &Body<'_>, written: &Written) -> bool {
     match (body, written) {
         (Body::Put(found), Written::Put(value)) | (Body::Append(found), Written::Append(value)) => found == value,
+        (Body::Expiring(found, at), Written::Expiring(value, expires)) => (found, at) == (&&value[..], expires),
         (Body::Delete, Written::Delete) => true,
         (Body::Patch(found), Written::Patch(ops)) => found == ops,
         (Body::Add(found), Written::Add(delta)) => *found == Number::Int(*delta),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::Branch;
+use strata_kernel::branch::{At, Branch};
 use strata_kernel::transaction::{Isolation, Transaction};
 
 use crate::errors::{guarded, to_python};
 use crate::handle::{Handle, all_spaces};
-use crate::keyspace::{Mode, PyKeyspace};
+use crate::keyspace::{Mode, PyKeyspace, pinned};
 use crate::transaction::{PyTransaction, Shared};
 
 #[pyclass(frozen, name = "Branch", module = "strata._kernel")]
@@ -19,13 +19,12 @@ pub struct PyBranch {
     branch: Arc<Branch>,
 }
 
-/// Everything of one branch as it was at one version.
+/// Everything of one branch as it was at one version and time.
 #[pyclass(frozen, name = "Snapshot", module = "strata._kernel")]
 pub struct PySnapshot {
     store: Handle,
     branch: Arc<Branch>,
-    #[pyo3(get)]
-    version: u64,
+    at: At,
 }
 
 impl PyBranch {
@@ -35,6 +34,18 @@ impl PyBranch {
 
     fn error(&self, py: Python<'_>, error: Error) -> PyErr {
         to_python(py, error, Some((&self.store, &self.branch.name.read())))
+    }
+
+    /// What a view sees: of a version all that had not expired at its commit, and of an instant what had not by then. What
+    /// is to come is not known, so an instant ends with now; and a version is seen no earlier than it was made.
+    fn moment(&self, newest: At, version: Option<u64>, time: Option<i64>) -> Result<At, Error> {
+        if version.is_none() && time.is_none() {
+            return Ok(newest);
+        }
+        let version = version.unwrap_or(newest.version);
+        let committed = self.branch.time_of(version)?;
+        let time = time.map_or(committed, |time| u64::try_from(time).unwrap_or(0).min(newest.time).max(committed));
+        Ok(At { version, time })
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {
@@ -66,18 +77,20 @@ impl PyBranch {
         spaces.map(all_spaces).map_err(|error| self.error(py, error))
     }
 
-    #[pyo3(signature = (version=None, /))]
-    fn view(&self, py: Python<'_>, version: Option<i64>) -> PyResult<PySnapshot> {
+    #[pyo3(signature = (version=None, time=None, /))]
+    fn view(&self, py: Python<'_>, version: Option<i64>, time: Option<i64>) -> PyResult<PySnapshot> {
         self.check(py)?;
-        let head = self.branch.head();
+        self.store.tick(py)?;
+        let newest = pinned(&self.branch, At::from(self.branch.head()));
         let version = match version.map(u64::try_from) {
-            None => head,
-            Some(Ok(version)) => version.min(head),
+            None => None,
+            Some(Ok(version)) => Some(version.min(newest.version)),
             Some(Err(_)) => {
                 return Err(self.error(py, Error::InvalidInput("versions are counted from 0".into())));
             }
         };
-        Ok(PySnapshot { store: self.store.clone(), branch: Arc::clone(&self.branch), version })
+        let at = self.moment(newest, version, time).map_err(|error| self.error(py, error))?;
+        Ok(PySnapshot { store: self.store.clone(), branch: Arc::clone(&self.branch), at })
     }
 
     #[pyo3(signature = (isolation="serializable", record_reads=false, idempotency_key=None, /))]
@@ -89,6 +102,7 @@ impl PyBranch {
         idempotency_key: Option<String>,
     ) -> PyResult<PyTransaction> {
         self.check(py)?;
+        self.store.tick(py)?;
         let isolation = match isolation {
             "serializable" => Isolation::Serializable,
             "snapshot" => Isolation::Snapshot,
@@ -141,14 +155,19 @@ impl PyBranch {
 
 #[pymethods]
 impl PySnapshot {
+    #[getter]
+    fn version(&self) -> u64 {
+        self.at.version
+    }
+
     #[pyo3(signature = (space, layout, /))]
     fn keyspace(&self, space: &str, layout: &Bound<'_, PyAny>) -> PyResult<PyKeyspace> {
-        PyKeyspace::new(&self.store, &self.branch, Mode::View(self.version), space, layout)
+        PyKeyspace::new(&self.store, &self.branch, Mode::View(self.at), space, layout)
     }
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let checked = self.store.check().and_then(|()| self.store.check_open());
-        let spaces = checked.and_then(|()| self.store.spaces(&self.branch, self.version));
+        let spaces = checked.and_then(|()| self.store.spaces(&self.branch, self.at.version));
         spaces.map(all_spaces).map_err(|error| to_python(py, error, None))
     }
 }

@@ -19,6 +19,7 @@ impl PyClock {
         PyClock { function, wall_us: AtomicU64::new(0), monotonic }
     }
 
+    #[cold]
     pub fn tick(&self, py: Python<'_>) -> PyResult<()> {
         self.wall_us.store(self.function.call0(py)?.extract(py)?, Ordering::Relaxed);
         Ok(())

@@ -49,7 +49,10 @@ impl Handle {
     /// Ask the clock that Python gave, if it gave one.
     #[inline]
     pub fn tick(&self, py: Python<'_>) -> PyResult<()> {
-        self.clock.as_ref().map_or(Ok(()), |clock| clock.tick(py))
+        match &self.clock {
+            None => Ok(()),
+            Some(clock) => clock.tick(py),
+        }
     }
 
     /// Locks may be held by threads that a forked child does not have, so nothing is touched before this was asked.

@@ -8,15 +8,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::{Branch, Range, RowBuffer};
+use strata_kernel::branch::{At, Branch, Range, RowBuffer};
 use strata_kernel::change::{What, Write};
 use strata_kernel::commit::Committed;
 use strata_kernel::log::Durability;
 use strata_kernel::table::Version;
-use strata_kernel::transaction::{Expected, Isolation, PendingAppend, Transaction};
+use strata_kernel::transaction::{Entry, Expected, Isolation, PendingAppend, Transaction};
 use strata_kernel::value::path::find;
 
-use self::arguments::{Given, number_of, path_of, short};
+use self::arguments::{Given, expiry_of, instant_of, number_of, path_of, put_of, short};
 use crate::convert::{decode, encode, is_scalar};
 use crate::errors::{guarded, to_python};
 use crate::handle::{DEFAULT_SPACE, Handle};
@@ -43,8 +43,11 @@ pub struct PyKeyspace {
 pub enum Mode {
     Automatic,
     Inside(Arc<Shared>),
-    View(u64),
+    View(At),
 }
+
+/// Value, version, time and expiry, as `Entry` in the protocols has them.
+type EntryTuple<'py> = (Bound<'py, PyAny>, u64, u64, Option<u64>);
 
 /// Sequence, time, hash and version, as `Appended` in the protocols has them.
 type AppendedTuple<'py> = (u64, Option<u64>, Option<Bound<'py, PyBytes>>, Option<u64>);
@@ -98,16 +101,18 @@ impl PyKeyspace {
         to_python(py, error, Some((&self.store, &name)))
     }
 
-    /// The version that plain reads see. Refuses a closed database and a deleted branch.
+    /// What plain reads see. Refuses a closed database and a deleted branch.
     #[inline]
-    fn readable(&self, py: Python<'_>) -> PyResult<u64> {
+    fn readable(&self, py: Python<'_>) -> PyResult<At> {
         let check = || {
             self.store.check()?;
             match self.mode {
-                Mode::View(version) => self.store.check_open().map(|()| version),
-                _ => self.store.check_readable(&self.branch).map(|()| self.branch.head()),
+                Mode::View(at) => self.store.check_open().map(|()| at),
+                _ => self.store.check_readable(&self.branch).map(|()| At::from(self.branch.head())),
             }
         };
+        // What has expired is for the clock to say.
+        self.store.tick(py)?;
         check().map_err(|error| self.error(py, error))
     }
 
@@ -217,7 +222,7 @@ impl PyKeyspace {
     fn version(&self, py: Python<'_>) -> PyResult<u64> {
         match &self.mode {
             Mode::Inside(shared) => Ok(shared.snapshot),
-            _ => self.readable(py),
+            _ => self.readable(py).map(|at| at.version),
         }
     }
 
@@ -302,24 +307,21 @@ impl PyKeyspace {
     }
 
     #[pyo3(signature = (key, /))]
-    fn entry<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, u64, u64)>> {
+    fn entry<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<EntryTuple<'py>>> {
         let key = self.key(key)?;
         let found = match &self.mode {
-            Mode::Inside(shared) => self.inside(py, shared, |txn| {
-                let snapshot = txn.snapshot;
-                txn.get(self.number, key, |found| {
-                    // Own writes have no version yet: the snapshot stands in, and is corrected by the commit.
-                    found.map(|(value, version)| (value.to_vec(), version.unwrap_or(snapshot)))
-                })
-            })?,
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.entry(self.number, key))?,
             _ => {
-                let copy = |version: Version<'_>| version.value.map(|value| (value.to_vec(), version.version));
+                let copy = |found: Version<'_>| {
+                    let (version, expires) = (found.version, found.expires);
+                    found.value.map(|value| Entry { value: value.to_vec(), version, expires })
+                };
                 self.read(py, key, |found| found.and_then(copy))?
             }
         };
-        let Some((value, version)) = found else { return Ok(None) };
+        let Some(Entry { value, version, expires }) = found else { return Ok(None) };
         let time = self.branch.time_of(version).map_err(|error| self.error(py, error))?;
-        Ok(Some((decode(py, &value)?, version, time)))
+        Ok(Some((decode(py, &value)?, version, time, instant_of(expires))))
     }
 
     #[pyo3(signature = (key, /))]
@@ -396,23 +398,33 @@ impl PyKeyspace {
         for row in rows {
             let value = row.value.as_deref().map(|value| decode(py, value)).transpose()?;
             let is_deleted = value.is_none();
-            list.append((value, row.version, row.time, is_deleted))?;
+            list.append((value, row.version, row.time, is_deleted, instant_of(row.expires)))?;
         }
         Ok(list)
     }
 
-    #[pyo3(signature = (key, value, /))]
-    fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    #[pyo3(signature = (key, value, ttl_us=None, /))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl_us: Option<u64>,
+    ) -> PyResult<Option<u64>> {
         let (key, value) = (self.key(key)?, self.encoded(value)?);
         match &self.mode {
-            Mode::Automatic => self.write(py, Write { keyspace: self.number, key, what: What::Put(&value) }).map(Some),
-            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.put(self.number, key, &value)).map(|()| None),
+            Mode::Automatic => {
+                self.write(py, Write { keyspace: self.number, key, what: put_of(&value, ttl_us) }).map(Some)
+            }
+            Mode::Inside(shared) => {
+                self.inside(py, shared, |txn| txn.put(self.number, key, &value, expiry_of(ttl_us))).map(|()| None)
+            }
             Mode::View(_) => Err(self.read_only(py)),
         }
     }
 
-    #[pyo3(signature = (rows, /))]
-    fn put_many(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    #[pyo3(signature = (rows, ttl_us=None, /))]
+    fn put_many(&self, py: Python<'_>, rows: &Bound<'_, PyAny>, ttl_us: Option<u64>) -> PyResult<Option<u64>> {
         let mut buffer = Vec::new();
         let mut places = Vec::new();
         for row in self.each(rows, "rows")? {
@@ -429,15 +441,15 @@ impl PyKeyspace {
         }
         let rows = places.iter().map(|&(start, middle, end)| (&buffer[start..middle], &buffer[middle..end]));
         match &self.mode {
-            Mode::Automatic if places.is_empty() => self.readable(py).map(Some),
+            Mode::Automatic if places.is_empty() => self.version(py).map(Some),
             Mode::Automatic => {
-                let write = |(key, value)| Write { keyspace: self.number, key, what: What::Put(value) };
+                let write = |(key, value)| Write { keyspace: self.number, key, what: put_of(value, ttl_us) };
                 let writes: Vec<Write<'_>> = rows.map(write).collect();
                 self.commit(py, &writes).map(|committed| Some(committed.version))
             }
             Mode::Inside(shared) => self.inside(py, shared, |txn| {
                 for (key, value) in rows {
-                    txn.put(self.number, key, value)?;
+                    txn.put(self.number, key, value, expiry_of(ttl_us))?;
                 }
                 Ok(None)
             }),
@@ -464,7 +476,7 @@ impl PyKeyspace {
     fn patch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ops: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
         let (key, ops) = (self.key(key)?, self.ops(ops)?);
         match &self.mode {
-            Mode::Automatic if ops.is_empty() => self.readable(py).map(Some),
+            Mode::Automatic if ops.is_empty() => self.version(py).map(Some),
             Mode::Inside(_) if ops.is_empty() => Ok(None),
             Mode::Automatic => {
                 self.write(py, Write { keyspace: self.number, key, what: What::Patch(&ops, None) }).map(Some)
@@ -555,11 +567,16 @@ impl PyKeyspace {
 
     fn pinned(&self, py: Python<'_>) -> PyResult<PyKeyspace> {
         Ok(match &self.mode {
-            Mode::Automatic => self.with_mode(Mode::View(self.readable(py)?)),
+            Mode::Automatic => self.with_mode(Mode::View(pinned(&self.branch, self.readable(py)?))),
             Mode::Inside(shared) => self.with_mode(Mode::Inside(Arc::clone(shared))),
-            Mode::View(version) => self.with_mode(Mode::View(*version)),
+            Mode::View(at) => self.with_mode(Mode::View(*at)),
         })
     }
+}
+
+/// What a view made now sees: the clock goes on, and it does not.
+pub fn pinned(branch: &Branch, at: At) -> At {
+    At { time: branch.time(at), ..at }
 }
 
 impl PyKeyspace {

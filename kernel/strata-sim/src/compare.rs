@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strata_kernel::branch::{Branch as StoreBranch, Range, RowBuffer};
+use strata_kernel::branch::{At, Branch as StoreBranch, Range, RowBuffer};
 use strata_kernel::store::{BranchInfo, Store};
 
 use crate::driver::Check;
@@ -18,8 +18,9 @@ pub fn heads(store: &Store, numbers: &Numbers, state: &State) -> Check {
         let found = store.branch(&branch.name).map_err(|error| error.to_string())?;
         let nothing = Commit::default();
         let commit = branch.newest().map_or(&nothing, |commit| commit);
-        same_rows(&found, numbers, commit, branch.head).map_err(|why| format!("{} at its head: {why}", branch.name))?;
-        same_keys(&found, numbers, commit, branch.head).map_err(|why| format!("{} at its head: {why}", branch.name))?;
+        let now = At { version: branch.head, time: store.env.clock.wall_us() };
+        same_rows(&found, numbers, commit, now).map_err(|why| format!("{} at its head: {why}", branch.name))?;
+        same_keys(&found, numbers, commit, now).map_err(|why| format!("{} at its head: {why}", branch.name))?;
     }
     Ok(())
 }
@@ -70,13 +71,13 @@ fn same_branches(store: &Store, state: &State) -> Check {
     if found == expected { Ok(()) } else { Err(format!("the branches are {found:?}, not {expected:?}")) }
 }
 
-fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) -> Check {
+fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: At) -> Check {
     for (keyspace, number) in numbers.iter().enumerate() {
-        let reverse = (at + keyspace as u64) % 2 == 1;
+        let reverse = (at.version + keyspace as u64) % 2 == 1;
         let mut rows = RowBuffer::default();
         branch.scan(*number, &Range::default(), reverse, at, &mut rows, usize::MAX)?;
         let mut expected: Vec<(&[u8], &[u8])> =
-            commit.rows(keyspace).map(|(key, value)| (&key[..], &value.bytes[..])).collect();
+            commit.rows(keyspace, at.time).map(|(key, value)| (&key[..], &value.bytes[..])).collect();
         if reverse {
             expected.reverse();
         }
@@ -92,11 +93,11 @@ fn same_rows(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) 
     Ok(())
 }
 
-fn same_keys(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: u64) -> Check {
+fn same_keys(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, at: At) -> Check {
     let plain = KEYS.iter().map(|key| (0, key.to_vec()));
     for key in plain.chain(commit.contents.keys().cloned()) {
         let found = branch.value(numbers[key.0], &key.1, at)?;
-        let expected = commit.value(&key).map(|value| &value.bytes);
+        let expected = commit.value(&key, at.time).map(|value| &value.bytes);
         if found.as_ref() != expected {
             return Err(format!("{} is {found:?}, not {expected:?}", show(&key)));
         }
@@ -108,7 +109,8 @@ fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: 
     let nothing = Commit::default();
     for version in 0..=state.version {
         let commit = branch.shown_at(version).map_or(&nothing, |commit| commit);
-        same_rows(found, numbers, commit, version).map_err(|why| format!("at version {version}: {why}"))?;
+        same_rows(found, numbers, commit, At { version, time: commit.time })
+            .map_err(|why| format!("at version {version}: {why}"))?;
     }
     Ok(())
 }
@@ -143,9 +145,9 @@ fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch) -> Ch
         let rows = found.history(numbers[key.0], &key.1, branch.head, u64::MAX, usize::MAX)?;
         let expected = branch.history(key, branch.head);
         let same = rows.len() == expected.len()
-            && rows.iter().zip(&expected).all(|(row, (version, time, value))| {
-                (row.version, row.time) == (*version, *time)
-                    && row.value.as_ref() == value.as_ref().map(|value| &value.bytes)
+            && rows.iter().zip(&expected).all(|(row, (cell, time))| {
+                (row.version, row.time, row.expires) == (cell.version, *time, cell.expires.unwrap_or(0))
+                    && row.value.as_ref() == cell.value.as_ref().map(|value| &value.bytes)
             });
         if !same {
             return Err(format!("the history of {} has {} versions, not {}", show(key), rows.len(), expected.len()));

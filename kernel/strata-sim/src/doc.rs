@@ -55,6 +55,11 @@ pub fn patch(doc: Option<&Doc>, edits: &[Edit]) -> Result<Option<Doc>, Unfit> {
     edits.iter().try_fold(doc.cloned(), |doc, edit| edit.apply(doc))
 }
 
+/// Whether they give the document anew.
+pub fn replaces(edits: &[Edit]) -> bool {
+    edits.iter().any(|edit| matches!(edit, Edit::Set(path, _) if path.is_empty()))
+}
+
 fn set(doc: Option<Doc>, path: &[&str], value: &Doc) -> Result<Doc, Unfit> {
     let Some((first, rest)) = path.split_first() else { return Ok(value.clone()) };
     let mut pairs = match doc {

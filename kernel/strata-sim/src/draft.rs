@@ -35,6 +35,8 @@ pub enum Condition {
 pub struct Draft {
     pub branch: u32,
     pub snapshot: u64,
+    /// When it began.
+    time: u64,
     pub is_serializable: bool,
     pub idempotency_key: Option<String>,
     base: Rc<Commit>,
@@ -46,10 +48,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub fn new(branch: &Branch, is_serializable: bool, idempotency_key: Option<String>) -> Draft {
+    pub fn new(branch: &Branch, time: u64, is_serializable: bool, idempotency_key: Option<String>) -> Draft {
         Draft {
             branch: branch.id,
             snapshot: branch.head,
+            time,
             is_serializable,
             idempotency_key,
             base: branch.newest().cloned().unwrap_or_default(),
@@ -64,7 +67,7 @@ impl Draft {
     fn look(&self, key: &Key) -> Option<Doc> {
         match self.view.get(key) {
             Some(own) => own.clone(),
-            None => self.base.value(key).map(|value| value.doc.clone()),
+            None => self.base.value(key, self.time).map(|value| value.doc.clone()),
         }
     }
 
@@ -105,7 +108,7 @@ impl Draft {
 
     fn all_rows(&self, keyspace: usize) -> Rows {
         let mut rows: BTreeMap<Vec<u8>, Vec<u8>> =
-            self.base.rows(keyspace).map(|(key, value)| (key.clone(), value.bytes.clone())).collect();
+            self.base.rows(keyspace, self.time).map(|(key, value)| (key.clone(), value.bytes.clone())).collect();
         for ((_, key), doc) in self.view.iter().filter(|((own, _), _)| *own == keyspace) {
             match doc {
                 Some(doc) => drop(rows.insert(key.clone(), doc.encode())),
@@ -119,7 +122,7 @@ impl Draft {
     pub fn write(&mut self, key: &Key, request: Request) -> Result<(), Unfit> {
         let before = self.look(key);
         let (after, claim) = match &request {
-            Request::Put(doc) => (Some(doc.clone()), Claim::Absolute),
+            Request::Put(doc) | Request::PutFor(doc, _) => (Some(doc.clone()), Claim::Absolute),
             Request::Delete => (None, Claim::Absolute),
             Request::Add(delta) => match before {
                 None => (Some(Doc::Int(*delta)), Claim::Added),
@@ -183,7 +186,7 @@ impl Draft {
         if let Some(first) = self.idempotency_key.as_ref().and_then(|key| state.first_result(branch, key)) {
             return Ok(Err(first));
         }
-        if self.must_conflict(branch) {
+        if self.must_conflict(branch, wall) {
             return Err(Refusal::Conflict);
         }
         state.commit(self.branch, &self.net_writes(), self.idempotency_key.clone(), wall).map(Ok)
@@ -196,7 +199,11 @@ impl Draft {
             let requests = self.writes.iter().filter(|write| write.key == *key).map(|write| &write.request);
             let request = match claim {
                 Claim::Appended => continue,
-                Claim::Absolute => self.view[key].clone().map_or(Request::Delete, Request::Put),
+                Claim::Absolute => match (self.view[key].clone(), requests.fold(None, time_to_live)) {
+                    (None, _) => Request::Delete,
+                    (Some(doc), None) => Request::Put(doc),
+                    (Some(doc), Some(us)) => Request::PutFor(doc, us),
+                },
                 Claim::Paths(_) => Request::Patch(requests.flat_map(edits_of).cloned().collect()),
                 Claim::Added => Request::Add(requests.map(delta_of).sum()),
             };
@@ -206,13 +213,13 @@ impl Draft {
         net
     }
 
-    fn must_conflict(&self, branch: &Branch) -> bool {
+    fn must_conflict(&self, branch: &Branch, wall: u64) -> bool {
         let later = branch.commits.iter().filter(|commit| commit.version > self.snapshot);
         let mut changes = later.flat_map(|commit| &commit.touched);
         changes.any(|(key, touch)| {
             let read = self.is_serializable && self.reads.iter().any(|read| sees(read, key, touch));
             read || self.claims.get(key).is_some_and(|claim| self.meets(claim, touch))
-        }) || !self.conditions.iter().all(|(key, condition)| holds(branch, key, condition))
+        }) || !self.conditions.iter().all(|(key, condition)| holds(branch, key, condition, wall))
     }
 
     fn meets(&self, claim: &Claim, touch: &Touch) -> bool {
@@ -234,6 +241,16 @@ fn delta_of(request: &Request) -> i64 {
     if let Request::Add(delta) = request { *delta } else { 0 }
 }
 
+/// How long what was put lives, after one more request.
+fn time_to_live(before: Option<u64>, request: &Request) -> Option<u64> {
+    match request {
+        Request::PutFor(_, us) => Some(*us),
+        Request::Put(_) | Request::Delete => None,
+        Request::Patch(edits) if doc::replaces(edits) => None,
+        Request::Patch(_) | Request::Add(_) | Request::Append(..) => before,
+    }
+}
+
 fn sees(read: &Read, key: &Key, touch: &Touch) -> bool {
     match read {
         Read::Key(read) => read == key,
@@ -251,8 +268,9 @@ fn touches(touch: &Touch, path: &[&str]) -> bool {
     }
 }
 
-fn holds(branch: &Branch, key: &Key, condition: &Condition) -> bool {
-    let cell = branch.newest().and_then(|commit| commit.contents.get(key)).filter(|cell| cell.value.is_some());
+fn holds(branch: &Branch, key: &Key, condition: &Condition, wall: u64) -> bool {
+    let live = |commit: &&Rc<Commit>| commit.value(key, wall).is_some();
+    let cell = branch.newest().filter(live).and_then(|commit| commit.contents.get(key));
     match (condition, cell) {
         (Condition::Absent, cell) => cell.is_none(),
         (Condition::Version(version), Some(cell)) => cell.version == *version,

@@ -115,7 +115,7 @@ impl Judge<'_> {
                 let Some(version) = state.first_result(branch, key) else { continue };
                 let handle = found.handle(branch.id).ok_or("a branch is missing")?.clone();
                 let mut again = Transaction::new(handle, Isolation::Serializable, false, Some(key.clone()));
-                again.put(found.numbers[0], b"again", &[0xc0]).map_err(|error| error.to_string())?;
+                again.put(found.numbers[0], b"again", &[0xc0], None).map_err(|error| error.to_string())?;
                 let got = found.store().commit(&mut again);
                 if got != Ok(version) || found.store().log.last_version() != state.version {
                     return Err(format!("key {key} gave {got:?}, first it gave {version}"));

@@ -27,6 +27,14 @@ pub struct Value {
 pub struct Cell {
     pub version: u64,
     pub value: Option<Rc<Value>>,
+    /// From then on it is not there.
+    pub expires: Option<u64>,
+}
+
+impl Cell {
+    fn live(&self, time: u64) -> Option<&Rc<Value>> {
+        self.value.as_ref().filter(|_| self.expires.is_none_or(|expires| time < expires))
+    }
 }
 
 /// How much of a key a commit changed.
@@ -39,6 +47,8 @@ pub enum Touch {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     Put(Doc),
+    /// For so long after its commit.
+    PutFor(Doc, u64),
     Delete,
     Patch(Vec<Edit>),
     Add(i64),
@@ -151,7 +161,7 @@ impl State {
         let (version, time) = (after.version, after.time);
         let mut commit = Commit { version, time, idempotency_key: key, touched: Vec::new(), ..before };
         for write in writes {
-            commit.apply(write).map_err(|Unfit| Refusal::Invalid)?;
+            commit.apply(write, wall).map_err(|Unfit| Refusal::Invalid)?;
         }
         let mut branch = (**branch).clone();
         branch.head = version;
@@ -215,12 +225,12 @@ impl Branch {
         self.commits.last()
     }
 
-    /// What was at `key` from when on, newest first.
-    pub fn history(&self, key: &Key, at: u64) -> Vec<(u64, u64, Option<Rc<Value>>)> {
+    /// What was at `key`, and the time from when on, newest first.
+    pub fn history(&self, key: &Key, at: u64) -> Vec<(Cell, u64)> {
         let mut rows = Vec::new();
         for commit in self.commits.iter().rev().filter(|commit| commit.version <= at) {
             if let Some(cell) = commit.contents.get(key).filter(|cell| cell.version == commit.version) {
-                rows.push((cell.version, commit.time, cell.value.clone()));
+                rows.push((cell.clone(), commit.time));
             }
         }
         rows
@@ -228,37 +238,43 @@ impl Branch {
 }
 
 impl Commit {
-    pub fn value(&self, key: &Key) -> Option<&Rc<Value>> {
-        self.contents.get(key)?.value.as_ref()
+    /// What is there at a time.
+    pub fn value(&self, key: &Key, time: u64) -> Option<&Rc<Value>> {
+        self.contents.get(key)?.live(time)
     }
 
-    /// The rows of a range, as a scan shows them.
-    pub fn rows(&self, keyspace: usize) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Rc<Value>)> {
+    /// The rows of a range at a time, as a scan shows them.
+    pub fn rows(&self, keyspace: usize, time: u64) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Rc<Value>)> {
         let cells = self.contents.range((keyspace, Vec::new())..(keyspace + 1, Vec::new()));
-        cells.filter_map(|((_, key), cell)| Some((key, cell.value.as_ref()?)))
+        cells.filter_map(move |((_, key), cell)| Some((key, cell.live(time)?)))
     }
 
     pub fn stream_length(&self, stream: &Key) -> u64 {
         self.streams.get(stream).map_or(0, |end| end.next)
     }
 
-    fn apply(&mut self, write: &Write) -> Result<(), Unfit> {
+    fn apply(&mut self, write: &Write, wall: u64) -> Result<(), Unfit> {
         let key = &write.key;
-        let before = self.value(key).map(|value| value.doc.clone());
+        let cell = self.contents.get(key).filter(|cell| cell.live(wall).is_some());
+        let before = cell.and_then(|cell| cell.value.as_ref()).map(|value| value.doc.clone());
+        // A change of what there is leaves when it expires.
+        let expires = cell.and_then(|cell| cell.expires);
         match &write.request {
-            Request::Put(doc) => self.set(key, Some(doc.clone()), Touch::Whole),
+            Request::Put(doc) => self.set(key, Some(doc.clone()), Touch::Whole, None),
+            Request::PutFor(doc, us) => self.set(key, Some(doc.clone()), Touch::Whole, Some(self.time + us)),
             Request::Delete if before.is_none() => {}
-            Request::Delete => self.set(key, None, Touch::Whole),
+            Request::Delete => self.set(key, None, Touch::Whole, None),
             Request::Add(delta) => match before {
-                None => self.set(key, Some(Doc::Int(*delta)), Touch::Whole),
-                Some(Doc::Int(int)) => self.set(key, Some(Doc::Int(int + delta)), Touch::Whole),
+                None => self.set(key, Some(Doc::Int(*delta)), Touch::Whole, None),
+                Some(Doc::Int(int)) => self.set(key, Some(Doc::Int(int + delta)), Touch::Whole, expires),
                 Some(_) => return Err(Unfit),
             },
             Request::Patch(edits) => {
                 // Where deletes find no document there is nothing to change.
                 if let Some(after) = doc::patch(before.as_ref(), edits)? {
                     let paths = edits.iter().map(|edit| edit.path().clone()).collect();
-                    self.set(key, Some(after), Touch::Paths(paths));
+                    let expires = expires.filter(|_| !doc::replaces(edits));
+                    self.set(key, Some(after), Touch::Paths(paths), expires);
                 }
             }
             Request::Append(kind, value) => self.append(key, kind, value),
@@ -274,12 +290,12 @@ impl Commit {
         end.next += 1;
         let stored = entry(kind, end.time, value, end.hash);
         let key = (stream.0, [&stream.1[..], &sequence.to_be_bytes()].concat());
-        self.set(&key, Some(stored), Touch::Whole);
+        self.set(&key, Some(stored), Touch::Whole, None);
     }
 
-    fn set(&mut self, key: &Key, doc: Option<Doc>, touch: Touch) {
+    fn set(&mut self, key: &Key, doc: Option<Doc>, touch: Touch, expires: Option<u64>) {
         let value = doc.map(|doc| Rc::new(Value { bytes: doc.encode(), doc }));
-        self.contents.insert(key.clone(), Cell { version: self.version, value });
+        self.contents.insert(key.clone(), Cell { version: self.version, value, expires });
         self.touched.push((key.clone(), touch));
     }
 }

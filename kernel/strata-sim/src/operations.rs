@@ -2,7 +2,7 @@
 
 use strata_kernel::Error;
 use strata_kernel::branch::Branch as StoreBranch;
-use strata_kernel::change::{What, Write as StoreWrite};
+use strata_kernel::change::{Expiry, What, Write as StoreWrite};
 use strata_kernel::payload::Number;
 use strata_kernel::value::{Op, Path, Step};
 
@@ -21,7 +21,7 @@ impl Encoded {
     pub fn of(request: &Request) -> Encoded {
         let (mut bytes, mut ops) = (Vec::new(), Vec::new());
         match request {
-            Request::Put(doc) | Request::Append(_, doc) => bytes = doc.encode(),
+            Request::Put(doc) | Request::PutFor(doc, _) | Request::Append(_, doc) => bytes = doc.encode(),
             Request::Patch(edits) => ops = store_ops(edits),
             Request::Delete | Request::Add(_) => {}
         }
@@ -64,6 +64,7 @@ impl Driver {
     fn store_write<'a>(&self, write: &'a Write, encoded: &'a Encoded) -> StoreWrite<'a> {
         let what = match &write.request {
             Request::Put(_) => What::Put(&encoded.bytes),
+            Request::PutFor(_, us) => What::PutFor(&encoded.bytes, Expiry::After(*us)),
             Request::Delete => What::Delete,
             Request::Patch(_) => What::Patch(&encoded.ops, None),
             Request::Add(delta) => What::Add(Number::Int(*delta)),
@@ -85,7 +86,7 @@ impl Driver {
         let Some(branch) = state.by_name(name) else {
             return self.settle(Err(crate::model::Refusal::NotFound), got.map(|_| 0), before);
         };
-        let mut present = present_keys(branch, keyspace, keys);
+        let mut present = present_keys(branch, keyspace, keys, self.wall());
         let count = present.len();
         if got.as_ref().is_ok_and(|found| *found != count) {
             return Err(format!("{got:?} keys were deleted, {count} were there"));
@@ -188,11 +189,11 @@ impl Driver {
     }
 }
 
-fn present_keys(branch: &Branch, keyspace: usize, keys: Vec<Vec<u8>>) -> Vec<Key> {
+fn present_keys(branch: &Branch, keyspace: usize, keys: Vec<Vec<u8>>, wall: u64) -> Vec<Key> {
     let mut keys: Vec<Key> = keys.into_iter().map(|key| (keyspace, key)).collect();
     keys.sort();
     keys.dedup();
-    keys.retain(|key| branch.newest().is_some_and(|commit| commit.value(key).is_some()));
+    keys.retain(|key| branch.newest().is_some_and(|commit| commit.value(key, wall).is_some()));
     keys
 }
 

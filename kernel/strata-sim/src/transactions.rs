@@ -1,6 +1,7 @@
 //! Transactions that are open at the same time. The model knows what each must read, and which must conflict.
 
 use strata_kernel::branch::Range;
+use strata_kernel::change::Expiry;
 use strata_kernel::payload::Number;
 use strata_kernel::transaction::{Expected, Isolation, PendingAppend, Transaction};
 
@@ -43,7 +44,7 @@ impl Driver {
         let key = self.any_idempotency_key();
         self.tell(format!("begin {isolation:?} on {name}, key {key:?}"));
         let real = Transaction::new(handle, isolation, self.below(4) == 0, key.clone());
-        self.open.push((real, Draft::new(branch, is_serializable, key)));
+        self.open.push((real, Draft::new(branch, self.wall(), is_serializable, key)));
         let last = self.open.len() - 1;
         self.act(last)
     }
@@ -144,7 +145,8 @@ impl Driver {
         self.tell(format!("  write {} {}", show(&key), short(&request)));
         let number = self.number(&key);
         let found = match &request {
-            Request::Put(doc) => real.put(number, &key.1, &doc.encode()),
+            Request::Put(doc) => real.put(number, &key.1, &doc.encode(), None),
+            Request::PutFor(doc, us) => real.put(number, &key.1, &doc.encode(), Some(Expiry::After(*us))),
             Request::Delete => real.delete(number, &key.1),
             Request::Patch(edits) => real.patch(number, &key.1, store_ops(edits)),
             Request::Add(delta) => real.add(number, &key.1, Number::Int(*delta)),

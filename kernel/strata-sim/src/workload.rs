@@ -118,11 +118,18 @@ impl Driver {
 
     pub fn any_request(&self) -> Request {
         match self.below(10) {
-            0..=4 => Request::Put(self.any_doc()),
+            0..=2 => Request::Put(self.any_doc()),
+            3..=4 => Request::PutFor(self.any_doc(), self.any_ttl()),
             5 => Request::Delete,
             6..=7 => Request::Patch(self.any_edits()),
             _ => Request::Add(self.below(20) as i64 - 5),
         }
+    }
+
+    /// About as long as the steps of the clock.
+    fn any_ttl(&self) -> u64 {
+        let most = [20_000, 1_000_000, 10_000_000_000, 2 * FAR_US][self.below(4)];
+        1 + self.below(most as usize) as u64
     }
 
     pub fn any_append(&self) -> Write {

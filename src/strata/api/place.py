@@ -20,6 +20,7 @@ from strata.api.retry import RETRIES, retrying
 from strata.api.table import Table
 from strata.api.transaction import Cause, Transaction
 from strata.api.view import View
+from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Branch as NativeBranch
@@ -61,11 +62,14 @@ class Place(Face):
     def at(self, when: Instant) -> View:
         """Return everything as it was at `when`: a version, an aware datetime or an ISO 8601 string.
 
-        An instant means the newest commit at or before it; before the first commit all is empty.
+        An instant means the newest commit at or before it; before the first commit all is empty. It shows
+        what had not expired by then, and a version shows what had not expired by the time of its commit.
         Raises: HistoryTrimmed when that is no longer kept. InvalidInput for a time without a zone.
         Cost: none worth naming; nothing is copied.
         """
-        return View(self._branch.view(version_of(self._branch, when)), self._space)
+        version = version_of(self._branch, when)
+        time = None if isinstance(when, int) else to_micros(when)
+        return View(self._branch.view(version, time), self._space)
 
     def transaction(
         self,

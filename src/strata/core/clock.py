@@ -9,11 +9,37 @@ from strata.core.errors import InvalidInput
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_TTL_MAX_S: Final = 1000 * 365 * 24 * 3600  # a thousand years: beyond it, an instant may be no datetime
+
+Ttl = float | timedelta
 
 
 def to_datetime(micros: int) -> datetime:
     """Return the instant as an aware datetime in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def to_expiry(micros: int | None) -> datetime | None:
+    """Return when something expires; None is never."""
+    return None if micros is None else to_datetime(micros)
+
+
+def ttl_micros(ttl: Any) -> int:
+    """Return a time to live as microseconds.
+
+    Args:
+        ttl: seconds (int or float) or a timedelta, above 0 and up to a thousand years.
+    Raises: InvalidInput for anything else.
+    """
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if type(seconds) not in (int, float) or not 0 < seconds <= _TTL_MAX_S:
+        raise InvalidInput(
+            f"a time to live is above 0 and up to {_TTL_MAX_S} seconds, not {ttl!r}",
+            hint="as in ttl=60 or ttl=timedelta(days=1); leave it out for ever",
+        )
+    if isinstance(ttl, timedelta):
+        return ttl // _MICROSECOND
+    return max(1, round(seconds * 1_000_000))
 
 
 def to_micros(instant: Any) -> int:

@@ -11,6 +11,10 @@ keyspace as one transaction sees it, in one of three modes:
     inside      (from `Transaction.keyspace`) reads see the snapshot and own writes; writes wait for commit
     view        (from `Snapshot.keyspace`)    reads see one version; every write raises ReadOnly
 
+What was put with a time to live expires so long after its commit. A read has a time: what had expired by
+then is absent for it, in all but `history`. Where reads see the newest state it is the clock's, also when
+that runs backwards; inside a transaction, when that began; in a view, the view's.
+
 Keys are `str` where the layout says `text_keys`, else `bytes`; they sort as bytes (UTF-8) do.
 Values are what `strata.core.values` allows. Paths are tuples of `str` (map key), `int` (list index, negative
 from the end) and `END` (just after the last element). Times are int microseconds since 1970, UTC.
@@ -20,8 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+KEEP: Final = 0  # as `ttl_us`: expire when what is there now does; never, where nothing is
 Key = str | bytes
 Step = str | int | None  # None is END: the place after the last element of a list
 Path = tuple[Step, ...]
@@ -36,8 +41,9 @@ END: None = None
 # Index beyond the end, or a step into something that is not a container: InvalidInput.
 PatchOp = tuple[Literal["set", "insert", "merge"], Path, Any] | tuple[Literal["delete"], Path]
 
-Entry = tuple[Any, int, int]  # value, version, time
-HistoryRow = tuple[Any, int, int, bool]  # value (None where deleted), version, time, deleted
+Entry = tuple[Any, int, int, int | None]  # value, version, time, when it expires (None: never)
+# value (None where deleted), version, time, deleted, when it expires
+HistoryRow = tuple[Any, int, int, bool, int | None]
 # sequence, time, SHA-256 of the chain so far, version of the commit. Inside a transaction the
 # sequence is provisional and the rest is None until the commit.
 Appended = tuple[int, int | None, bytes | None, int | None]
@@ -81,7 +87,10 @@ class Txn(Protocol):
     def get_many(self, keys: Iterable[Key], default: Any = None, /) -> list[Any]:
         """Values in the order of `keys`, `default` in the holes."""
 
-    def entry(self, key: Key, /) -> Entry | None: ...
+    def entry(self, key: Key, /) -> Entry | None:
+        """Of an own write, which has no commit yet, version and time are the snapshot's; its time to live
+        is counted from there."""
+
     def contains(self, key: Key, /) -> bool: ...
     def scan(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
@@ -93,13 +102,16 @@ class Txn(Protocol):
     ) -> list[Key]: ...
     def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int: ...
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
-        """Versions of `key`, newest first, deletions included, only those below version `before` if given.
+        """Versions of `key`, newest first, deletions and what has expired included, only those below version
+        `before` if given.
 
         Inside a transaction: as at its snapshot, without its own writes. Leaves no footprint."""
 
     # -- writes: automatic mode returns the commit's version; inside a transaction None
-    def put(self, key: Key, value: Any, /) -> int | None: ...
-    def put_many(self, rows: Iterable[tuple[Key, Any]], /) -> int | None:
+    def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int | None:
+        """Store. It expires `ttl_us` after its commit; `None`: never; `KEEP`: when what is there now does."""
+
+    def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> int | None:
         """All rows in one commit; of a key given twice the last wins. No rows: the current version."""
 
     def delete(self, key: Key, /) -> bool | None:
@@ -113,7 +125,8 @@ class Txn(Protocol):
 
         Conflicts with a concurrent commit that touched an overlapping path (ancestor, same, below) of the
         key, or put or deleted it. Structural changes of a list (insert, append, delete) touch the whole list.
-        Inside a transaction the ops are tried at once on what it sees, so errors come from the call."""
+        Inside a transaction the ops are tried at once on what it sees, so errors come from the call.
+        The value goes on to expire when it did, unless an op sets its root."""
 
     def append(self, stream: bytes, kind: str, value: Any, origin: Any = None, /) -> Appended:
         """Append to the stream whose keys are `stream` + 8-byte big-endian sequence (bytes keys only).
@@ -125,7 +138,8 @@ class Txn(Protocol):
     def add(self, key: Key, delta: int | float, /) -> int | None:
         """Add to a number; a missing key counts as 0. Adds commute: they conflict with nothing but put or
         delete of a key this transaction has read. Overflow: LimitExceeded; not a number, or int with float:
-        InvalidInput (a float may be added to a float or missing, an int to an int or missing)."""
+        InvalidInput (a float may be added to a float or missing, an int to an int or missing). The number
+        goes on to expire when it did."""
 
     def expect(self, key: Key, *, version: int | None = None, value: Any = ..., absent: bool = False) -> None:
         """Inside only. At commit, `key` is at `version` / equals `value` / is absent, or Conflict."""
@@ -158,7 +172,7 @@ class Transaction(Protocol):
 
 
 class Snapshot(Protocol):
-    """Everything of one branch as it was at one version."""
+    """Everything of one branch as it was at one version and time."""
 
     @property
     def version(self) -> int: ...
@@ -201,8 +215,11 @@ class Branch(Protocol):
     def spaces(self) -> list[str]:
         """Names of the spaces written to so far, sorted."""
 
-    def view(self, version: int | None = None, /) -> Snapshot:
-        """Past the newest version: the newest. Below 0: InvalidInput."""
+    def view(self, version: int | None = None, time: int | None = None, /) -> Snapshot:
+        """A version (past the newest: the newest) with what of it had not expired at a time.
+
+        The time is that of the version's commit; without a version, now. One that is given counts up to
+        now, and from the version's commit on. Below version 0: InvalidInput."""
 
     def begin(
         self,

@@ -57,6 +57,7 @@ class Versioned:
     version: int
     timestamp: datetime  # aware, UTC
     deleted: bool = False
+    expires: datetime | None = None  # from then on it reads as absent; None is never
 
 
 def check(value: Any, *, finite: bool = False) -> None:

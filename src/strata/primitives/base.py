@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, ClassVar, Final, Protocol
 
+from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import NotFound
 from strata.core.keys import check_int
-from strata.core.protocols import HistoryRow, Key, Layout, Txn
+from strata.core.protocols import Entry, HistoryRow, Key, Layout, Txn
+from strata.core.values import Versioned
 
 MISSING: Final[Any] = object()  # the default that no value can be
 PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
@@ -78,6 +80,20 @@ class Primitive:
         if not found:
             self._check_space()
         return found
+
+
+def versioned(entry: Entry) -> Versioned:
+    """Return an entry as the user gets it."""
+    value, version, time, expires = entry
+    return Versioned(value, version, to_datetime(time), False, to_expiry(expires))
+
+
+def versions(rows: list[HistoryRow]) -> list[Versioned]:
+    """Return the rows of a history as the user gets them."""
+    return [
+        Versioned(value, version, to_datetime(time), deleted, to_expiry(expires))
+        for value, version, time, deleted, expires in rows
+    ]
 
 
 class _Fetch(Protocol):

@@ -5,6 +5,7 @@
 
 Invariant: what concurrent transactions may do is decided by the paths that they read and touch
 (`core.patches`): siblings never conflict, a path conflicts with itself, its ancestors and descendants.
+A document expires as a whole; a change inside leaves that as it is, and setting `$` begins anew.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from itertools import islice
 from typing import Any, ClassVar, Final
 
 from strata.core.atomic import atomically
-from strata.core.clock import to_datetime
+from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.keys import check_int
 from strata.core.paths import parse, render
 from strata.core.protocols import END, Layout, PatchOp, Txn
 from strata.core.values import Versioned
 from strata.core.where import compile
-from strata.primitives.base import MISSING, Primitive
+from strata.primitives.base import MISSING, Primitive, versioned, versions
 from strata.primitives.json_patch import translate
 
 ROOT: Final = "$"
@@ -39,16 +40,20 @@ class Json(Primitive):
 
     __slots__ = ()
 
-    def create(self, doc: str, value: Any) -> int | None:
+    def create(self, doc: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Store a new document; return the version of the commit.
 
+        Args:
+            ttl: how long after the commit the document expires and is gone, in seconds or as a timedelta;
+                None is never.
         Raises: AlreadyExists when there is one of that name.
         """
+        ttl_us = None if ttl is None else ttl_micros(ttl)
 
         def make(txn: Txn) -> None:
             if txn.contains(doc):
                 raise AlreadyExists(what="document", name=doc, hint="use set to replace it")
-            txn.put(doc, value)
+            txn.put(doc, value, ttl_us)
 
         return atomically(self._txn, make)[1]
 
@@ -64,12 +69,12 @@ class Json(Primitive):
         return value
 
     def entry(self, doc: str) -> Versioned | None:
-        """Return the whole document with its version and time, or None."""
+        """Return the whole document with its version and time, and when it expires; or None."""
         found = self._txn.entry(doc)
         if found is None:
             self._check_space()
             return None
-        return Versioned(found[0], found[1], to_datetime(found[2]))
+        return versioned(found)
 
     def exists(self, doc: str, path: str = ROOT) -> bool:
         """Return whether the document has a value at `path`, which may be null."""
@@ -79,12 +84,20 @@ class Json(Primitive):
         self._check_space()
         return False
 
-    def set(self, doc: str, path: str, value: Any) -> int | None:
+    def set(self, doc: str, path: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Store `value` at `path`, making document and missing maps if need be; return the commit's version.
 
+        Args:
+            ttl: as in `create`, for the path `$` only. Without it, what is set there never expires; deeper
+                down, when the document expires stays as it is.
         Raises: InvalidInput, naming document and path, for an index beyond the end and a child of a scalar.
         """
-        return self._change(doc, [("set", parse(path), value)])
+        steps = parse(path)
+        if ttl is None:
+            return self._change(doc, [("set", steps, value)])
+        if steps:
+            raise InvalidInput(f"document {doc!r} expires as a whole", hint="give ttl with the path '$'")
+        return self._txn.put(doc, value, ttl_micros(ttl))
 
     def delete(self, doc: str, path: str) -> int | None:
         """Remove the map key or list element at `path`, if it is there; return the commit's version."""
@@ -168,11 +181,12 @@ class Json(Primitive):
         return self._count(prefix, start, end)
 
     def history(self, doc: str, *, before: int | None = None, limit: int | None = None) -> Versions:
-        """Return the versions of the document, newest first, deletions too, only those below `before`."""
-        found = self._history(doc, before, limit)
-        return [
-            Versioned(value, version, to_datetime(time), deleted) for value, version, time, deleted in found
-        ]
+        """Return the versions of the document, newest first, deletions and what has expired too.
+
+        Args:
+            before: only versions below it.
+        """
+        return versions(self._history(doc, before, limit))
 
     def find(
         self,

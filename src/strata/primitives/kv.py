@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from strata.core.atomic import atomically
-from strata.core.clock import to_datetime
+from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import InvalidInput, conflict
 from strata.core.keys import check_int
 from strata.core.protocols import Layout, Txn
 from strata.core.values import Versioned, same
-from strata.primitives.base import MISSING, PAGE_ROWS, Primitive
+from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
 
 
 class Kv(Primitive):
@@ -39,7 +39,7 @@ class Kv(Primitive):
         return value
 
     def entry(self, key: str) -> Versioned | None:
-        """Return the value of `key` with its version and time, or None.
+        """Return the value of `key` with its version and time, and when it expires; or None.
 
         A key written in this very transaction has no commit yet: version and time are the snapshot's.
         """
@@ -47,14 +47,19 @@ class Kv(Primitive):
         if found is None:
             self._check_space()
             return None
-        return Versioned(found[0], found[1], to_datetime(found[2]))
+        return versioned(found)
 
-    def put(self, key: str, value: Any) -> int | None:
+    def put(self, key: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Store `value` under `key`; return the version of the commit.
 
+        Args:
+            ttl: how long after the commit the key expires and reads as absent, in seconds or as a timedelta;
+                None is never.
         Raises: InvalidInput for what is no key or no value, naming the place inside it; LimitExceeded.
         """
-        return self._txn.put(key, value)
+        if ttl is None:
+            return self._txn.put(key, value)
+        return self._txn.put(key, value, ttl_micros(ttl))
 
     def delete(self, key: str) -> bool | None:
         """Remove `key`; return whether it existed (None inside a transaction: only the commit will know)."""
@@ -71,6 +76,7 @@ class Kv(Primitive):
         """Add `by` to the number under `key`, 0 if none; return the version of the commit, not the sum.
 
         Increments from many writers add up and never conflict with each other, nor in a merge of branches.
+        When the number expires stays as it is.
 
         Raises: InvalidInput when the value is no number, or one is an int and the other a float;
             LimitExceeded when the sum does not fit in 64 bits.
@@ -78,13 +84,20 @@ class Kv(Primitive):
         return self._txn.add(key, by)
 
     def cas(
-        self, key: str, new: Any, *, expected_version: int = MISSING, expected: Any = MISSING
+        self,
+        key: str,
+        new: Any,
+        *,
+        expected_version: int = MISSING,
+        expected: Any = MISSING,
+        ttl: Ttl | None = None,
     ) -> int | None:
         """Store `new` under `key` if nobody has changed it; return the version of the commit.
 
         Args:
             expected_version: of the entry as it was read; 0 means that the key must be absent.
             expected: the value as it was read, 1 and 1.0 differing; None means a stored None.
+            ttl: as in `put`.
         Raises: Conflict when version or value is another, or the key is gone.
         """
         if (expected_version is MISSING) is (expected is MISSING):
@@ -93,6 +106,7 @@ class Kv(Primitive):
             )
         if expected_version is not MISSING:
             check_int(expected_version, "expected_version")
+        ttl_us = None if ttl is None else ttl_micros(ttl)
 
         def swap(txn: Txn) -> None:
             found = txn.entry(key)
@@ -102,13 +116,20 @@ class Kv(Primitive):
                 as_expected = found is not None and same(found[0], expected)
             if not as_expected:
                 raise conflict(keys=[(*txn.names, key)])
-            txn.put(key, new)
+            txn.put(key, new, ttl_us)
 
         return atomically(self._txn, swap)[1]
 
-    def put_many(self, items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> int | None:
-        """Store all of `items` in one commit; return its version. Of a key given twice the last wins."""
-        return self._txn.put_many(items.items() if isinstance(items, Mapping) else items)
+    def put_many(
+        self, items: Mapping[str, Any] | Iterable[tuple[str, Any]], ttl: Ttl | None = None
+    ) -> int | None:
+        """Store all of `items` in one commit; return its version. Of a key given twice the last wins.
+
+        Args:
+            ttl: as in `put`, for all of them.
+        """
+        rows = items.items() if isinstance(items, Mapping) else items
+        return self._txn.put_many(rows, None if ttl is None else ttl_micros(ttl))
 
     def get_many(self, keys: Iterable[str], default: Any = None) -> list[Any]:
         """Return the values of `keys` in their order, `default` where there is none."""
@@ -163,15 +184,12 @@ class Kv(Primitive):
         return self._count(prefix, start, end)
 
     def history(self, key: str, *, before: int | None = None, limit: int | None = None) -> list[Versioned]:
-        """Return the versions of `key`, newest first, deletions too.
+        """Return the versions of `key`, newest first, deletions and what has expired too.
 
         Args:
             before: only versions below it; give the last one of a page to get the next page.
         """
-        found = self._history(key, before, limit)
-        return [
-            Versioned(value, version, to_datetime(time), deleted) for value, version, time, deleted in found
-        ]
+        return versions(self._history(key, before, limit))
 
     def __getitem__(self, key: str) -> Any:
         value = self._txn.get(key, MISSING)

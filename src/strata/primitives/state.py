@@ -5,7 +5,7 @@
 
 Invariant: the counter of a cell starts at 1 and rises by 1 with each write. It goes on after a deletion
 (from the tombstone in the history, as far as that is kept), so a counter once read never comes back with
-another value behind it.
+another value behind it. It goes on after a cell expired, too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from strata.core.atomic import atomically
-from strata.core.clock import to_datetime
+from strata.core.clock import Ttl, to_datetime, to_expiry, ttl_micros
 from strata.core.errors import AlreadyExists, conflict
 from strata.core.keys import check_int
-from strata.core.protocols import Layout, Txn
+from strata.core.protocols import KEEP, Layout, Txn
 from strata.primitives.base import MISSING, Primitive
 
 _VALUE: Final = (1,)
@@ -35,6 +35,7 @@ class Cell:
     version: int
     timestamp: datetime  # aware, UTC
     deleted: bool = False
+    expires: datetime | None = None  # from then on there is no cell; None is never
 
 
 Cells = list[Cell]  # a name of its own, since `State.list` hides the builtin inside the class
@@ -47,16 +48,20 @@ class State(Primitive):
 
     __slots__ = ()
 
-    def init(self, name: str, value: Any) -> int | None:
+    def init(self, name: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Make the cell `name`; return the version of the commit.
 
+        Args:
+            ttl: how long after the commit the cell expires and is gone, in seconds or as a timedelta; None is
+                never.
         Raises: AlreadyExists when there is one.
         """
+        ttl_us = None if ttl is None else ttl_micros(ttl)
 
         def make(txn: Txn) -> None:
             if txn.contains(name):
                 raise AlreadyExists(what="state cell", name=name, hint="use set, or cas with its counter")
-            txn.put(name, [_next(txn, name), value])
+            txn.put(name, [_next(txn, name), value], ttl_us)
 
         return atomically(self._txn, make)[1]
 
@@ -69,7 +74,7 @@ class State(Primitive):
         return value
 
     def entry(self, name: str) -> Cell | None:
-        """Return the cell `name` with its counter, version and time, or None.
+        """Return the cell `name` with its counter, version and time, and when it expires; or None.
 
         A cell written in this very transaction has no commit yet: version and time are the snapshot's.
         """
@@ -77,8 +82,8 @@ class State(Primitive):
         if found is None:
             self._check_space()
             return None
-        (counter, value), version, time = found
-        return Cell(value, counter, version, to_datetime(time))
+        (counter, value), version, time, expires = found
+        return Cell(value, counter, version, to_datetime(time), False, to_expiry(expires))
 
     def exists(self, name: str) -> bool:
         """Return whether there is a cell `name`."""
@@ -87,27 +92,36 @@ class State(Primitive):
         self._check_space()
         return False
 
-    def set(self, name: str, value: Any) -> int | None:
-        """Give the cell `name` a value, making it if need be; return the version of the commit."""
-        return atomically(self._txn, lambda txn: txn.put(name, [_next(txn, name), value]))[1]
+    def set(self, name: str, value: Any, ttl: Ttl | None = None) -> int | None:
+        """Give the cell `name` a value, making it if need be; return the version of the commit.
 
-    def cas(self, name: str, expected: int, new: Any) -> int | None:
+        Args:
+            ttl: as in `init`.
+        """
+        ttl_us = None if ttl is None else ttl_micros(ttl)
+        return atomically(self._txn, lambda txn: txn.put(name, [_next(txn, name), value], ttl_us))[1]
+
+    def cas(self, name: str, expected: int, new: Any, ttl: Ttl | None = None) -> int | None:
         """Give the cell the value `new` if its counter is `expected`; return the version of the commit.
 
         Args:
             expected: the counter as it was read; 0 means that there must be no cell.
+            ttl: as in `init`.
         Raises: Conflict when the counter is another, or the cell is gone.
         """
         check_int(expected, "expected")
+        ttl_us = None if ttl is None else ttl_micros(ttl)
 
         def swap(txn: Txn) -> None:
             if txn.get_path(name, _COUNTER, 0) != expected:
                 raise conflict(keys=[(*txn.names, name)])
-            txn.put(name, [_next(txn, name), new])
+            txn.put(name, [_next(txn, name), new], ttl_us)
 
         return atomically(self._txn, swap)[1]
 
-    def transition(self, name: str, fn: Callable[[Any], Any], *, default: Any = None) -> int | None:
+    def transition(
+        self, name: str, fn: Callable[[Any], Any], *, default: Any = None, ttl: Ttl | None = None
+    ) -> int | None:
         """Give the cell the value `fn(old value)`; return the version of the commit.
 
         When another writer comes first, `fn` is called again with what that one wrote, so it should only
@@ -115,12 +129,15 @@ class State(Primitive):
 
         Args:
             default: what `fn` gets when there is no cell, which is then made.
+            ttl: as in `init`; None leaves as it is when the cell expires.
         Raises: Conflict after 1,000 attempts in a row; what `fn` raises, with nothing written.
         """
 
+        ttl_us = KEEP if ttl is None else ttl_micros(ttl)
+
         def step(txn: Txn) -> None:
             value = fn(txn.get_path(name, _VALUE, default))
-            txn.put(name, [_next(txn, name), value])
+            txn.put(name, [_next(txn, name), value], ttl_us)
 
         return atomically(self._txn, step)[1]
 
@@ -145,21 +162,25 @@ class State(Primitive):
         return self._count(prefix, start, end)
 
     def history(self, name: str, *, before: int | None = None, limit: int | None = None) -> Cells:
-        """Return what the cell was, newest first, deletions too, only below the version `before` if given."""
+        """Return what the cell was, newest first, deletions and what has expired too.
+
+        Args:
+            before: only versions below it.
+        """
         return [_cell(*row) for row in self._history(name, before, limit)]
 
 
-def _cell(stored: Any, version: int, time: int, deleted: bool) -> Cell:
+def _cell(stored: Any, version: int, time: int, deleted: bool, expires: int | None) -> Cell:
     counter, value = (0, None) if deleted else stored
-    return Cell(value, counter, version, to_datetime(time), deleted)
+    return Cell(value, counter, version, to_datetime(time), deleted, to_expiry(expires))
 
 
 def _next(txn: Txn, name: str) -> int:
     """Return the counter of the next write."""
     counter = txn.get_path(name, _COUNTER)
     if counter is None:
-        # Absent: go on behind the value that the newest tombstone covers. The footprint of the read above is
-        # enough, since nobody can change the history without making the cell.
-        kept = (stored for stored, _, _, deleted in txn.history(name, None, 2) if not deleted)
+        # Absent: go on behind the value that expired, or that the newest tombstone covers. The footprint of
+        # the read above is enough, since nobody can change the history without making the cell.
+        kept = (stored for stored, _, _, deleted, _ in txn.history(name, None, 2) if not deleted)
         counter = next(kept, (0,))[0]
     return int(counter) + 1

@@ -30,6 +30,10 @@ class Row(NamedTuple):
     value: bytes  # MessagePack, so that nobody can change it from outside
     version: int
     time: int
+    expires: int | None = None  # from then on it is not there, though it stays in `rows`
+
+    def is_live(self, time: int) -> bool:
+        return self.expires is None or time < self.expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,17 @@ class Line:
             row = point.rows.get(place)
             if point.version <= upto and row != before:
                 found.append(
-                    (None, point.version, point.time, True)
+                    (None, point.version, point.time, True, None)
                     if row is None
-                    else (decode(row.value), row.version, row.time, False)
+                    else (decode(row.value), row.version, row.time, False, row.expires)
                 )
             before = row
         return found[::-1]
+
+
+def live(rows: Mapping[Place, Row], time: int) -> dict[Place, Row]:
+    """Return what of `rows` has not expired."""
+    return {place: row for place, row in rows.items() if row.is_live(time)}
 
 
 EMPTY = Point(0, 0, {}, frozenset({"default"}), {})

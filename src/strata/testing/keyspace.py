@@ -17,7 +17,7 @@ from strata.core.keys import check_int, check_key, check_name
 from strata.core.patches import ABSENT
 from strata.core.protocols import Appended, Entry, HistoryRow, Key, Layout, PatchOp, Path
 from strata.core.values import check, decode, encode, same
-from strata.testing.history import WHOLE, Line, Place, Range, Row
+from strata.testing.history import WHOLE, Line, Place, Range, Row, live
 from strata.testing.writes import Add, Append, Delete, Patch, Put, Write
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Keyspace:
         place = self._place(key)
         self._note(place, WHOLE)
         row = self._rows().get(place)
-        return None if row is None else (decode(row.value), row.version, row.time)
+        return None if row is None else (decode(row.value), row.version, row.time, row.expires)
 
     def contains(self, key: Key, /) -> bool:
         return self.get(key, ABSENT) is not ABSENT
@@ -165,7 +165,7 @@ class View(Keyspace):
 
     def _rows(self) -> Mapping[Place, Row]:
         self.branch.store.check_open()
-        return self.snapshot.point.rows
+        return self.snapshot.rows
 
     def _spaces(self) -> Iterable[str]:
         return self.snapshot.point.spaces
@@ -187,10 +187,12 @@ class Writing(Keyspace):
         check(value, finite=self.layout.finite)
         return encode(value)
 
-    def _puts(self, rows: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Place, Write, int]]:
+    def _puts(
+        self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None
+    ) -> Iterator[tuple[Place, Write, int]]:
         for key, value in _pairs(rows):
             encoded = self._encoded(value)
-            yield self._place(key), Put(encoded), len(encoded) + len(key)
+            yield self._place(key), Put(encoded, ttl_us), len(encoded) + len(key)
 
     def _patched(self, place: Place, rows: Mapping[Place, Row], ops: Sequence[PatchOp]) -> Patch:
         """Return the patch, tried on `rows`."""
@@ -253,11 +255,11 @@ class Inside(Writing):
     def pinned(self) -> Inside:
         return self
 
-    def put(self, key: Key, value: Any, /) -> None:
-        self.put_many([(key, value)])
+    def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> None:
+        self.put_many([(key, value)], ttl_us)
 
-    def put_many(self, rows: Iterable[tuple[Key, Any]], /) -> None:
-        for place, write, size in list(self._puts(rows)):
+    def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> None:
+        for place, write, size in list(self._puts(rows, ttl_us)):
             self.transaction.write(place, write, size)
 
     def delete(self, key: Key, /) -> None:
@@ -299,7 +301,7 @@ class Inside(Writing):
 
 
 class Automatic(Writing):
-    """The newest version."""
+    """The newest version, now."""
 
     mode = "automatic"
 
@@ -312,7 +314,7 @@ class Automatic(Writing):
         return self.branch.line.newest.version
 
     def _rows(self) -> Mapping[Place, Row]:
-        return self.branch.line.newest.rows
+        return live(self.branch.line.newest.rows, self.now)
 
     def _line(self) -> Line:
         return self.branch.line
@@ -333,11 +335,11 @@ class Automatic(Writing):
             result = step(inside)
             return result, transaction.commit()
 
-    def put(self, key: Key, value: Any, /) -> int:
-        return self._commit(lambda inside: inside.put(key, value))[1]
+    def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int:
+        return self._commit(lambda inside: inside.put(key, value, ttl_us))[1]
 
-    def put_many(self, rows: Iterable[tuple[Key, Any]], /) -> int:
-        return self._commit(lambda inside: inside.put_many(rows))[1]
+    def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> int:
+        return self._commit(lambda inside: inside.put_many(rows, ttl_us))[1]
 
     def delete(self, key: Key, /) -> bool:
         return bool(self.delete_many([key]))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, conflict
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import BranchInfo, Commit, Layout
+from strata.core.protocols import KEEP, BranchInfo, Commit, Layout
 from strata.core.values import encode
-from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Note, Place, Point, Row
+from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Note, Place, Point, Row, live
 from strata.testing.keyspace import Automatic, Inside, View
 from strata.testing.writes import Append, Delete, Patch, Put, Write, change
 
@@ -168,9 +168,13 @@ class ModelBranch:
     def spaces(self) -> list[str]:
         return sorted(self.line.newest.spaces)
 
-    def view(self, version: int | None = None, /) -> ModelSnapshot:
-        head = self.head
-        return ModelSnapshot(self, head if version is None else min(head, check_int(version, "version")))
+    def view(self, version: int | None = None, time: int | None = None, /) -> ModelSnapshot:
+        head, now = self.head, self.store.clock()
+        if version is None and time is None:
+            return ModelSnapshot(self, head, now)
+        version = head if version is None else min(head, check_int(version, "version"))
+        committed = self.line.at(version).time
+        return ModelSnapshot(self, version, committed if time is None else max(min(time, now), committed))
 
     def begin(
         self,
@@ -200,11 +204,12 @@ class ModelBranch:
 
 
 class ModelSnapshot:
-    """A branch at one version: `Snapshot`."""
+    """A branch at one version and time: `Snapshot`."""
 
-    def __init__(self, branch: ModelBranch, version: int) -> None:
+    def __init__(self, branch: ModelBranch, version: int, time: int) -> None:
         self.store, self.branch, self.version = branch.store, branch, version
         self.point = branch.line.at(version)
+        self.rows = live(self.point.rows, time)
 
     def keyspace(self, space: str, layout: Layout, /) -> View:
         return View(check_name(space, "space", reserved=True), layout, self)
@@ -219,7 +224,7 @@ class ModelTransaction:
     def __init__(self, branch: ModelBranch, isolation: str, idempotency_key: str | None) -> None:
         self.branch, self.isolation, self.idempotency_key = branch, isolation, idempotency_key
         self.base = branch.line.newest
-        self.rows = dict(self.base.rows)  # as the transaction sees them
+        self.rows = live(self.base.rows, branch.store.clock())  # as the transaction sees them
         self.reads = Footprint()
         self.writes: dict[Place, list[Write]] = {}
         self.appends: list[Append] = []
@@ -257,9 +262,11 @@ class ModelTransaction:
             raise LimitExceeded(
                 what="transaction in bytes", limit=MAX_TRANSACTION_BYTES, actual=self._bytes + size
             )
-        change(self.rows, place, write, self.base.version, self.base.time)  # those of its commit are to come
+        # Version and time of its commit are to come; until then nothing that it sees expires.
+        change(self.rows, place, write, self.base.version, self.base.time, now=0)
         self._bytes += size
-        if isinstance(write, (Put, Delete)):
+        keeps = isinstance(write, Put) and write.ttl == KEEP and self.decides(place)
+        if isinstance(write, (Put, Delete)) and not keeps:
             self.writes[place] = [write]
         else:
             self.writes.setdefault(place, []).append(write)
@@ -295,7 +302,8 @@ class ModelTransaction:
         for point in line.points:
             if point.version > self.snapshot:
                 self._meet(clashes, point)
-        clashes.keys |= {place for place, holds in self.expects if not holds(line.newest.rows.get(place))}
+        rows = live(line.newest.rows, self.branch.store.clock())
+        clashes.keys |= {place for place, holds in self.expects if not holds(rows.get(place))}
         if clashes:
             name = line.name
             raise conflict(
@@ -324,10 +332,11 @@ class ModelTransaction:
     def _apply(self, line: Line, note: Note) -> int:
         """Apply the writes to the newest rows and make that the next point. What raises changes nothing."""
         store, before = self.branch.store, line.newest
-        version, time = store.version + 1, max(store.time, store.clock())
+        now = store.clock()
+        version, time = store.version + 1, max(store.time, now)
         rows, touched = dict(before.rows), dict[Place, list[Any]]()
         for place, writes in self.writes.items():
-            regions = [path for write in writes for path in change(rows, place, write, version, time)]
+            regions = [path for write in writes for path in change(rows, place, write, version, time, now)]
             if regions:
                 touched[place] = regions
         for append in self.appends:

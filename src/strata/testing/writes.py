@@ -14,7 +14,7 @@ from typing import Any
 from strata.core import patches
 from strata.core.errors import InvalidInput, LimitExceeded
 from strata.core.patches import ABSENT
-from strata.core.protocols import PatchOp, Path
+from strata.core.protocols import KEEP, PatchOp, Path
 from strata.core.values import INT_MAX, INT_MIN, canonical, check, decode, encode
 from strata.testing.history import WHOLE, Place, Row
 
@@ -24,6 +24,7 @@ GENESIS = bytes(32)
 @dataclass(frozen=True, slots=True)
 class Put:
     value: bytes
+    ttl: int | None = None
 
     def apply(self, old: Any) -> tuple[Any, list[Path]]:
         return decode(self.value), [WHOLE]
@@ -110,11 +111,29 @@ class Append:
         return [self.type, None, decode(self.value), None, *origin]
 
 
-def change(rows: dict[Place, Row], place: Place, write: Write, version: int, time: int) -> list[Path]:
+def change(
+    rows: dict[Place, Row], place: Place, write: Write, version: int, time: int, now: int
+) -> list[Path]:
     """Make one write on `rows`; return the regions that it touched, none when nothing changed."""
     row = rows.get(place)
+    if row is not None and not row.is_live(now):
+        row = None
     value, touched = write.apply(ABSENT if row is None else decode(row.value))
     if value is ABSENT:
-        return touched if rows.pop(place, None) else []
-    rows[place] = Row(encode(value), version, time)
+        if row is None:
+            return []
+        del rows[place]
+        return touched
+    rows[place] = Row(encode(value), version, time, _expiry(row, write, time))
     return touched
+
+
+def _expiry(row: Row | None, write: Write, time: int) -> int | None:
+    """Return when what a write makes of a row expires: a change inside goes on as it was, a put does not."""
+    match write:
+        case Put(_, ttl) if ttl is None or ttl != KEEP:
+            return None if ttl is None else time + ttl
+        case Patch(ops) if any(op[0] == "set" and op[1] == WHOLE for op in ops):
+            return None
+        case _:
+            return None if row is None else row.expires

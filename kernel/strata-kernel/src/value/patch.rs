@@ -38,6 +38,12 @@ pub enum Op {
     Merge { path: Path, patch: Vec<u8> },
 }
 
+/// Whether a patch gives a value anew rather than change the one there is. What was said of that, as when it expires, is
+/// no longer so then.
+pub fn replaces(ops: &[Op]) -> bool {
+    ops.iter().any(|op| matches!(op, Op::Set { path, .. } if path.0.is_empty()))
+}
+
 /// What a patch made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patched {

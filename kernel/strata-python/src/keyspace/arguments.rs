@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator, PyString, PyTuple};
 use strata_kernel::Error;
 use strata_kernel::branch::Range;
+use strata_kernel::change::{Expiry, What};
 use strata_kernel::payload::Number;
 use strata_kernel::value::patch::Op;
 use strata_kernel::value::path::{Path, Step};
@@ -108,6 +109,20 @@ impl PyKeyspace {
         }
         Ok(out)
     }
+}
+
+/// As Python has it: None is never.
+pub(super) fn instant_of(expires: u64) -> Option<u64> {
+    (expires != 0).then_some(expires)
+}
+
+/// What `ttl_us` means in the protocols, where 0 keeps the expiry there is.
+pub(super) fn expiry_of(ttl_us: Option<u64>) -> Option<Expiry> {
+    ttl_us.map(|us| if us == 0 { Expiry::Kept } else { Expiry::After(us) })
+}
+
+pub(super) fn put_of(value: &[u8], ttl_us: Option<u64>) -> What<'_> {
+    expiry_of(ttl_us).map_or(What::Put(value), |expiry| What::PutFor(value, expiry))
 }
 
 /// A value in a message: its beginning will do.
