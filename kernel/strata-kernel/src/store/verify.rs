@@ -49,12 +49,7 @@ impl Store {
         let runs = self.runs.read().clone();
         let mut rows = 0;
         for run in &runs {
-            let mut cursor = run.all(None)?;
-            while let Some(row) = cursor.row()? {
-                row.version.value.map_or(Ok(()), value::check)?;
-                rows += 1;
-                cursor.advance()?;
-            }
+            rows += run.verify(&mut |_| ())?.rows;
         }
         let Recovery { records, segments, .. } = recovery;
         Ok(Verified { records, segments, runs: runs.len() as u64, rows, version: log.last_version() })
