@@ -10,6 +10,7 @@ pub mod commit;
 pub mod env;
 pub mod error;
 pub mod footprint;
+pub mod inspect;
 pub mod keyspaces;
 pub mod log;
 pub mod manifest;

@@ -13,9 +13,9 @@ pub const PATH: &str = "MANIFEST";
 const TEMPORARY: &str = "MANIFEST.tmp";
 
 const MAGIC: [u8; 8] = *b"strataMF";
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 /// Everything but the runs and the state.
-const FIXED: usize = 104;
+pub(crate) const FIXED: usize = 104;
 /// A MANIFEST larger than this is none: it would know of millions of branches.
 const LARGEST: u64 = 256 << 20;
 
@@ -102,7 +102,7 @@ impl Manifest {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Manifest> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest> {
         if bytes.len() < 16 || bytes[..8] != MAGIC {
             return Err(corrupt(0, "it is not the MANIFEST of a Strata database"));
         }
@@ -114,6 +114,11 @@ impl Manifest {
         if format != FORMAT {
             return Err(Error::TooNew { file: PATH.to_owned(), found: format, known: FORMAT });
         }
+        Manifest::parse(bytes)
+    }
+
+    /// What bytes say that may be anything.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Manifest> {
         let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Err(corrupt(16, "it is too short")) };
         let number = |at: usize| u64::from_le_bytes(*fixed[at..].first_chunk().expect("within FIXED bytes"));
         let (runs, state) = (number(88), number(96));

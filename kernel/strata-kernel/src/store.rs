@@ -2,6 +2,7 @@
 
 mod branches;
 mod checkpoint;
+mod info;
 mod keeper;
 mod layer_rows;
 mod open;
@@ -22,6 +23,7 @@ use crate::run::{BlockCache, Run, RunOptions};
 
 pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
+pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
 pub use verify::Verified;
 
@@ -41,6 +43,8 @@ pub struct Store {
     keeper: Mutex<()>,
     worker: OnceLock<Arc<dyn Worker>>,
     next_run: AtomicU64,
+    /// Since this was opened.
+    run_bytes_written: AtomicU64,
     /// The log's position at the last checkpoint, and the monotonic time of it.
     checkpointed: AtomicU64,
     checkpointed_at: AtomicU64,

@@ -8,6 +8,8 @@ mod clock;
 mod convert;
 mod errors;
 mod handle;
+mod info;
+mod inspect;
 mod keyspace;
 mod rows;
 mod sim;
@@ -25,6 +27,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<transaction::PyTransaction>()?;
     module.add_class::<keyspace::PyKeyspace>()?;
     module.add_class::<sim::PySimDisk>()?;
+    module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
     Ok(())
 }

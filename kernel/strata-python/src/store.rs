@@ -48,6 +48,10 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
     Ok(options)
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl PyStore {
     fn run<T: Send>(&self, py: Python<'_>, call: impl FnOnce(&Store) -> Result<T, Error> + Send) -> PyResult<T> {
         self.store.tick(py)?;
@@ -145,6 +149,13 @@ impl PyStore {
         for (name, figure) in ["version", "time", "run", "rows", "bytes"].into_iter().zip(figures) {
             found.set_item(name, figure)?;
         }
+        Ok(found)
+    }
+
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let found = crate::info::to_dict(py, &self.run(py, Store::info)?)?;
+        found.set_item("id", hex(&self.store.database_id()))?;
+        found.set_item("durability", self.durability())?;
         Ok(found)
     }
 

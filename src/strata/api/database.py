@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
 from strata.api.face import PRIMITIVES, make_primitive
+from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
 from strata.api.upkeep import CheckpointInfo, checkpoint
 from strata.api.verify import VerifyReport, verify
@@ -82,6 +83,13 @@ class Database(Place):
         Cost: writes what was committed since the last one, sorted and packed.
         """
         return checkpoint(self._store)
+
+    def info(self) -> DatabaseInfo:
+        """Return what the database is, holds and takes: files, memory, cache, and what was written.
+
+        Cost: reads counters and asks for the size of each file; nothing waits for it.
+        """
+        return info(self._store, None if self.path is None else str(self.path))
 
     def verify(self) -> VerifyReport:
         """Read all files and all chains of events again; return what was wrong.

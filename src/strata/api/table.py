@@ -27,9 +27,8 @@ class Table(list[R]):
 
     def _repr_html_(self) -> str:
         head, rows, left_out = _cells(self)
-        lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
         more = f"<p>… and {left_out} more</p>" if left_out else ""
-        return f"<table>{''.join(lines)}</table>{more}"
+        return html_table(head, rows) + more
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -38,6 +37,12 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return the rows below their headings as a notebook shows them."""
+    lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
+    return f"<table>{''.join(lines)}</table>"
 
 
 def show_time(time: int) -> str:

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _demo(commands)
     _data(commands)
+    _inspect(commands)
     return parser
 
 
@@ -75,6 +76,7 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     log = commands.add_parser("log", help="list the commits of a branch, newest first")
     get = commands.add_parser("get", help="print the value of a key as JSON")
     put = commands.add_parser("put", help="put a value, given as JSON, under a key")
+    checkpoint = commands.add_parser("checkpoint", help="write what is only in the log to a run")
     verify = commands.add_parser("verify", help="read everything, and say what is damaged")
     for command, function in (
         (info, "info"),
@@ -82,6 +84,7 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         (log, "log"),
         (get, "get"),
         (put, "put"),
+        (checkpoint, "checkpoint"),
         (verify, "verify"),
     ):
         command.add_argument("path", metavar="PATH", help="the database's directory")
@@ -91,9 +94,18 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     for command in (get, put):
         command.add_argument("--space", default="default", help="the space (default)")
         command.add_argument("key", metavar="KEY")
+    info.add_argument("--json", action="store_true", help="print it as JSON")
     log.add_argument("--limit", type=int, metavar="N", help="at most N commits")
     get.add_argument(
         "--at", metavar="WHEN", help="as it was at a version, or at an instant like 2026-01-31T12:00Z"
     )
     put.add_argument("value", metavar="JSON", help="""such as 42, '"text"' or '{"a": [1, 2]}'""")
     put.add_argument("--message", metavar="TEXT", help="what the commit says about itself")
+
+
+def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser("inspect", help="say what stands in a file, also a damaged one")
+    inspect.add_argument("path", metavar="PATH", help="a file of a database, or its directory")
+    inspect.add_argument("--rows", type=int, default=10, metavar="N", help="of a run the first N rows (10)")
+    inspect.add_argument("--json", action="store_true", help="each line as JSON")
+    inspect.set_defaults(run="strata.cli.inspect:run")

@@ -1,10 +1,10 @@
-"""Look into a database, and put single values: info, branches, log, get, put."""
+"""Look into a database, and put single values; and look after it."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import strata
@@ -15,23 +15,30 @@ from strata.primitives import Events
 
 
 def info(arguments: Namespace) -> int:
-    """Print what the database is and how much it holds."""
+    """Print what the database is, takes and holds."""
     with _open(arguments.path) as db:
+        found = db.info()
         newest = db.log(limit=1)
-        files = [file for file in Path(arguments.path).rglob("*") if file.is_file()]
-        rows = [
-            ("path", str(db.path)),
-            ("branches", str(len(db.branches))),
-            ("version", str(db.version)),
-            ("newest commit", show_time(newest[0].time) if newest else "none"),
-            ("durable version", str(db.durable_version)),
-            ("size on disk", f"{sum(file.stat().st_size for file in files):,} bytes in {len(files)} files"),
-        ]
-        for space in db.spaces:
-            face = db.space(space)
-            held = [f"{name} {_size(getattr(face, name))}" for name in PRIMITIVES]
-            rows.append((f"space {space}", ", ".join(held)))
+        spaces = {space: _sizes(db.space(space)) for space in db.spaces}
+    if arguments.json:
+        print(json.dumps({**asdict(found), "spaces": spaces}, indent=2))
+        return 0
+    rows = found.rows()
+    rows.append(("newest commit", show_time(newest[0].time) if newest else "none"))
+    for space, sizes in spaces.items():
+        rows.append((f"space {space}", ", ".join(f"{name} {size:,}" for name, size in sizes.items())))
     print("\n".join(f"{name:<16} {value}" for name, value in rows))
+    return 0
+
+
+def checkpoint(arguments: Namespace) -> int:
+    """Write what is only in the log to a run; print what was written."""
+    with strata.open(arguments.path, create=False) as db:
+        made = db.checkpoint()
+    if made.snapshot_id is None:
+        print(f"version {made.version:,}: nothing to write")
+    else:
+        print(f"version {made.version:,}: {made.rows:,} rows in {made.bytes:,} bytes, run {made.snapshot_id}")
     return 0
 
 
@@ -101,10 +108,14 @@ def verify(arguments: Namespace) -> int:
 _MISSING: Any = object()
 
 
-def _size(primitive: Any) -> str:
+def _sizes(place: strata.Space) -> dict[str, int]:
+    return {name: _size(getattr(place, name)) for name in PRIMITIVES}
+
+
+def _size(primitive: Any) -> int:
     if isinstance(primitive, Events):
-        return f"{sum(primitive.len(stream) for stream in primitive.streams()):,}"
-    return f"{primitive.count():,}"
+        return sum(primitive.len(stream) for stream in primitive.streams())
+    return int(primitive.count())
 
 
 def _open(path: str) -> strata.Database:

@@ -268,6 +268,13 @@ class Store(Protocol):
         Returns: the `version` and its `time`; the `run` that was written (0: none), its `rows` and `bytes`.
         """
 
+    def info(self) -> dict[str, Any]:
+        """What `strata.api.info` makes a `DatabaseInfo` of. Without files most of it is 0.
+
+        `id`, `durability`, `encrypted`; `format`, `created`, `version`, `durable_version`, `oldest_version`,
+        `bytes`; dicts `log`, `checkpoint`, `memory`, `written`, `recovery`; and `runs`, a list of dicts.
+        """
+
     def verify(self) -> dict[str, int]:
         """Read all files again, and hold them against what is in memory. Corrupt names the first wrong place.
 

@@ -129,6 +129,31 @@ class Model:
         self.check_open()
         return {"version": self.version, "time": self.time, "run": 0, "rows": 0, "bytes": 0}
 
+    def info(self) -> dict[str, Any]:
+        self.check_open()
+        return {
+            "id": bytes(16).hex(),
+            "durability": "memory",
+            "encrypted": False,
+            **dict.fromkeys(("format", "created", "oldest_version", "bytes"), 0),
+            "version": self.version,
+            "durable_version": self.version,
+            "log": dict.fromkeys(
+                ("segments", "bytes", "since_checkpoint", "position", "durable_position"), 0
+            ),
+            "checkpoint": {"version": 0, "time": 0},
+            "runs": [],
+            "memory": dict.fromkeys(
+                (
+                    *("budget", "tables", "frozen_layers", "runs"),
+                    *("cache", "cache_budget", "hits", "misses"),
+                ),
+                0,
+            ),
+            "written": {"payloads": 0, "log": 0, "runs": 0},
+            "recovery": {"records": 0, "cut_bytes": 0},
+        }
+
     def verify(self) -> dict[str, int]:
         self.check_open()
         return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0}

@@ -13,6 +13,7 @@
 mod codec;
 mod format;
 mod hash;
+pub(crate) mod read;
 mod recover;
 mod rotate;
 mod segment;
@@ -31,6 +32,7 @@ use writer::Writer;
 pub use codec::{Codec, Place};
 pub use hash::StateHash;
 pub use recover::Recovery;
+pub use segment::DIR as DIRECTORY;
 
 /// Versions fit a signed number too, as Python's and SQL's clients like them. Half a million years of commits.
 const LARGEST_VERSION: u64 = i64::MAX as u64;
@@ -113,6 +115,13 @@ pub struct SegmentInfo {
     pub number: u64,
     /// Its header and records, without the space that is reserved behind them.
     pub bytes: u64,
+}
+
+/// Bytes since the log was opened: what was appended, and what it took in the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogBytes {
+    pub payloads: u64,
+    pub log: u64,
 }
 
 /// What the log gives to a commit.
@@ -318,6 +327,22 @@ impl Log {
         match &self.kind {
             Kind::Memory { found, .. } => found.position,
             Kind::Disk(writer) => writer.position.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The position below which a power cut takes nothing.
+    pub fn durable_position(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory { found, .. } => found.position,
+            Kind::Disk(writer) => writer.durable_position(),
+        }
+    }
+
+    /// What was appended since this was opened.
+    pub fn written(&self) -> LogBytes {
+        match &self.kind {
+            Kind::Memory { .. } => LogBytes::default(),
+            Kind::Disk(writer) => writer.written(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::env::{Disk, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
 
-pub(super) const DIR: &str = "WAL";
+pub const DIR: &str = "WAL";
 
 /// The segment that takes records.
 pub(super) struct Segment {

@@ -27,6 +27,9 @@ pub(super) struct State {
     /// The other buffer, empty, so that appending goes on while one is written.
     pub spare: Vec<u8>,
     pub end: u64,
+    /// Where it was at the start, and the bytes of all payloads since.
+    pub started: u64,
+    pub payload_bytes: u64,
     pub written: u64,
     pub synced: u64,
     pub version: u64,
@@ -74,6 +77,8 @@ impl State {
             queue: Vec::new(),
             spare: Vec::new(),
             end: start.end,
+            started: start.end,
+            payload_bytes: 0,
             written: start.end,
             synced: start.end,
             version: start.version,

@@ -18,7 +18,7 @@ use super::format::{self, RecordHeader};
 use super::segment;
 use super::state::{Broken, Start, State};
 use super::turnstile::Turnstile;
-use super::{Appended, Durability, LogOptions, SegmentInfo, Stamp, StateHash, hash, next_version};
+use super::{Appended, Durability, LogBytes, LogOptions, SegmentInfo, Stamp, StateHash, hash, next_version};
 use crate::env::{Env, Next, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
@@ -92,6 +92,7 @@ impl Writer {
         state.checksum = format::encode(&mut state.queue, place, &header, stored, stored_checksum);
         (state.version, state.time) = (version, time);
         state.end += size;
+        state.payload_bytes += payload.len() as u64;
         self.position.store(state.end, Ordering::Relaxed);
         Ok(Appended { stamp, position: state.end })
     }
@@ -328,6 +329,15 @@ impl Writer {
 
     pub fn durable_version(&self) -> u64 {
         self.durable_version.load(Ordering::Acquire)
+    }
+
+    pub fn durable_position(&self) -> u64 {
+        self.state.lock().synced
+    }
+
+    pub fn written(&self) -> LogBytes {
+        let state = self.state.lock();
+        LogBytes { payloads: state.payload_bytes, log: state.end - state.started }
     }
 
     pub fn last(&self) -> (u64, u64) {

@@ -313,6 +313,10 @@ impl Block {
         self.payload.bytes()
     }
 
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
     fn first_key(&self) -> &[u8] {
         &self.bytes()[self.first_key.0..self.first_key.1]
     }

@@ -97,10 +97,11 @@ pub struct Framing {
 pub struct FrameHeader {
     pub kind: FrameKind,
     pub stored: usize,
-    codec: u8,
-    seal: u8,
-    key_id: u32,
-    raw: usize,
+    pub codec: u8,
+    /// 0 where the payload is not sealed.
+    pub seal: u8,
+    pub key_id: u32,
+    pub raw: usize,
     checksum: u32,
 }
 
@@ -202,6 +203,17 @@ impl Framing {
             Ok(Payload { bytes, start: 0 })
         } else {
             Err("a frame has not the length it says")
+        }
+    }
+
+    /// Whether the frame that is all of `bytes` is as it was written at `offset`; it need not be opened for that.
+    pub fn check(&self, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
+        let header = FrameHeader::decode(bytes)?;
+        let (head, stored) = bytes.split_at(FRAME_HEADER);
+        if header.checksum == self.checksum(head, stored, offset) {
+            Ok(())
+        } else {
+            Err("a frame has another checksum")
         }
     }
 

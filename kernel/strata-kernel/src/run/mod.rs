@@ -20,6 +20,7 @@ mod cursor;
 mod filter;
 mod footer;
 mod frame;
+pub(crate) mod frames;
 mod index;
 mod varint;
 mod verify;

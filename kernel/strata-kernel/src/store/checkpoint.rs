@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Store;
 use super::layer_rows::LayerRows;
@@ -107,7 +108,14 @@ impl Store {
             return Ok(None); // dropping the writer removes its file
         }
         writer.finish()?;
-        Run::open(&*self.env.disk, number, &self.cache, &self.run_options()).map(Some)
+        self.open_written(number).map(Some)
+    }
+
+    /// Open a run that was just written.
+    fn open_written(&self, number: u64) -> Result<Arc<Run>> {
+        let run = Run::open(&*self.env.disk, number, &self.cache, &self.run_options())?;
+        self.run_bytes_written.fetch_add(run.file_bytes(), Ordering::Relaxed);
+        Ok(run)
     }
 
     /// Let readers find the new run.

@@ -131,6 +131,7 @@ impl Store {
             keeper: Mutex::new(()),
             worker: OnceLock::new(),
             next_run: AtomicU64::new(1),
+            run_bytes_written: AtomicU64::new(0),
             checkpointed: AtomicU64::new(0),
             checkpointed_at: AtomicU64::new(0),
             database_id: [0; 16],
