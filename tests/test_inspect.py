@@ -73,7 +73,7 @@ def test_a_file_alone_and_damaged(capsys, path, tmp_path):
     at = next(
         line["at"] for line in lines(capsys, path / "DATA" / "run-000001.run")[1] if line["kind"] == "frame"
     )
-    alone.write_bytes(whole[: at + 30] + b"\xff" + whole[at + 31 :])
+    alone.write_bytes(whole[: at + 30] + bytes([whole[at + 30] ^ 1]) + whole[at + 31 :])
     code, found = lines(capsys, alone)
     assert code == 1
     assert [line["at"] for line in found if line["kind"] == "problem"] == [at]
