@@ -117,6 +117,46 @@ def test_a_chain_that_does_not_hold_is_named(tmp_path):
         ]
 
 
+def test_every_damaged_file_is_named(tmp_path):
+    path = tmp_path / "db"
+    with filled(path, durability="strict") as db:
+        for number in range(3):
+            db.kv.put("n", number)
+            db.checkpoint()
+        db.kv.put("late", 1)
+        db.kv.put("later", 1)  # it knows that the one before was durable
+        runs = sorted((path / "DATA").iterdir())
+        log = max((path / "WAL").glob("*.seg"))
+        good = db.verify()
+        for file, at in ((runs[0], 90), (runs[2], 90), (log, 70), (path / "MANIFEST", 20)):
+            whole = file.read_bytes()
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        report = db.verify()
+        places = {problem.place for problem in report.problems}
+        assert places == {f"DATA/{runs[0].name}", f"DATA/{runs[2].name}", f"WAL/{log.name}", "MANIFEST"}
+        assert (report.runs, good.runs) == (3, 3) and 0 < report.rows < good.rows
+
+
+def test_it_tells_how_far_it_is(tmp_path):
+    with filled(tmp_path / "db") as db:
+        for number in range(300):
+            db.kv.put(f"large {number}", number.to_bytes(4) * 8000)
+        db.checkpoint()
+        told = []
+        assert db.verify(progress=lambda read, all_: told.append((read, all_))).ok
+        assert told == sorted(told) and len(told) >= 2
+        assert told[-1][0] == told[-1][1] and len({all_ for _, all_ in told}) == 1
+
+        def stop(read, all_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            db.verify(progress=stop)
+        # It may use the database, and write to it.
+        db.verify(progress=lambda read, all_: (db.kv.incr("told"), db.checkpoint()))
+        assert db.kv.get("told") >= 2 and db.verify().ok
+
+
 def test_the_command(tmp_path, capsys):
     path = tmp_path / "db"
     filled(path).close()

@@ -25,7 +25,7 @@ pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
 pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
-pub use verify::Verified;
+pub use verify::{Problem, Progress, Verified};
 
 pub struct Store {
     pub env: Env,

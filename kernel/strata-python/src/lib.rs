@@ -11,6 +11,7 @@ mod handle;
 mod info;
 mod inspect;
 mod keyspace;
+mod progress;
 mod rows;
 mod sim;
 mod store;

@@ -13,6 +13,7 @@ use crate::branch::PyBranch;
 use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
+use crate::progress::Teller;
 use crate::sim::PySimDisk;
 
 #[pyclass(frozen, name = "Store", module = "strata._kernel")]
@@ -159,14 +160,19 @@ impl PyStore {
         Ok(found)
     }
 
-    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let verified = self.run(py, Store::verify)?;
+    #[pyo3(signature = (progress=None, /))]
+    fn verify<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+        let mut teller = Teller::new(progress);
+        let outcome = self.run(py, |store| store.verify(&mut |read, all| teller.tell(read, all)));
+        let verified = teller.raised.map_or(outcome, Err)?;
         let found = PyDict::new(py);
         found.set_item("records", verified.records)?;
         found.set_item("segments", verified.segments)?;
         found.set_item("runs", verified.runs)?;
         found.set_item("rows", verified.rows)?;
         found.set_item("version", verified.version)?;
+        let problems = verified.problems.into_iter().map(|problem| (problem.file, problem.offset, problem.reason));
+        found.set_item("problems", PyList::new(py, problems.collect::<Vec<_>>())?)?;
         Ok(found)
     }
 

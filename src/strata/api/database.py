@@ -15,7 +15,7 @@ from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
 from strata.api.upkeep import CheckpointInfo, checkpoint
-from strata.api.verify import VerifyReport, verify
+from strata.api.verify import Progress, VerifyReport, verify
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Store
@@ -91,15 +91,20 @@ class Database(Place):
         """
         return info(self._store, None if self.path is None else str(self.path))
 
-    def verify(self) -> VerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Read all files and all chains of events again; return what was wrong.
 
-        Checks each record of the log (checksum, order, values), each branch's chain of state hashes against
-        what is in memory, every part of every run, and each event stream. Others may go on writing meanwhile.
+        Checks the MANIFEST, each record of the log (checksum, order, values), each branch's chain of state
+        hashes against what is in memory, every part of every run, and each event stream. Damage in one file
+        keeps no other from being read. Others may go on writing meanwhile.
+
+        Args:
+            progress: called now and then with the bytes that were read and those there are. What it raises
+                ends the verification, and comes out of it.
 
         Cost: reads all files from the disk, and every event.
         """
-        return verify(self._store)
+        return verify(self._store, progress)
 
     def close(self) -> None:
         """Write out what is pending and release the files. Idempotent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from strata.core.errors import Corrupt, NotFound
@@ -10,6 +10,8 @@ from strata.core.protocols import Store
 from strata.core.refs import EntityRef
 from strata.primitives import Events
 from strata.primitives.events import ChainReport
+
+Progress = Callable[[int, int], object]  # bytes read, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,16 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(store: Store) -> VerifyReport:
+def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
     """Return what reading all files and all chains of events shows."""
     problems: dict[tuple[str, int], Problem] = {}  # by place: a damaged part may be met more than once
 
     def wrong(place: str, at: int, reason: str) -> None:
         problems.setdefault((place, at), Problem(place, at, reason))
 
-    found = dict.fromkeys(("version", "records", "segments", "runs", "rows"), 0)
-    try:
-        found = store.verify()
-    except Corrupt as error:
-        wrong(error.file, error.offset, str(error))
+    found = store.verify(progress)
+    for file, offset, reason in found.pop("problems"):
+        wrong(file, offset, reason)
     streams = events = 0
     for info in store.branches():
         try:

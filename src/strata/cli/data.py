@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
@@ -94,7 +95,7 @@ def put(arguments: Namespace) -> int:
 def verify(arguments: Namespace) -> int:
     """Read everything; print what was read, or each place that is damaged. Exit code 1 when there is one."""
     with _open(arguments.path) as db:
-        report = db.verify()
+        report = db.verify(progress=_shown if sys.stderr.isatty() else None)
     for problem in report.problems:
         print(f"{problem.place} at {problem.at}: {problem.reason}")
     print(
@@ -105,6 +106,14 @@ def verify(arguments: Namespace) -> int:
     return 0 if report.ok else 1
 
 
+def _shown(read: int, all_: int) -> None:
+    if all_ >= _LARGE:
+        print(
+            f"\r{100 * read // all_:3} % of {all_:,} bytes", end="\n" if read >= all_ else "", file=sys.stderr
+        )
+
+
+_LARGE = 64 << 20  # smaller databases are read before anybody looks
 _MISSING: Any = object()
 
 

@@ -22,7 +22,7 @@ from the end) and `END` (just after the last element). Times are int microsecond
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -275,11 +275,12 @@ class Store(Protocol):
         `bytes`; dicts `log`, `checkpoint`, `memory`, `written`, `recovery`; and `runs`, a list of dicts.
         """
 
-    def verify(self) -> dict[str, int]:
-        """Read all files again, and hold them against what is in memory. Corrupt names the first wrong place.
+    def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]:
+        """Read all files again, and hold them against what is in memory.
 
-        Returns: `records` and `segments` of the log, `runs` and their `rows`, and the newest `version` on
-        disk; all 0 without files.
+        Calls `progress` now and then with the bytes that were read and those there are; what it raises ends
+        it. Returns: `records` and `segments` of the log, `runs` and their `rows`, the newest `version` on
+        disk, all 0 without files; and `problems`, a list of file, offset and reason, at most one of a file.
         """
 
     def close(self) -> None: ...

@@ -154,9 +154,9 @@ class Model:
             "recovery": {"records": 0, "cut_bytes": 0},
         }
 
-    def verify(self) -> dict[str, int]:
+    def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]:
         self.check_open()
-        return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0}
+        return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0, "problems": []}
 
     def close(self) -> None:
         self._closed = True

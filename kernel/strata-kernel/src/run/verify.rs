@@ -28,19 +28,19 @@ pub struct RunVerified {
 
 impl Run {
     /// Read everything and check it: checksums, order, values, and that index, filters and footer say what the rows do.
-    /// Calls `progress` with the bytes of each piece; all together are the length of the file.
-    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<RunVerified> {
+    /// Calls `progress` with the bytes of each piece; all together are the length of the file. Its error ends it.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<RunVerified> {
         self.framing.check_header(&self.read_bytes(0, HEADER)?, &self.name)?;
-        progress(HEADER as u64);
+        progress(HEADER as u64)?;
         let mut verify = Verify::new(self);
         let mut at = HEADER as u64;
         while at < self.frames_end {
             let bytes = verify.frame(at)?;
-            progress(bytes);
+            progress(bytes)?;
             at += bytes;
         }
         verify.finish()?;
-        progress(self.size - self.frames_end);
+        progress(self.size - self.frames_end)?;
         let Footer { rows, keys, .. } = self.footer;
         Ok(RunVerified { rows, keys, bytes: self.size, ..verify.verified })
     }

@@ -5,18 +5,21 @@
 //! version that the branch had when this began, the two must be equal. Nothing is applied, so it takes no memory to
 //! speak of, and others may go on writing.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::Store;
 use super::open::{check_chain, damaged};
-use crate::error::Result;
-use crate::log::{Entry, Log, Recovery, StateHash};
-use crate::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::log::{Entry, Log, StateHash};
+use crate::manifest::{self, Manifest};
 use crate::payload::{self, Body, BranchChange, Payload};
+use crate::run::Run;
 use crate::value;
 
-/// What was read and found good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What was read, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verified {
     pub records: u64,
     pub segments: u64,
@@ -25,34 +28,96 @@ pub struct Verified {
     pub rows: u64,
     /// The newest version on disk.
     pub version: u64,
+    /// At most one of each file: behind it a file was not read on.
+    pub problems: Vec<Problem>,
 }
+
+/// One place that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub file: String,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// Told the bytes that were read, and how many there are. Its error ends the verification.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// Version and state hash of a branch.
 type State = (u64, StateHash);
 
+impl Verified {
+    /// Note damage, and go on; any other error is the end.
+    fn note<T>(&mut self, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Corrupt { file, offset, reason }) => {
+                self.problems.push(Problem { file, offset, reason });
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
 impl Store {
-    /// Read all files of the database again. `Corrupt` names the first place that is wrong.
-    pub fn verify(&self) -> Result<Verified> {
+    /// Read all files of the database again. What is damaged is named, and the other files are read all the same.
+    ///
+    /// `progress` is called with no lock held.
+    pub fn verify(&self, progress: Progress<'_>) -> Result<Verified> {
         self.check_open()?;
-        // No file goes, and none comes, while this reads.
+        let mut verified = Verified::default();
+        let (runs, log_bytes) = self.verify_log(&mut verified)?;
+        let all = log_bytes + runs.iter().map(|run| run.file_bytes()).sum::<u64>();
+        let mut read = log_bytes;
+        progress(read, all)?;
+        // Runs are never changed, and one that goes meanwhile can be read to its end.
+        for run in &runs {
+            let behind = read + run.file_bytes();
+            let outcome = run.verify(&mut |bytes| {
+                read += bytes;
+                progress(read, all)
+            });
+            verified.rows += verified.note(outcome)?.map_or(0, |found| found.rows);
+            verified.runs += 1;
+            read = behind;
+        }
+        Ok(verified)
+    }
+
+    /// MANIFEST and log; returns the runs that belong to them, and how long the log is.
+    fn verify_log(&self, verified: &mut Verified) -> Result<(Vec<Arc<Run>>, u64)> {
+        // No segment goes while this reads.
         let _alone = self.keeper.lock();
-        let Some(manifest) = self.manifest() else { return Ok(Verified::default()) };
+        let Some(manifest) = self.manifest() else { return Ok((Vec::new(), 0)) };
         let in_memory = self.states();
         if !self.read_only {
             // What is in memory may not be on disk before this.
             self.log.flush()?;
         }
+        verified.note(self.verify_manifest())?;
         let mut reader = Reader::new(in_memory, &manifest);
         let options = self.options.log(self.database_id);
-        let (log, recovery) = Log::read(&self.env, options, manifest.anchor(), &mut |entry| reader.take(&entry))?;
-        reader.end()?;
-        let runs = self.runs.read().clone();
-        let mut rows = 0;
-        for run in &runs {
-            rows += run.verify(&mut |_| ())?.rows;
+        let read = Log::read(&self.env, options, manifest.anchor(), &mut |entry| reader.take(&entry));
+        if let Some((_, recovery)) = verified.note(read)? {
+            verified.segments = recovery.segments;
+            verified.note(reader.end())?;
         }
-        let Recovery { records, segments, .. } = recovery;
-        Ok(Verified { records, segments, runs: runs.len() as u64, rows, version: log.last_version() })
+        verified.records = reader.records;
+        verified.version = reader.version.max(manifest.checkpoint_version);
+        let log_bytes = self.log.segments().iter().map(|segment| segment.bytes).sum();
+        Ok((self.runs.read().clone(), log_bytes))
+    }
+
+    fn verify_manifest(&self) -> Result<()> {
+        let damaged = |reason: &str| {
+            Err(Error::Corrupt { file: manifest::PATH.to_owned(), offset: 0, reason: reason.to_owned() })
+        };
+        match Manifest::read(&*self.env.disk)? {
+            Some(found) if found.database_id == self.database_id => Ok(()),
+            Some(_) => damaged("it is that of another database"),
+            None => damaged("it is missing"),
+        }
     }
 
     /// Of each branch that has commits of its own, the newest.
@@ -71,6 +136,9 @@ struct Reader {
     in_memory: FxHashMap<u32, State>,
     on_disk: FxHashMap<u32, State>,
     branches: StateHash,
+    records: u64,
+    /// The newest that was read.
+    version: u64,
 }
 
 impl Reader {
@@ -79,11 +147,13 @@ impl Reader {
         let mut on_disk = FxHashMap::from_iter([(0, (0, StateHash::default()))]);
         on_disk.extend(manifest.state.branches.iter().map(|branch| (branch.id, (branch.version, branch.hash))));
         in_memory.retain(|branch, state| on_disk.get(branch) != Some(state));
-        Reader { in_memory, on_disk, branches: manifest.state.branches_hash }
+        Reader { in_memory, on_disk, branches: manifest.state.branches_hash, records: 0, version: 0 }
     }
 
     fn take(&mut self, entry: &Entry<'_>) -> Result<()> {
-        match payload::decode(entry.payload)? {
+        let payload = payload::decode(entry.payload)?;
+        (self.records, self.version) = (self.records + 1, entry.stamp.version);
+        match payload {
             Payload::Branch(change) => {
                 check_chain(self.branches, entry)?;
                 self.branches = entry.stamp.hash;

@@ -15,7 +15,7 @@ fn model(seed: u8) -> Model {
 
 fn read_all(disk: &SimDisk) -> Result<Vec<Owned>> {
     let run = open(disk, 1, &options())?;
-    run.verify(&mut |_| ())?;
+    run.verify(&mut |_| Ok(()))?;
     range(&run, 0, 0, &Range::default(), true, 9)?;
     get(&run, 0, 0, &[7], 9)?;
     all(&run, None)
@@ -106,7 +106,7 @@ fn a_sealed_run_is_read_with_its_seal_only() {
     // A later key reads what was sealed with an earlier one: the frame names it.
     for options in [sealed(8), sealed(9)] {
         let run = open(&disk, 1, &options).unwrap();
-        run.verify(&mut |_| ()).unwrap();
+        run.verify(&mut |_| Ok(())).unwrap();
         assert_eq!(all(&run, None).unwrap(), model.iter().map(version_of).collect::<Vec<_>>());
     }
     assert!(matches!(open(&disk, 1, &options()), Err(Error::Corrupt { .. })));

@@ -100,7 +100,12 @@ proptest! {
         check_counts(&run, &model);
         check(&run, &model, &asked);
         let mut read = 0;
-        let verified = run.verify(&mut |bytes| read += bytes).unwrap();
+        let verified = run
+            .verify(&mut |bytes| {
+                read += bytes;
+                Ok(())
+            })
+            .unwrap();
         prop_assert_eq!((verified.rows, verified.keys, verified.bytes), (run.rows(), run.keys(), size));
         prop_assert_eq!(read, size);
     }
@@ -122,7 +127,7 @@ fn a_run_of_usual_blocks_answers_as_a_map() {
     let run = open(&disk, 1, &options).unwrap();
     assert!(run.footer.top.entries().len() > 1, "the index has two levels");
     assert_eq!(all(&run, None).unwrap(), model.iter().map(version_of).collect::<Vec<_>>());
-    let verified = run.verify(&mut |_| ()).unwrap();
+    let verified = run.verify(&mut |_| Ok(())).unwrap();
     assert_eq!((verified.rows, verified.values_aside), (40_000, 400));
     for number in (0..40_000).step_by(37) {
         let expected = expected_versions(&model, 0, 3, &key(number), u64::MAX);
