@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `error`; `env`, the door to the world; `value`, bytes with eight kinds; `table`, versions of keys
 //! in memory; `run`, versions in sorted files; `log`, the truth; `branch`, history and reads; `transaction`, `footprint`, `change` and `commit`, how it changes;
-//! `store`, all of it together. The kernel knows no primitive: what a keyspace means is said in Python.
+//! `store`, all of it together; `inspect`, any file by itself. The kernel knows no primitive: what a keyspace means is said in Python.
 
 pub mod branch;
 pub mod change;

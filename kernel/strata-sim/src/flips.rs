@@ -17,7 +17,7 @@ use strata_kernel::Error;
 use strata_kernel::branch::{Range as Keys, RowBuffer};
 use strata_kernel::env::sim::{Sim, SimDisk};
 use strata_kernel::log::StateHash;
-use strata_kernel::store::{Options, Store};
+use strata_kernel::store::{Options, Store, Verified};
 
 use crate::compare;
 use crate::damage::{HEADER, contents, is_scratch, is_segment, is_witnessed, records};
@@ -179,10 +179,12 @@ impl Subject {
                 }
                 match self.read(&store, part) {
                     // What no reader asks for, such as a filter that errs on the safe side, is for `verify` to tell.
-                    Ok(found) if found == self.whole[part] => match store.verify() {
-                        Ok(_) => Ok(Found::Version(version)),
-                        Err(error) => self.told(error),
-                    },
+                    Ok(found) if found == self.whole[part] => {
+                        match store.verify(&mut |_, _| Ok(())).and_then(Verified::whole) {
+                            Ok(_) => Ok(Found::Version(version)),
+                            Err(error) => self.told(error),
+                        }
+                    }
                     Ok(_) => Err(format!("version {version} reads differently")),
                     Err(error) => self.told(error),
                 }

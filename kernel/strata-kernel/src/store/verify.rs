@@ -47,6 +47,15 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 type State = (u64, StateHash);
 
 impl Verified {
+    /// The first problem as an error, for who only asks whether all is well.
+    pub fn whole(mut self) -> Result<Verified> {
+        if self.problems.is_empty() {
+            return Ok(self);
+        }
+        let Problem { file, offset, reason } = self.problems.swap_remove(0);
+        Err(Error::Corrupt { file, offset, reason })
+    }
+
     /// Note damage, and go on; any other error is the end.
     fn note<T>(&mut self, outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
