@@ -11,11 +11,13 @@ from strata.core.protocols import (
     BranchInfo,
     Commit,
     Entry,
+    ErasureRow,
     HistoryRow,
     Key,
     Layout,
     PatchOp,
     Path,
+    PolicyRow,
 )
 
 __version__: str
@@ -126,6 +128,20 @@ class Store:
     def checkpoint(self) -> dict[str, int]: ...
     def info(self) -> dict[str, Any]: ...
     def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]: ...
+    def compact(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]: ...
+    def policies(self) -> list[PolicyRow]: ...
+    def set_policy(
+        self,
+        branch: str | None,
+        space: str | None,
+        kind: str | None,
+        last: int | None,
+        for_us: int | None,
+        needs_both: bool,
+        /,
+    ) -> None: ...
+    def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool: ...
+    def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

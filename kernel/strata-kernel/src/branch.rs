@@ -11,6 +11,7 @@
 
 mod commits;
 mod layers;
+mod pins;
 mod scan;
 
 use std::sync::Arc;
@@ -20,15 +21,17 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::env::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::{Appended, StateHash};
 use crate::state::BranchState;
 use crate::table::{ChangeKind, KeyHash, Version};
 use crate::value::path::Path;
 use layers::Sought;
+use pins::Pins;
 
 pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
 pub use layers::{Data, Layer, Memory, Runs};
+pub use pins::{Pin, raise};
 pub use scan::{Range, RowBuffer, successor};
 
 /// What a read sees: everything up to a version, and of that what has not expired at a time.
@@ -37,6 +40,8 @@ pub struct At {
     pub version: u64,
     /// Microseconds since 1970. `NOW` asks the clock where something expires, and nowhere else.
     pub time: u64,
+    /// Whether a newer version than that would do as well: a read of the head, which may have moved on.
+    pub is_latest: bool,
 }
 
 /// The time of a read that is not of the past.
@@ -45,7 +50,17 @@ pub const NOW: u64 = u64::MAX;
 impl At {
     /// All there is, published or not: for the committer of a branch.
     pub fn newest(time: u64) -> At {
-        At { version: u64::MAX, time }
+        At { version: u64::MAX, time, is_latest: false }
+    }
+
+    /// A version as of a time.
+    pub fn past(version: u64, time: u64) -> At {
+        At { version, time, is_latest: false }
+    }
+
+    /// The head, as it was when somebody looked.
+    pub fn head(version: u64) -> At {
+        At { version, time: NOW, is_latest: true }
     }
 
     fn limited(self, version: u64) -> At {
@@ -55,7 +70,7 @@ impl At {
 
 impl From<u64> for At {
     fn from(version: u64) -> At {
-        At { version, time: NOW }
+        At::past(version, NOW)
     }
 }
 
@@ -66,6 +81,9 @@ pub struct Branch {
     pub created: u64,
     pub data: RwLock<Data>,
     pub line: Mutex<Line>,
+    pins: Pins,
+    /// On the parent, where this left it.
+    _fork: Option<Pin>,
     clock: Arc<dyn Clock>,
     head: AtomicU64,
     deleted: AtomicBool,
@@ -111,13 +129,14 @@ pub struct StreamHead {
 impl Branch {
     /// A branch as it was at the checkpoint, or a new one that has nothing of its own.
     pub fn new(state: &BranchState, parent: Option<Fork>, runs: Runs, shared: &Shared) -> Branch {
-        let settled = (state.version, state.hash);
         Branch {
             id: state.id,
             name: RwLock::new(state.name.clone()),
+            _fork: parent.as_ref().map(|fork| fork.branch.force_pin(fork.version)),
+            pins: Pins::default(),
             parent,
             created: state.created,
-            data: RwLock::new(Data::new(state.id, &shared.memory, runs, settled)),
+            data: RwLock::new(Data::new(state, &shared.memory, runs)),
             line: Mutex::new(Line { applied: state.version, hash: state.hash, ..Line::default() }),
             clock: Arc::clone(&shared.clock),
             head: AtomicU64::new(state.version),
@@ -175,8 +194,18 @@ impl Branch {
                 return Ok(read(Some(version).filter(|version| self.is_live(version, at))));
             }
             if !data.runs.is_empty() {
+                let trimmed = branch.trimmed(&data, keyspace, at);
                 let runs = Arc::clone(&data.runs);
                 drop(data);
+                match trimmed {
+                    // What stands in the way of an old head stands above it: it is there to be read.
+                    Some(_) if at.is_latest && std::ptr::eq(branch, self) && self.head() > at.version => {
+                        at.version = self.head();
+                        continue;
+                    }
+                    Some(oldest) => return Err(Error::HistoryTrimmed { requested: at.version, oldest }),
+                    None => {}
+                }
                 match branch.read_runs(&runs, (keyspace, key, hash), at, read)? {
                     Sought::Read(found) => return Ok(found),
                     Sought::Missing(back) => read = back,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use crate::branch::{At, Branch, Data, Line, StreamHead};
+use crate::branch::{At, Branch, Data, Line, Pin, StreamHead};
 use crate::change::{self, Appended, Change, Expiry, Moment, Tried, What, Write, resolve};
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
@@ -49,6 +49,12 @@ impl Store {
     pub fn commit(&self, transaction: &mut Transaction) -> Result<u64> {
         transaction.check_open()?;
         transaction.is_over = true;
+        let outcome = self.commit_transaction(transaction);
+        transaction.pin = Pin::default();
+        outcome
+    }
+
+    fn commit_transaction(&self, transaction: &Transaction) -> Result<u64> {
         if transaction.is_read_only() && transaction.meta.idempotency_key.is_none() {
             return Ok(transaction.snapshot);
         }

@@ -16,6 +16,7 @@ pub mod log;
 pub mod manifest;
 mod pack;
 pub mod payload;
+pub mod retention;
 pub mod run;
 pub mod sabotage;
 pub mod state;

@@ -10,7 +10,9 @@
 
 use crate::error::Result;
 use crate::log::StateHash;
-use crate::pack::{Input, put_bytes, put_varint};
+use crate::pack::{Input, put_bytes, put_optional, put_varint};
+use crate::retention::{Floors, Keep, Policy};
+use crate::store::Erasure;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
@@ -20,6 +22,9 @@ pub struct State {
     /// By id, so a parent comes before its forks.
     pub branches: Vec<BranchState>,
     pub keyspaces: Vec<(String, String)>,
+    pub policies: Vec<Policy>,
+    /// Erasures that are not complete yet.
+    pub erasures: Vec<Erasure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +38,8 @@ pub struct BranchState {
     pub hash: StateHash,
     /// Deleted, and kept for those forked off it.
     pub is_deleted: bool,
+    /// By keyspace, what is the oldest version that can be read.
+    pub floors: Floors,
 }
 
 const DELETED: u8 = 1;
@@ -48,6 +55,10 @@ impl State {
             put_bytes(&mut out, space.as_bytes());
             put_bytes(&mut out, kind.as_bytes());
         }
+        put_varint(&mut out, self.policies.len() as u64);
+        self.policies.iter().for_each(|policy| encode_policy(policy, &mut out));
+        put_varint(&mut out, self.erasures.len() as u64);
+        self.erasures.iter().for_each(|erasure| encode_erasure(erasure, &mut out));
         out
     }
 
@@ -59,8 +70,12 @@ impl State {
         let branches = (0..count).map(|_| BranchState::decode(&mut input)).collect::<Result<Vec<_>>>()?;
         let count = input.varint()?;
         let keyspaces = (0..count).map(|_| Ok((input.text()?, input.text()?))).collect::<Result<Vec<_>>>()?;
+        let count = input.varint()?;
+        let policies = (0..count).map(|_| decode_policy(&mut input)).collect::<Result<Vec<_>>>()?;
+        let count = input.varint()?;
+        let erasures = (0..count).map(|_| decode_erasure(&mut input)).collect::<Result<Vec<_>>>()?;
         let ascend = branches.is_sorted_by(|a, b| a.id < b.id) && branches.iter().all(|b| b.id < next_branch);
-        let state = State { branches_hash, next_branch, branches, keyspaces };
+        let state = State { branches_hash, next_branch, branches, keyspaces, policies, erasures };
         if ascend && input.is_at_end() { Ok(state) } else { Err(input.wrong("end")) }
     }
 }
@@ -75,6 +90,11 @@ impl BranchState {
         put_varint(out, self.created);
         put_varint(out, self.version);
         out.extend_from_slice(&self.hash.0);
+        put_varint(out, self.floors.len() as u64);
+        for &(keyspace, floor) in &self.floors {
+            put_varint(out, u64::from(keyspace));
+            put_varint(out, floor);
+        }
     }
 
     fn decode(input: &mut Input<'_>) -> Result<BranchState> {
@@ -89,8 +109,51 @@ impl BranchState {
         };
         let (created, version) = (input.varint()?, input.varint()?);
         let hash = StateHash(input.array()?);
-        Ok(BranchState { id, name, parent, created, version, hash, is_deleted: flags & DELETED != 0 })
+        let count = input.varint()?;
+        let floors = (0..count).map(|_| Ok((input.id()?, input.varint()?))).collect::<Result<Vec<_>>>()?;
+        if !floors.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(input.wrong("floors"));
+        }
+        Ok(BranchState { id, name, parent, created, version, hash, is_deleted: flags & DELETED != 0, floors })
     }
+}
+
+fn put_text(out: &mut Vec<u8>, text: Option<&String>) {
+    put_optional(out, text.map(String::as_bytes));
+}
+
+fn encode_policy(policy: &Policy, out: &mut Vec<u8>) {
+    put_varint(out, policy.branch.map_or(0, |branch| u64::from(branch) + 1));
+    put_text(out, policy.space.as_ref());
+    put_text(out, policy.kind.as_ref());
+    put_varint(out, policy.keep.last.unwrap_or(0));
+    put_varint(out, policy.keep.for_us.unwrap_or(0));
+    out.push(u8::from(policy.keep.needs_both));
+}
+
+fn decode_policy(input: &mut Input<'_>) -> Result<Policy> {
+    let branch = match input.varint()?.checked_sub(1) {
+        Some(branch) => Some(u32::try_from(branch).map_err(|_| input.wrong("branch of a policy"))?),
+        None => None,
+    };
+    let (space, kind) = (input.optional(Input::text)?, input.optional(Input::text)?);
+    let some = |number: u64| Some(number).filter(|number| *number > 0);
+    let (last, for_us) = (some(input.varint()?), some(input.varint()?));
+    let needs_both = input.byte()? == 1;
+    Ok(Policy { branch, space, kind, keep: Keep { last, for_us, needs_both } })
+}
+
+fn encode_erasure(erasure: &Erasure, out: &mut Vec<u8>) {
+    put_text(out, erasure.space.as_ref());
+    put_bytes(out, erasure.kind.as_bytes());
+    put_bytes(out, &erasure.key);
+    out.push(u8::from(erasure.is_prefix));
+}
+
+fn decode_erasure(input: &mut Input<'_>) -> Result<Erasure> {
+    let space = input.optional(Input::text)?;
+    let (kind, key) = (input.text()?, input.take()?.to_vec());
+    Ok(Erasure { space, kind, key, is_prefix: input.byte()? == 1 })
 }
 
 #[cfg(test)]
@@ -98,7 +161,13 @@ mod tests {
     use super::*;
 
     fn example() -> State {
-        let main = BranchState { name: "main".into(), created: 7, version: 900, ..BranchState::default() };
+        let main = BranchState {
+            name: "main".into(),
+            created: 7,
+            version: 900,
+            floors: vec![(1, 800)],
+            ..BranchState::default()
+        };
         let fork =
             BranchState { id: 3, parent: Some((0, 400)), is_deleted: true, hash: StateHash([9; 16]), ..main.clone() };
         State {
@@ -106,6 +175,13 @@ mod tests {
             next_branch: 4,
             branches: vec![main, fork],
             keyspaces: vec![("default".into(), "kv".into()), Default::default(), ("späce".into(), "json".into())],
+            policies: vec![Policy {
+                branch: Some(0),
+                space: Some("späce".into()),
+                kind: None,
+                keep: Keep { last: Some(3), for_us: Some(1 << 40), needs_both: true },
+            }],
+            erasures: vec![Erasure { space: None, kind: "kv".into(), key: b"k".to_vec(), is_prefix: true }],
         }
     }
 

@@ -2,11 +2,17 @@
 
 mod branches;
 mod checkpoint;
+mod compact;
 mod info;
 mod keeper;
 mod layer_rows;
+mod merge_rows;
 mod open;
+mod plan;
+mod policies;
+mod tidy;
 mod verify;
+mod version_set;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,8 +29,10 @@ use crate::run::{BlockCache, Run, RunOptions};
 
 pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
+pub use compact::Compacted;
 pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
+pub use plan::Erasure;
 pub use verify::{Problem, Progress, Verified};
 
 pub struct Store {
@@ -41,6 +49,8 @@ pub struct Store {
     cache: Arc<BlockCache>,
     /// Held by whoever makes runs or replaces the MANIFEST. Taken before the line of any branch.
     keeper: Mutex<()>,
+    /// Held by whoever merges runs, with what the keeper is at. Taken before the keeper's.
+    compactor: Mutex<Option<compact::Compaction>>,
     worker: OnceLock<Arc<dyn Worker>>,
     next_run: AtomicU64,
     /// Since this was opened.
@@ -174,6 +184,7 @@ impl Store {
         if let Some(worker) = self.worker.get() {
             worker.stop();
         }
+        drop(self.compactor.lock().take());
         let _alone = self.keeper.lock();
         if !self.read_only && self.keeps_a_log() {
             // The log has everything, so that a full disk is no reason to fail here.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::branch::{At, Branch, Range, RowBuffer};
+use crate::branch::{At, Branch, Pin, Range, RowBuffer};
 use crate::change::Expiry;
 use crate::error::{Error, Result};
 use crate::footprint::Footprint;
@@ -97,11 +97,19 @@ pub struct Transaction {
     pub is_over: bool,
     streams: FxHashMap<(u32, Vec<u8>), u64>,
     bytes: u64,
+    pub(crate) pin: Pin,
 }
 
 impl Transaction {
     pub fn new(branch: Arc<Branch>, isolation: Isolation, record_reads: bool, idempotency_key: Option<String>) -> Self {
-        let snapshot = branch.head().saturating_sub(u64::from(sabotage::on("T34")));
+        // A compaction may let go of what a head showed that others have moved on from: then there is a newer one.
+        let (snapshot, pin) = loop {
+            let snapshot = branch.head().saturating_sub(u64::from(sabotage::on("T34")));
+            let pin = branch.pin(snapshot);
+            if pin.is_whole() || snapshot == branch.head() {
+                break (snapshot, pin);
+            }
+        };
         Transaction {
             time: branch.time(At::from(snapshot)),
             branch,
@@ -116,6 +124,7 @@ impl Transaction {
             is_over: false,
             streams: FxHashMap::default(),
             bytes: 0,
+            pin,
         }
     }
 
@@ -129,6 +138,7 @@ impl Transaction {
         self.writes = FxHashMap::default();
         self.appends = Vec::new();
         self.reads = Footprint::default();
+        self.pin = Pin::default();
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -174,7 +184,7 @@ impl Transaction {
 
     /// What of the branch this transaction sees.
     fn at(&self) -> At {
-        At { version: self.snapshot, time: self.time }
+        At::past(self.snapshot, self.time)
     }
 
     /// `get` with what there is to know beside the value.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::{At, Branch};
+use strata_kernel::branch::{At, Branch, Pin};
 use strata_kernel::transaction::{Isolation, Transaction};
 
 use crate::errors::{guarded, to_python};
 use crate::handle::{Handle, all_spaces};
-use crate::keyspace::{Mode, PyKeyspace, pinned};
+use crate::keyspace::{Mode, PyKeyspace, as_of_now};
 use crate::transaction::{PyTransaction, Shared};
 
 #[pyclass(frozen, name = "Branch", module = "strata._kernel")]
@@ -25,6 +25,7 @@ pub struct PySnapshot {
     store: Handle,
     branch: Arc<Branch>,
     at: At,
+    pin: Arc<Pin>,
 }
 
 impl PyBranch {
@@ -45,7 +46,7 @@ impl PyBranch {
         let version = version.unwrap_or(newest.version);
         let committed = self.branch.time_of(version)?;
         let time = time.map_or(committed, |time| u64::try_from(time).unwrap_or(0).min(newest.time).max(committed));
-        Ok(At { version, time })
+        Ok(At::past(version, time))
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {
@@ -81,7 +82,7 @@ impl PyBranch {
     fn view(&self, py: Python<'_>, version: Option<i64>, time: Option<i64>) -> PyResult<PySnapshot> {
         self.check(py)?;
         self.store.tick(py)?;
-        let newest = pinned(&self.branch, At::from(self.branch.head()));
+        let newest = as_of_now(&self.branch, At::from(self.branch.head()));
         let version = match version.map(u64::try_from) {
             None => None,
             Some(Ok(version)) => Some(version.min(newest.version)),
@@ -90,7 +91,8 @@ impl PyBranch {
             }
         };
         let at = self.moment(newest, version, time).map_err(|error| self.error(py, error))?;
-        Ok(PySnapshot { store: self.store.clone(), branch: Arc::clone(&self.branch), at })
+        let pin = Arc::new(self.branch.pin(at.version));
+        Ok(PySnapshot { store: self.store.clone(), branch: Arc::clone(&self.branch), at, pin })
     }
 
     #[pyo3(signature = (isolation="serializable", record_reads=false, idempotency_key=None, /))]
@@ -162,7 +164,7 @@ impl PySnapshot {
 
     #[pyo3(signature = (space, layout, /))]
     fn keyspace(&self, space: &str, layout: &Bound<'_, PyAny>) -> PyResult<PyKeyspace> {
-        PyKeyspace::new(&self.store, &self.branch, Mode::View(self.at), space, layout)
+        PyKeyspace::new(&self.store, &self.branch, Mode::View(self.at, Arc::clone(&self.pin)), space, layout)
     }
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {

@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::{At, Branch, Range, RowBuffer};
+use strata_kernel::branch::{At, Branch, Pin, Range, RowBuffer};
 use strata_kernel::change::{What, Write};
 use strata_kernel::commit::Committed;
 use strata_kernel::log::Durability;
@@ -43,7 +43,8 @@ pub struct PyKeyspace {
 pub enum Mode {
     Automatic,
     Inside(Arc<Shared>),
-    View(At),
+    /// And what it holds on to.
+    View(At, Arc<Pin>),
 }
 
 /// Value, version, time and expiry, as `Entry` in the protocols has them.
@@ -107,8 +108,8 @@ impl PyKeyspace {
         let check = || {
             self.store.check()?;
             match self.mode {
-                Mode::View(at) => self.store.check_open().map(|()| at),
-                _ => self.store.check_readable(&self.branch).map(|()| At::from(self.branch.head())),
+                Mode::View(at, _) => self.store.check_open().map(|()| at),
+                _ => self.store.check_readable(&self.branch).map(|()| At::head(self.branch.head())),
             }
         };
         // What has expired is for the clock to say.
@@ -214,7 +215,7 @@ impl PyKeyspace {
         match self.mode {
             Mode::Automatic => "automatic",
             Mode::Inside(_) => "inside",
-            Mode::View(_) => "view",
+            Mode::View(..) => "view",
         }
     }
 
@@ -419,7 +420,7 @@ impl PyKeyspace {
             Mode::Inside(shared) => {
                 self.inside(py, shared, |txn| txn.put(self.number, key, &value, expiry_of(ttl_us))).map(|()| None)
             }
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 
@@ -453,7 +454,7 @@ impl PyKeyspace {
                 }
                 Ok(None)
             }),
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 
@@ -482,7 +483,7 @@ impl PyKeyspace {
                 self.write(py, Write { keyspace: self.number, key, what: What::Patch(&ops, None) }).map(Some)
             }
             Mode::Inside(shared) => self.inside(py, shared, |txn| txn.patch(self.number, key, ops)).map(|()| None),
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 
@@ -511,7 +512,7 @@ impl PyKeyspace {
                 let sequence = self.inside(py, shared, |txn| txn.append(append))?;
                 Ok((sequence, None, None, None))
             }
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 
@@ -522,7 +523,7 @@ impl PyKeyspace {
         match &self.mode {
             Mode::Automatic => self.write(py, Write { keyspace: self.number, key, what: What::Add(number) }).map(Some),
             Mode::Inside(shared) => self.inside(py, shared, |txn| txn.add(self.number, key, number)).map(|()| None),
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 
@@ -543,7 +544,7 @@ impl PyKeyspace {
         let expected = Expected { absent, version, value };
         match &self.mode {
             Mode::Inside(shared) => self.inside(py, shared, |txn| txn.expect(self.number, key, expected)),
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
             Mode::Automatic => {
                 Err(self.error(py, Error::InvalidInput("only a transaction can expect something".into())))
             }
@@ -554,7 +555,7 @@ impl PyKeyspace {
         self.readable(py)?;
         match self.mode {
             Mode::Automatic => {}
-            Mode::View(_) => return Err(self.read_only(py)),
+            Mode::View(..) => return Err(self.read_only(py)),
             Mode::Inside(_) => {
                 return Err(self.error(py, Error::InvalidInput("a transaction cannot begin inside another".into())));
             }
@@ -567,16 +568,19 @@ impl PyKeyspace {
 
     fn pinned(&self, py: Python<'_>) -> PyResult<PyKeyspace> {
         Ok(match &self.mode {
-            Mode::Automatic => self.with_mode(Mode::View(pinned(&self.branch, self.readable(py)?))),
+            Mode::Automatic => {
+                let at = as_of_now(&self.branch, self.readable(py)?);
+                self.with_mode(Mode::View(at, Arc::new(self.branch.pin(at.version))))
+            }
             Mode::Inside(shared) => self.with_mode(Mode::Inside(Arc::clone(shared))),
-            Mode::View(at) => self.with_mode(Mode::View(*at)),
+            Mode::View(at, pin) => self.with_mode(Mode::View(*at, Arc::clone(pin))),
         })
     }
 }
 
 /// What a view made now sees: the clock goes on, and it does not.
-pub fn pinned(branch: &Branch, at: At) -> At {
-    At { time: branch.time(at), ..at }
+pub fn as_of_now(branch: &Branch, at: At) -> At {
+    At::past(at.version, branch.time(at))
 }
 
 impl PyKeyspace {
@@ -592,7 +596,7 @@ impl PyKeyspace {
             }
             Mode::Inside(shared) => self
                 .inside(py, shared, |txn| keys.iter().try_for_each(|key| txn.delete(self.number, key)).map(|()| None)),
-            Mode::View(_) => Err(self.read_only(py)),
+            Mode::View(..) => Err(self.read_only(py)),
         }
     }
 }

@@ -7,7 +7,8 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use strata_kernel::Error;
 use strata_kernel::env::{Clock, Env, real};
 use strata_kernel::log::Durability;
-use strata_kernel::store::{Options, Store};
+use strata_kernel::retention::{Keep, Policy};
+use strata_kernel::store::{Compacted, Erasure, Options, Store};
 
 use crate::branch::PyBranch;
 use crate::clock::PyClock;
@@ -51,6 +52,16 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a compaction did.
+fn figures_of(py: Python<'_>, done: Compacted) -> PyResult<Bound<'_, PyDict>> {
+    let found = PyDict::new(py);
+    found.set_item("reclaimed_bytes", done.reclaimed_bytes)?;
+    found.set_item("log_segments_removed", done.segments_removed)?;
+    found.set_item("versions_removed", done.versions_removed)?;
+    found.set_item("runs_merged", done.runs_merged)?;
+    Ok(found)
 }
 
 impl PyStore {
@@ -151,6 +162,74 @@ impl PyStore {
             found.set_item(name, figure)?;
         }
         Ok(found)
+    }
+
+    /// `progress` is told of rows done and in all; what it raises ends the compaction, and nothing is changed.
+    #[pyo3(signature = (progress=None, /))]
+    fn compact<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+        let mut teller = Teller::new(progress);
+        let outcome = self.run(py, |store| store.compact(&mut |done, all| teller.tell(done, all)));
+        figures_of(py, teller.raised.map_or(outcome, Err)?)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the row of a protocol, which has names in Python")]
+    fn policies(
+        &self,
+        py: Python<'_>,
+    ) -> PyResult<Vec<(Option<String>, Option<String>, Option<String>, Option<u64>, Option<u64>, bool)>> {
+        let policies = self.run(py, Store::policies)?;
+        let branches = self.run(py, Store::branches)?;
+        let name = |id: u32| branches.iter().find(|info| info.id == id).map(|info| info.name.clone());
+        // The policy of a branch that is gone covers nothing.
+        let policies = policies.into_iter().filter(|policy| policy.branch.is_none_or(|id| name(id).is_some()));
+        let row = |policy: Policy| {
+            let Policy { branch, space, kind, keep: Keep { last, for_us, needs_both } } = policy;
+            (branch.and_then(name), space, kind, last, for_us, needs_both)
+        };
+        Ok(policies.map(row).collect())
+    }
+
+    #[pyo3(signature = (branch, space, kind, last, for_us, needs_both, /))]
+    #[expect(clippy::too_many_arguments, reason = "the row of a protocol, which has names in Python")]
+    fn set_policy(
+        &self,
+        py: Python<'_>,
+        branch: Option<String>,
+        space: Option<String>,
+        kind: Option<String>,
+        last: Option<u64>,
+        for_us: Option<u64>,
+        needs_both: bool,
+    ) -> PyResult<()> {
+        self.run(py, |store| {
+            let branch = branch.map(|name| store.branch(&name)).transpose()?.map(|branch| branch.id);
+            store.set_policy(Policy { branch, space, kind, keep: Keep { last, for_us, needs_both } })
+        })
+    }
+
+    #[pyo3(signature = (branch, space, kind, /))]
+    fn clear_policy(
+        &self,
+        py: Python<'_>,
+        branch: Option<String>,
+        space: Option<String>,
+        kind: Option<String>,
+    ) -> PyResult<bool> {
+        self.run(py, |store| {
+            let branch = branch.map(|name| store.branch(&name)).transpose()?.map(|branch| branch.id);
+            store.clear_policy(&Policy { branch, space, kind, keep: Keep::default() })
+        })
+    }
+
+    #[pyo3(signature = (rows, /))]
+    fn forget<'py>(
+        &self,
+        py: Python<'py>,
+        rows: Vec<(Option<String>, String, Vec<u8>, bool)>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let erasure = |(space, kind, key, is_prefix)| Erasure { space, kind, key, is_prefix };
+        let erasures = rows.into_iter().map(erasure).collect();
+        figures_of(py, self.run(py, |store| store.forget(erasures))?)
     }
 
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -18,7 +18,7 @@ pub fn heads(store: &Store, numbers: &Numbers, state: &State) -> Check {
         let found = store.branch(&branch.name).map_err(|error| error.to_string())?;
         let nothing = Commit::default();
         let commit = branch.newest().map_or(&nothing, |commit| commit);
-        let now = At { version: branch.head, time: store.env.clock.wall_us() };
+        let now = At::past(branch.head, store.env.clock.wall_us());
         same_rows(&found, numbers, commit, now).map_err(|why| format!("{} at its head: {why}", branch.name))?;
         same_keys(&found, numbers, commit, now).map_err(|why| format!("{} at its head: {why}", branch.name))?;
     }
@@ -109,7 +109,7 @@ fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: 
     let nothing = Commit::default();
     for version in 0..=state.version {
         let commit = branch.shown_at(version).map_or(&nothing, |commit| commit);
-        same_rows(found, numbers, commit, At { version, time: commit.time })
+        same_rows(found, numbers, commit, At::past(version, commit.time))
             .map_err(|why| format!("at version {version}: {why}"))?;
     }
     Ok(())

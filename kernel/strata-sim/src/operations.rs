@@ -128,6 +128,19 @@ impl Driver {
         }
     }
 
+    /// Merge all runs; nobody notices.
+    pub fn compact(&mut self) -> Check {
+        self.tell("compact".to_owned());
+        match self.store().compact(&mut |_, _| Ok(())) {
+            Ok(_) if !self.poisoned() => {
+                self.refresh();
+                Ok(())
+            }
+            Err(Error::Storage { .. } | Error::Corrupt { .. }) if self.faults => Ok(()),
+            other => Err(format!("compaction gave {other:?}")),
+        }
+    }
+
     /// Close and open again, as programs do that end and start.
     pub fn reopen(&mut self) -> Check {
         self.tell("reopen".to_owned());

@@ -29,7 +29,7 @@ pub fn options(rng: &SimRng) -> Options {
         compress_above: 200,
         memory_budget: [8 << 10, 64 << 10, 1 << 20, 1 << 30][rng.below(4) as usize],
         checkpoint_bytes: [1500, 6000, 64 << 20][rng.below(3) as usize],
-        checkpoint_interval_us: [20_000, 300_000_000][rng.below(2) as usize],
+        checkpoint_interval_us: [5_000_000, 300_000_000][rng.below(2) as usize],
         block_bytes: [96, 300, 4096][rng.below(3) as usize],
         ..Options::default()
     }
@@ -52,7 +52,8 @@ impl Driver {
             86..=88 => self.stall(),
             89..=92 => self.jump(),
             93..=94 => self.reopen(),
-            95..=96 => self.checkpoint(),
+            95 => self.checkpoint(),
+            96 => self.compact(),
             _ => self.look(),
         }
     }

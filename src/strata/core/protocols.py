@@ -44,6 +44,11 @@ PatchOp = tuple[Literal["set", "insert", "merge"], Path, Any] | tuple[Literal["d
 Entry = tuple[Any, int, int, int | None]  # value, version, time, when it expires (None: never)
 # value (None where deleted), version, time, deleted, when it expires
 HistoryRow = tuple[Any, int, int, bool, int | None]
+# A retention policy: branch, space and kind that it is for (None: all), how many versions it keeps and for
+# how many microseconds (None: that bound keeps all), and whether both bounds must keep a version
+PolicyRow = tuple[str | None, str | None, str | None, int | None, int | None, bool]
+# What to forget: space (None: all), kind, key, and whether all keys that begin with it
+ErasureRow = tuple[str | None, str, bytes, bool]
 # sequence, time, SHA-256 of the chain so far, version of the commit. Inside a transaction the
 # sequence is provisional and the rest is None until the commit.
 Appended = tuple[int, int | None, bytes | None, int | None]
@@ -267,6 +272,35 @@ class Store(Protocol):
 
         Returns: the `version` and its `time`; the `run` that was written (0: none), its `rows` and `bytes`.
         """
+
+    def compact(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]:
+        """Make one run of all, without what retention lets go of.
+
+        `progress` is told of rows done and in all.
+
+        Returns: `reclaimed_bytes`, `log_segments_removed`, `versions_removed`, `runs_merged`.
+        """
+
+    def policies(self) -> list[PolicyRow]:
+        """The retention policies that were set."""
+
+    def set_policy(
+        self,
+        branch: str | None,
+        space: str | None,
+        kind: str | None,
+        last: int | None,
+        for_us: int | None,
+        needs_both: bool,
+        /,
+    ) -> None:
+        """Set the policy for what is named, in the place of one for the same. No bound keeps all."""
+
+    def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool:
+        """Take it back; whether there was one."""
+
+    def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]:
+        """Take keys out of all versions of all branches, memory and files. Returns what `compact` does."""
 
     def info(self) -> dict[str, Any]:
         """What `strata.api.info` makes a `DatabaseInfo` of. Without files most of it is 0.

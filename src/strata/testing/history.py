@@ -10,12 +10,12 @@ Invariant: a point never changes once it is in a line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from strata.core.paths import overlap, render
-from strata.core.protocols import Commit, HistoryRow, Key, Path
+from strata.core.protocols import Commit, ErasureRow, HistoryRow, Key, Path
 from strata.core.values import decode
 
 Place = tuple[str, str, Key]  # space, kind, key
@@ -77,6 +77,14 @@ class Line:
         """Return the newest point at or below `version`."""
         return [point for point in self.points if point.version <= version][-1]
 
+    def forget(self, erasures: Sequence[ErasureRow]) -> None:
+        """Take what `erasures` name out of all versions, here and in what this was forked off."""
+        if self.parent is not None:
+            self.parent.forget(erasures)
+        for index, point in enumerate(self.points):
+            rows = {place: row for place, row in point.rows.items() if not _is_erased(place, erasures)}
+            self.points[index] = replace(point, rows=rows)
+
     def history(self, place: Place, upto: int) -> list[HistoryRow]:
         """Return what became of one key, newest first."""
         found: list[HistoryRow] = []
@@ -91,6 +99,17 @@ class Line:
                 )
             before = row
         return found[::-1]
+
+
+def _is_erased(place: Place, erasures: Sequence[ErasureRow]) -> bool:
+    space, kind, key = place
+    encoded = key.encode() if isinstance(key, str) else key
+    return any(
+        wanted in (None, space)
+        and of == kind
+        and (encoded.startswith(start) if is_prefix else encoded == start)
+        for wanted, of, start, is_prefix in erasures
+    )
 
 
 def live(rows: Mapping[Place, Row], time: int) -> dict[Place, Row]:

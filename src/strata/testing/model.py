@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 import time as time_
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, conflict
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import KEEP, BranchInfo, Commit, Layout
+from strata.core.protocols import KEEP, BranchInfo, Commit, ErasureRow, Layout, PolicyRow
 from strata.core.values import encode
 from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Note, Place, Point, Row, live
 from strata.testing.keyspace import Automatic, Inside, View
@@ -36,6 +36,7 @@ class Model:
         self.time = 0
         self._ids = 0
         self._closed = False
+        self._policies: list[PolicyRow] = []
 
     def tick(self) -> tuple[int, int]:
         """Return version and time of the next commit. Time never goes backwards."""
@@ -128,6 +129,43 @@ class Model:
     def checkpoint(self) -> dict[str, int]:
         self.check_open()
         return {"version": self.version, "time": self.time, "run": 0, "rows": 0, "bytes": 0}
+
+    def compact(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]:
+        self.check_open()
+        return dict.fromkeys(
+            ("reclaimed_bytes", "log_segments_removed", "versions_removed", "runs_merged"), 0
+        )
+
+    def policies(self) -> list[PolicyRow]:
+        self.check_open()
+        return list(self._policies)
+
+    def set_policy(
+        self,
+        branch: str | None,
+        space: str | None,
+        kind: str | None,
+        last: int | None,
+        for_us: int | None,
+        needs_both: bool,
+        /,
+    ) -> None:
+        if branch is not None:
+            self.line(branch)
+        self.clear_policy(branch, space, kind)
+        self._policies.append((branch, space, kind, last, for_us, needs_both))
+
+    def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool:
+        self.check_open()
+        others = [policy for policy in self._policies if policy[:3] != (branch, space, kind)]
+        found, self._policies = len(others) < len(self._policies), others
+        return found
+
+    def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]:
+        with self.lock:
+            for line in self.lines.values():
+                line.forget(rows)
+            return self.compact()
 
     def info(self) -> dict[str, Any]:
         self.check_open()

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{At, Branch, Data, NOW, Range, Runs};
+use super::{At, Branch, Data, Range, Runs};
 use crate::error::Result;
 use crate::keyspaces::{COMMITS, NOTES};
 use crate::log::{Stamp, StateHash};
@@ -137,7 +137,7 @@ impl Branch {
 
     /// The newest version whose commit time is at or before `time`; 0 before the first commit.
     pub fn version_at(&self, time: u64) -> Result<u64> {
-        for (branch, at) in self.lineage(At { version: self.head(), time: NOW }) {
+        for (branch, at) in self.lineage(At::from(self.head())) {
             let is_within = |commit: &Stamp| commit.version <= at.version && commit.time <= time;
             let found = branch.data.read().last_commit(is_within);
             let found = match found {

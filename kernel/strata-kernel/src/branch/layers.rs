@@ -13,7 +13,9 @@ use rustc_hash::FxHashMap;
 use super::{At, Branch, HistoryRow, Range};
 use crate::error::Result;
 use crate::log::{Stamp, StateHash};
+use crate::retention::Floors;
 use crate::run::{RowHash, Run};
+use crate::state::BranchState;
 use crate::table::{KeyHash, Table, Version};
 
 /// The runs that hold rows of one branch, newest first.
@@ -27,6 +29,8 @@ pub struct Data {
     pub runs: Runs,
     /// The newest version at the checkpoint, and the state hash after it.
     pub settled: (u64, StateHash),
+    /// By keyspace, where retention let go of something: below it only what is pinned can be read.
+    pub floors: Floors,
 }
 
 /// Tables by keyspace, and the commits that wrote them.
@@ -99,8 +103,20 @@ impl Drop for Layer {
 }
 
 impl Data {
-    pub fn new(branch: u32, memory: &Arc<Memory>, runs: Runs, settled: (u64, StateHash)) -> Data {
-        Data { branch, active: Layer::new(memory), frozen: Vec::new(), runs, settled }
+    pub fn new(state: &BranchState, memory: &Arc<Memory>, runs: Runs) -> Data {
+        Data {
+            branch: state.id,
+            active: Layer::new(memory),
+            frozen: Vec::new(),
+            runs,
+            settled: (state.version, state.hash),
+            floors: state.floors.clone(),
+        }
+    }
+
+    pub(super) fn floor(&self, keyspace: u32) -> Option<u64> {
+        let found = self.floors.binary_search_by_key(&keyspace, |(keyspace, _)| *keyspace).ok()?;
+        Some(self.floors[found].1)
     }
 
     /// Let nothing more be written to the active tables, and begin others.

@@ -126,6 +126,8 @@ impl Branch {
         own: &[(Vec<u8>, Option<Vec<u8>>)],
         mut row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
+        // A head that was looked up some time ago may have been trimmed since.
+        let at = if at.is_latest { At { version: self.head(), ..at } } else { at };
         let lineage = self.lineage(at);
         let guards: Vec<_> = lineage.iter().map(|(branch, at)| (branch.data.read(), *at)).collect();
         let mut sources: Vec<Source<'_>> = Vec::with_capacity(guards.len() + 1);
@@ -135,6 +137,9 @@ impl Branch {
         for ((data, at), (branch, _)) in guards.iter().zip(&lineage) {
             for table in data.tables(keyspace) {
                 sources.push(Source::table(table, range, reverse, at.version));
+            }
+            if !data.runs.is_empty() {
+                branch.check_retained(data, keyspace, *at)?;
             }
             for run in data.runs.iter() {
                 sources.push(Source::Run(Box::new(run.range(branch.id, keyspace, range, reverse, at.version)?)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Store;
 use rustc_hash::FxHashMap;
 
-use crate::branch::{Branch, Fork, Runs, Shared};
+use crate::branch::{Branch, Fork, Pin, Runs, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Stamp, StateHash};
 use crate::payload::BranchChange;
@@ -90,6 +90,7 @@ impl Registry {
             parent: branch.parent.as_ref().map(|fork| (fork.branch.id, fork.version)),
             created: branch.created,
             is_deleted: branch.is_deleted(),
+            floors: branch.data.read().floors.clone(),
             ..BranchState::default()
         };
         let branches = self.with_ancestors().values().map(state).collect();
@@ -195,10 +196,16 @@ impl Store {
 
     /// A branch that begins as `source` is now, or was at version `at`. Copies nothing.
     pub fn fork(&self, source: &str, name: &str, at: Option<u64>) -> Result<u64> {
+        // Held until the fork has its own.
+        let mut pin = Pin::default();
         self.change_branches(|registry| {
             registry.check_free(name)?;
             let parent = registry.by_name.get(source).ok_or_else(|| registry.missing(source))?;
             let version = at.unwrap_or(u64::MAX).min(parent.head());
+            pin = parent.pin(version);
+            if !pin.is_whole() {
+                return Err(parent.trimmed_at(version));
+            }
             Ok(BranchChange::Create { id: registry.next_id, name: name.to_owned(), parent: Some((parent.id, version)) })
         })
     }

@@ -73,6 +73,7 @@ impl Store {
             (found.version, found.hash) = branch.data.read().state_at(cut.version);
         }
         state.keyspaces = self.keyspaces.read().names().to_vec();
+        (state.policies, state.erasures) = (manifest.state.policies.clone(), manifest.state.erasures.clone());
         let number = self.next_run();
         let window = (manifest.checkpoint_version, cut.version);
         let run = self.write_run(number, &branches, window)?;
@@ -112,7 +113,7 @@ impl Store {
     }
 
     /// Open a run that was just written.
-    fn open_written(&self, number: u64) -> Result<Arc<Run>> {
+    pub(super) fn open_written(&self, number: u64) -> Result<Arc<Run>> {
         let run = Run::open(&*self.env.disk, number, &self.cache, &self.run_options())?;
         self.run_bytes_written.fetch_add(run.file_bytes(), Ordering::Relaxed);
         Ok(run)
@@ -131,10 +132,17 @@ impl Store {
     }
 
     /// Let the tables of all branches take no more writes, so that they can be dropped once a run has them.
-    fn freeze(&self) {
+    pub(super) fn freeze(&self) {
         let branches = self.registry.read().with_ancestors();
         for branch in branches.values() {
             branch.data.write().freeze();
+        }
+    }
+
+    /// Drop all frozen layers that runs hold.
+    pub(super) fn drop_all_layers(&self, checkpoint: u64) {
+        for branch in self.registry.read().with_ancestors().values() {
+            branch.data.write().frozen.retain(|layer| layer.newest() > checkpoint);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::env::Next;
 use crate::error::Result;
 use crate::log::Appended;
 use crate::manifest::Manifest;
+use crate::state::State;
 
 impl Store {
     /// Begin to look after the files.
@@ -27,7 +28,8 @@ impl Store {
         if self.is_checkpoint_due() {
             let _ = self.checkpoint();
         }
-        Next::After(self.options.checkpoint_interval_us)
+        let pause = self.tidy().unwrap_or(u64::MAX);
+        Next::After(pause.min(self.options.checkpoint_interval_us))
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -83,6 +85,11 @@ impl Store {
 
     pub(super) fn manifest(&self) -> Option<Manifest> {
         self.files.lock().as_ref().map(|files| files.manifest.clone())
+    }
+
+    /// What `ask` says of the state; its default where there are no files.
+    pub(super) fn of_state<R: Default>(&self, ask: impl FnOnce(&State) -> R) -> R {
+        self.files.lock().as_ref().map_or_else(R::default, |files| ask(&files.manifest.state))
     }
 
     pub(super) fn checkpoint_version(&self) -> u64 {

@@ -129,6 +129,7 @@ impl Store {
             runs: RwLock::default(),
             cache: BlockCache::new(options.cache_bytes()),
             keeper: Mutex::new(()),
+            compactor: Mutex::new(None),
             worker: OnceLock::new(),
             next_run: AtomicU64::new(1),
             run_bytes_written: AtomicU64::new(0),
@@ -272,6 +273,10 @@ impl Store {
         self.files = Mutex::new(Some(Files { manifest, _lock: lock }));
         let store = Arc::new(self);
         if !store.read_only {
+            if store.manifest().is_some_and(|manifest| !manifest.state.erasures.is_empty()) {
+                // An erasure was cut short: it was asked for, so it is done before anything is read.
+                store.erase()?;
+            }
             store.start_keeper()?;
         }
         Ok(store)

@@ -1,0 +1,136 @@
+//! Pins: the versions of a branch that someone reads, so that compaction leaves what they see.
+//!
+//! A fork pins its parent at the version it left it at, and views and transactions pin what they read. A floor (see
+//! `retention`) is raised only where no pin below it came since the compaction began, and a pin below a floor is refused:
+//! both happen under the lock of the branch's data, so one of the two comes first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{At, Branch, Data};
+use crate::error::{Error, Result};
+use crate::retention::Floors;
+
+/// How many pins there are at each version.
+#[derive(Default)]
+pub(super) struct Pins(Mutex<BTreeMap<u64, usize>>);
+
+/// Holds on to what one version of a branch shows, here and in those it was forked off. Let go of when dropped.
+#[derive(Default)]
+pub struct Pin(Vec<(Arc<Branch>, u64)>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        for (branch, version) in &self.0 {
+            branch.unpin(*version);
+        }
+    }
+}
+
+impl Pin {
+    /// Whether it holds everything that was asked for: all of it was still there.
+    pub fn is_whole(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+impl Branch {
+    /// Pin what `version` shows. Where some of it is gone already nothing is pinned: reads will say so.
+    pub fn pin(self: &Arc<Branch>, version: u64) -> Pin {
+        let mut pin = Pin(Vec::with_capacity(1));
+        let (mut branch, mut at) = (self, version);
+        loop {
+            if !branch.try_pin(at) {
+                return Pin::default();
+            }
+            pin.0.push((Arc::clone(branch), at));
+            match &branch.parent {
+                // The fork itself has a pin there.
+                Some(fork) if at < fork.version => branch = &fork.branch,
+                _ => return pin,
+            }
+            at = at.min(version);
+        }
+    }
+
+    fn try_pin(&self, version: u64) -> bool {
+        let data = self.data.read();
+        let mut pins = self.pins.0.lock();
+        let is_retained = data.floors.iter().all(|(_, floor)| *floor <= version);
+        if is_retained || pins.contains_key(&version) {
+            *pins.entry(version).or_default() += 1;
+            return true;
+        }
+        false
+    }
+
+    /// Pin without a look at the floors: for a fork, whose version is known to be there.
+    pub(super) fn force_pin(self: &Arc<Branch>, version: u64) -> Pin {
+        *self.pins.0.lock().entry(version).or_default() += 1;
+        Pin(vec![(Arc::clone(self), version)])
+    }
+
+    fn unpin(&self, version: u64) {
+        let mut pins = self.pins.0.lock();
+        if let Some(count) = pins.get_mut(&version) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&version);
+            }
+        }
+    }
+
+    /// The pinned versions, ascending.
+    pub fn pins(&self) -> Vec<u64> {
+        self.pins.0.lock().keys().copied().collect()
+    }
+
+    fn is_pinned(&self, version: u64) -> bool {
+        self.pins.0.lock().contains_key(&version)
+    }
+
+    /// The oldest version that a read of a keyspace may ask for, if `at` is below it.
+    pub(super) fn trimmed(&self, data: &Data, keyspace: u32, at: At) -> Option<u64> {
+        let floor = data.floor(keyspace).filter(|floor| at.version < *floor)?;
+        (!self.is_pinned(at.version)).then_some(floor)
+    }
+
+    /// Refuse to read what is gone.
+    pub(super) fn check_retained(&self, data: &Data, keyspace: u32, at: At) -> Result<()> {
+        match self.trimmed(data, keyspace, at) {
+            Some(oldest) => Err(Error::HistoryTrimmed { requested: at.version, oldest }),
+            None => Ok(()),
+        }
+    }
+
+    /// The error for a version of which some is gone.
+    pub fn trimmed_at(&self, requested: u64) -> Error {
+        let oldest = self.data.read().floors.iter().map(|(_, floor)| *floor).max().unwrap_or(0);
+        Error::HistoryTrimmed { requested, oldest }
+    }
+
+    /// Raise floors, unless a pin below them came that `known` has not. Returns what they were.
+    pub fn raise_floors(&self, raised: &[(u32, u64)], known: &[u64]) -> Option<Floors> {
+        let mut data = self.data.write();
+        let highest = raised.iter().map(|(_, floor)| *floor).max().unwrap_or(0);
+        let is_new = |pin: &u64| *pin < highest && known.binary_search(pin).is_err();
+        if self.pins.0.lock().keys().any(is_new) {
+            return None;
+        }
+        let before = data.floors.clone();
+        raise(&mut data.floors, raised);
+        Some(before)
+    }
+}
+
+/// Raise floors, which are sorted by keyspace.
+pub fn raise(floors: &mut Floors, raised: &[(u32, u64)]) {
+    for &(keyspace, floor) in raised {
+        match floors.binary_search_by_key(&keyspace, |(keyspace, _)| *keyspace) {
+            Ok(found) => floors[found].1 = floors[found].1.max(floor),
+            Err(place) => floors.insert(place, (keyspace, floor)),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a compaction may let go of, as it was decided when it began.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Store;
+use crate::branch::Branch;
+use crate::error::Result;
+use crate::keyspaces::{CATALOGUE, RESERVED};
+use crate::retention::{Policy, Rule, resolve};
+use crate::run::Run;
+
+pub(super) struct Plan {
+    branches: BTreeMap<u32, BranchPlan>,
+    policies: Vec<Policy>,
+    /// (space, kind) of each keyspace, from number 1 on.
+    names: Vec<(String, String)>,
+    rules: FxHashMap<(u32, u32), Rule>,
+    erasures: Vec<Erasure>,
+    /// Whether there is no older run than those that are merged.
+    is_bottom: bool,
+    /// The time of the newest commit.
+    pub now: u64,
+}
+
+/// What is taken out of all versions: keys of keyspaces of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Erasure {
+    pub space: Option<String>,
+    pub kind: String,
+    pub key: Vec<u8>,
+    /// Of all keys that begin with it, or of this key alone.
+    pub is_prefix: bool,
+}
+
+struct BranchPlan {
+    branch: Arc<Branch>,
+    /// Ascending.
+    pins: Vec<u64>,
+    /// Of a deleted branch: the newest version that anyone sees.
+    ceiling: Option<u64>,
+    has_parent: bool,
+}
+
+impl Store {
+    pub(super) fn plan(&self, is_bottom: bool) -> Result<Plan> {
+        let branches = self.registry.read().with_ancestors();
+        let state = self.manifest().map(|manifest| manifest.state).unwrap_or_default();
+        let plan = |(&id, branch): (&u32, &Arc<Branch>)| {
+            let pins = branch.pins();
+            let ceiling = branch.is_deleted().then(|| pins.last().copied().unwrap_or(0));
+            (id, BranchPlan { branch: Arc::clone(branch), pins, ceiling, has_parent: branch.parent.is_some() })
+        };
+        Ok(Plan {
+            branches: branches.iter().map(plan).collect(),
+            policies: state.policies,
+            names: self.keyspaces.read().names().to_vec(),
+            rules: FxHashMap::default(),
+            erasures: state.erasures,
+            is_bottom,
+            now: self.log.last_time(),
+        })
+    }
+}
+
+impl Plan {
+    /// Whether a row of the branch can be seen by anyone.
+    pub fn has(&self, branch: u32) -> bool {
+        self.branches.contains_key(&branch)
+    }
+
+    /// Whether a deleted branch is not seen at this version any more.
+    pub fn is_unseen(&self, branch: u32, version: u64) -> bool {
+        self.branches.get(&branch).and_then(|branch| branch.ceiling).is_some_and(|ceiling| version > ceiling)
+    }
+
+    pub fn branches(&self) -> impl Iterator<Item = (u32, &Arc<Branch>)> {
+        self.branches.iter().map(|(&id, plan)| (id, &plan.branch))
+    }
+
+    pub fn pins(&self, branch: u32) -> &[u64] {
+        self.branches.get(&branch).map_or(&[], |branch| &branch.pins)
+    }
+
+    /// Whether nothing lies below the rows of the branch: no older run, and no parent.
+    pub fn is_bottom(&self, branch: u32) -> bool {
+        self.is_bottom && self.branches.get(&branch).is_some_and(|branch| !branch.has_parent)
+    }
+
+    /// Whether any policy covers the branch, so that commits may be left with nothing.
+    pub fn trims(&self, branch: u32) -> bool {
+        self.policies.iter().any(|policy| policy.branch.is_none_or(|own| own == branch))
+    }
+
+    pub fn rule(&mut self, branch: u32, keyspace: u32) -> Result<Rule> {
+        // The catalogue is small, and names what views of any version need.
+        if keyspace == CATALOGUE || keyspace >= RESERVED || self.policies.is_empty() {
+            return Ok(Rule::default());
+        }
+        if let Some(rule) = self.rules.get(&(branch, keyspace)) {
+            return Ok(*rule);
+        }
+        let rule = self.make_rule(branch, keyspace)?;
+        self.rules.insert((branch, keyspace), rule);
+        Ok(rule)
+    }
+
+    fn make_rule(&self, id: u32, keyspace: u32) -> Result<Rule> {
+        let named = self.names.get(keyspace as usize - 1);
+        let (Some((space, kind)), Some(branch)) = (named, self.branches.get(&id)) else { return Ok(Rule::default()) };
+        let keep = resolve(&self.policies, id, space, kind);
+        let after = match keep.for_us {
+            // By the time of commits, which no jump of the clock moves back.
+            Some(us) => Some(branch.branch.version_at(self.now.saturating_sub(us))?),
+            None => None,
+        };
+        Ok(Rule { last: keep.last, after, needs_both: keep.needs_both })
+    }
+
+    pub fn erases(&self, keyspace: u32, key: &[u8]) -> bool {
+        let Some((space, kind)) = (keyspace as usize).checked_sub(1).and_then(|index| self.names.get(index)) else {
+            return false;
+        };
+        self.erasures.iter().any(|erasure| {
+            erasure.kind == *kind
+                && erasure.space.as_ref().is_none_or(|own| own == space)
+                && if erasure.is_prefix { key.starts_with(&erasure.key) } else { key == erasure.key }
+        })
+    }
+
+    /// Whether one run alone has something that may go.
+    pub fn lets_go_of(&self, run: &Run) -> bool {
+        !self.policies.is_empty()
+            || !self.erasures.is_empty()
+            || run.spans().iter().any(|span| !self.has(span.branch) || self.is_unseen(span.branch, span.newest))
+    }
+}
