@@ -190,22 +190,22 @@ impl Branch {
         let (mut branch, mut at, mut read) = (self, at.into(), read);
         loop {
             let data = branch.data.read();
+            if !data.floors.is_empty()
+                && let Some(oldest) = branch.trimmed(&data, keyspace, at)
+            {
+                // What stands in the way of an old head stands above it: it is there to be read.
+                if at.is_latest && std::ptr::eq(branch, self) && self.head() > at.version {
+                    at.version = self.head();
+                    continue;
+                }
+                return Err(Error::HistoryTrimmed { requested: at.version, oldest });
+            }
             if let Some(version) = data.get(keyspace, key, hash, at.version) {
                 return Ok(read(Some(version).filter(|version| self.is_live(version, at))));
             }
             if !data.runs.is_empty() {
-                let trimmed = branch.trimmed(&data, keyspace, at);
                 let runs = Arc::clone(&data.runs);
                 drop(data);
-                match trimmed {
-                    // What stands in the way of an old head stands above it: it is there to be read.
-                    Some(_) if at.is_latest && std::ptr::eq(branch, self) && self.head() > at.version => {
-                        at.version = self.head();
-                        continue;
-                    }
-                    Some(oldest) => return Err(Error::HistoryTrimmed { requested: at.version, oldest }),
-                    None => {}
-                }
                 match branch.read_runs(&runs, (keyspace, key, hash), at, read)? {
                     Sought::Read(found) => return Ok(found),
                     Sought::Missing(back) => read = back,

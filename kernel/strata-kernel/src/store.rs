@@ -3,6 +3,7 @@
 mod branches;
 mod checkpoint;
 mod compact;
+mod compact_memory;
 mod info;
 mod keeper;
 mod layer_rows;
@@ -26,6 +27,7 @@ use crate::keyspaces::{CATALOGUE, Keyspaces};
 use crate::log::{Durability, Log};
 use crate::manifest::Manifest;
 use crate::run::{BlockCache, Run, RunOptions};
+use crate::state::State;
 
 pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
@@ -44,6 +46,8 @@ pub struct Store {
     keyspaces: RwLock<Keyspaces>,
     shared: Shared,
     files: Mutex<Option<Files>>,
+    /// The policies of a database without files.
+    volatile: Mutex<State>,
     /// The live runs, oldest first.
     runs: RwLock<Vec<Arc<Run>>>,
     cache: Arc<BlockCache>,

@@ -88,6 +88,16 @@ impl Layer {
         self.count(size_of::<Stamp>());
     }
 
+    /// Put other tables in the place of these.
+    pub fn replace(&mut self, tables: FxHashMap<u32, Table>) {
+        let before: usize = self.tables.values().map(Table::bytes).sum();
+        self.tables = tables;
+        let after: usize = self.tables.values().map(Table::bytes).sum();
+        self.bytes = self.bytes + after - before;
+        self.memory.0.fetch_add(after, Ordering::Relaxed);
+        self.memory.0.fetch_sub(before, Ordering::Relaxed);
+    }
+
     fn count(&mut self, grown: usize) {
         if grown > 0 {
             self.bytes += grown;

@@ -138,9 +138,7 @@ impl Branch {
             for table in data.tables(keyspace) {
                 sources.push(Source::table(table, range, reverse, at.version));
             }
-            if !data.runs.is_empty() {
-                branch.check_retained(data, keyspace, *at)?;
-            }
+            branch.check_retained(data, keyspace, *at)?;
             for run in data.runs.iter() {
                 sources.push(Source::Run(Box::new(run.range(branch.id, keyspace, range, reverse, at.version)?)));
             }

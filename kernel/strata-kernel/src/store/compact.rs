@@ -44,6 +44,9 @@ impl Store {
     /// Write everything that is committed to one run, without what may go; `progress` is told of rows done and in all.
     pub fn compact(&self, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Compacted> {
         self.check_store_writable()?;
+        if !self.keeps_a_log() {
+            return self.compact_in_memory();
+        }
         let mut merging = self.compactor.lock();
         drop(merging.take());
         let segments = self.log.segment();

@@ -87,9 +87,12 @@ impl Store {
         self.files.lock().as_ref().map(|files| files.manifest.clone())
     }
 
-    /// What `ask` says of the state; its default where there are no files.
-    pub(super) fn of_state<R: Default>(&self, ask: impl FnOnce(&State) -> R) -> R {
-        self.files.lock().as_ref().map_or_else(R::default, |files| ask(&files.manifest.state))
+    /// What `ask` says of the state.
+    pub(super) fn of_state<R>(&self, ask: impl FnOnce(&State) -> R) -> R {
+        match self.files.lock().as_ref() {
+            Some(files) => ask(&files.manifest.state),
+            None => ask(&self.volatile.lock()),
+        }
     }
 
     pub(super) fn checkpoint_version(&self) -> u64 {

@@ -126,6 +126,7 @@ impl Store {
             recovered: Recovered::default(),
             keyspaces: RwLock::new(Keyspaces::default()),
             files: Mutex::new(None),
+            volatile: Mutex::default(),
             runs: RwLock::default(),
             cache: BlockCache::new(options.cache_bytes()),
             keeper: Mutex::new(()),

@@ -47,7 +47,7 @@ struct BranchPlan {
 impl Store {
     pub(super) fn plan(&self, is_bottom: bool) -> Result<Plan> {
         let branches = self.registry.read().with_ancestors();
-        let state = self.manifest().map(|manifest| manifest.state).unwrap_or_default();
+        let (policies, erasures) = self.of_state(|state| (state.policies.clone(), state.erasures.clone()));
         let plan = |(&id, branch): (&u32, &Arc<Branch>)| {
             let pins = branch.pins();
             let ceiling = branch.is_deleted().then(|| pins.last().copied().unwrap_or(0));
@@ -55,10 +55,10 @@ impl Store {
         };
         Ok(Plan {
             branches: branches.iter().map(plan).collect(),
-            policies: state.policies,
+            policies,
             names: self.keyspaces.read().names().to_vec(),
             rules: FxHashMap::default(),
-            erasures: state.erasures,
+            erasures,
             is_bottom,
             now: self.log.last_time(),
         })

@@ -1,21 +1,21 @@
-//! The retention policies of a database, and what is to be erased. They stand in the MANIFEST.
+//! The retention policies of a database, and what is to be erased. They stand in the MANIFEST, where there is one.
 
 use super::{Compacted, Erasure, Store};
-use crate::error::{Error, Result};
-use crate::manifest::Manifest;
+use crate::error::Result;
 use crate::retention::Policy;
+use crate::state::State;
 
 impl Store {
     pub fn policies(&self) -> Result<Vec<Policy>> {
         self.check_open()?;
-        Ok(self.manifest().map_or_else(Vec::new, |manifest| manifest.state.policies))
+        Ok(self.of_state(|state| state.policies.clone()))
     }
 
     /// Set the policy for what it names, in the place of one for the same.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
-        self.change_state(|manifest| {
-            manifest.state.policies.retain(|other| !other.is_for_the_same(&policy));
-            manifest.state.policies.push(policy);
+        self.change_state(|state| {
+            state.policies.retain(|other| !other.is_for_the_same(&policy));
+            state.policies.push(policy);
         })
     }
 
@@ -23,7 +23,7 @@ impl Store {
     pub fn clear_policy(&self, policy: &Policy) -> Result<bool> {
         let was_there = self.policies()?.iter().any(|other| other.is_for_the_same(policy));
         if was_there {
-            self.change_state(|manifest| manifest.state.policies.retain(|other| !other.is_for_the_same(policy)))?;
+            self.change_state(|state| state.policies.retain(|other| !other.is_for_the_same(policy)))?;
         }
         Ok(was_there)
     }
@@ -31,31 +31,30 @@ impl Store {
     /// Take what `erasures` name out of all versions of all branches, out of memory and files. It is gone from the
     /// directory when this returns; after a crash in between the next opening goes on with it.
     pub fn forget(&self, erasures: Vec<Erasure>) -> Result<Compacted> {
-        self.change_state(|manifest| manifest.state.erasures = erasures)?;
+        self.change_state(|state| state.erasures = erasures)?;
         self.erase()
     }
 
     /// Carry out what is to be erased.
     pub(super) fn erase(&self) -> Result<Compacted> {
         let done = self.compact(&mut |_, _| Ok(()))?;
-        self.change_state(|manifest| manifest.state.erasures.clear())?;
+        self.change_state(|state| state.erasures.clear())?;
         Ok(done)
     }
 
-    fn change_state(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+    fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         self.check_store_writable()?;
         let _alone = self.keeper.lock();
         let Some(mut manifest) = self.manifest() else {
-            return Err(Error::InvalidInput(
-                "a database in memory keeps no policies: it has no files to compact".into(),
-            ));
+            change(&mut self.volatile.lock());
+            return Ok(());
         };
         if manifest.state.next_branch == 0 {
             // The state of a database without a checkpoint names no branches; only a checkpoint may say which there are.
             self.checkpoint_alone()?;
             manifest = self.manifest().unwrap_or(manifest);
         }
-        change(&mut manifest);
+        change(&mut manifest.state);
         self.switch(manifest)
     }
 }

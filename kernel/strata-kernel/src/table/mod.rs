@@ -210,6 +210,22 @@ impl Table {
         Ok(())
     }
 
+    /// What `keeps` accepts, which is asked of the versions of each key from the newest on.
+    pub fn rewritten(&self, mut keeps: impl FnMut(&[u8], &Version<'_>) -> bool) -> Result<Table> {
+        let mut rewritten = Table::default();
+        let key_at = |place| key_at(&self.arena, place);
+        let mut cursor = self.order.seek(&[], key_at);
+        while let Some(entry) = self.order.next(&mut cursor) {
+            let key = key_at(entry);
+            let versions = self.versions(key, KeyHash::of(key), u64::MAX);
+            let kept: Vec<Version<'_>> = versions.filter(|version| keeps(key, version)).collect();
+            rewritten.newest = 0;
+            kept.iter().rev().try_for_each(|version| rewritten.add(key, version))?;
+        }
+        rewritten.newest = self.newest;
+        Ok(rewritten)
+    }
+
     /// Whether there is any version of `key`.
     pub fn has(&self, key: &[u8], hash: KeyHash) -> bool {
         self.find(key, hash).is_some()
