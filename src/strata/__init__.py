@@ -27,7 +27,9 @@ from strata.api import (
     Spaces,
     Transaction,
     View,
+    import_,
     open,
+    verify_bundle,
 )
 from strata.core import errors
 
@@ -41,7 +43,9 @@ __all__ = [
     "View",
     "__version__",
     "errors",
+    "import_",
     "open",
+    "verify_bundle",
 ]
 
 

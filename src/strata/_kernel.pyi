@@ -28,6 +28,12 @@ def after_fork_in_child() -> None:
 def inspect(directory: str, name: str, rows: int, take: Callable[[dict[str, Any]], object], /) -> None:
     """Call `take` with each line that says what stands in a file; see `strata.api.inspect`."""
 
+def import_bundle(bundle: str, path: str, /) -> dict[str, Any]:
+    """Make the database `path` of a bundle; returns what `verify_bundle` does."""
+
+def verify_bundle(bundle: str, /) -> dict[str, Any]:
+    """Read a bundle to its end. Returns: see `Store.export`."""
+
 @final
 class Keyspace:
     @property
@@ -142,6 +148,7 @@ class Store:
     ) -> None: ...
     def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool: ...
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]: ...
+    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -9,10 +9,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from strata._kernel import SimDisk, __version__, after_fork_in_child, inspect
+from strata._kernel import (
+    SimDisk,
+    __version__,
+    after_fork_in_child,
+    import_bundle,
+    inspect,
+    verify_bundle,
+)
 from strata._kernel import Store as KernelStore
 
-__all__ = ["KernelStore", "SimDisk", "__version__", "inspect", "open_store"]
+__all__ = [
+    "KernelStore",
+    "SimDisk",
+    "__version__",
+    "import_bundle",
+    "inspect",
+    "open_store",
+    "verify_bundle",
+]
 
 # Every handle that a forked child inherits raises Closed there: the files and the threads are its parent's.
 if hasattr(os, "register_at_fork"):

@@ -5,6 +5,7 @@
 //! `store`, all of it together; `inspect`, any file by itself. The kernel knows no primitive: what a keyspace means is said in Python.
 
 pub mod branch;
+pub mod bundle;
 pub mod change;
 pub mod commit;
 pub mod env;

@@ -11,6 +11,7 @@ mod handle;
 mod info;
 mod inspect;
 mod keyspace;
+mod portable;
 mod progress;
 mod rows;
 mod sim;
@@ -29,6 +30,8 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keyspace::PyKeyspace>()?;
     module.add_class::<sim::PySimDisk>()?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(portable::import_bundle, module)?)?;
+    module.add_function(wrap_pyfunction!(portable::verify_bundle, module)?)?;
     module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
     Ok(())
 }

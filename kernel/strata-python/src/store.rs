@@ -14,6 +14,7 @@ use crate::branch::PyBranch;
 use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
+use crate::portable::{bundle_dict, outside};
 use crate::progress::Teller;
 use crate::sim::PySimDisk;
 
@@ -253,6 +254,21 @@ impl PyStore {
         let problems = verified.problems.into_iter().map(|problem| (problem.file, problem.offset, problem.reason));
         found.set_item("problems", PyList::new(py, problems.collect::<Vec<_>>())?)?;
         Ok(found)
+    }
+
+    #[pyo3(signature = (path, branch=None, history=false, /))]
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        path: &str,
+        branch: Option<&str>,
+        history: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let made = self.run(py, |store| {
+            let (env, name) = outside(path)?;
+            store.export(&env, &name, branch, history)
+        })?;
+        bundle_dict(py, &made)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -5,6 +5,7 @@ place.py        Branch, Space: read and write, look back, begin a transaction
 view.py         the same at an earlier version, read-only
 transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
+portable.py     bundles: export, import, verify
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
 """
@@ -13,7 +14,19 @@ from strata.api.branches import Branches
 from strata.api.database import Database, open
 from strata.api.face import Spaces
 from strata.api.place import Branch, Space
+from strata.api.portable import import_, verify_bundle
 from strata.api.transaction import Transaction
 from strata.api.view import View
 
-__all__ = ["Branch", "Branches", "Database", "Space", "Spaces", "Transaction", "View", "open"]
+__all__ = [
+    "Branch",
+    "Branches",
+    "Database",
+    "Space",
+    "Spaces",
+    "Transaction",
+    "View",
+    "import_",
+    "open",
+    "verify_bundle",
+]

@@ -14,6 +14,7 @@ from strata.api.branches import Branches
 from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
+from strata.api.portable import BundleInfo, check_path, export
 from strata.api.upkeep import CheckpointInfo, checkpoint
 from strata.api.verify import Progress, VerifyReport, verify
 from strata.core.errors import InvalidInput
@@ -106,6 +107,22 @@ class Database(Place):
         """
         return verify(self._store, progress)
 
+    def export(
+        self, path: str | os.PathLike[str], *, branch: str | None = None, history: bool = False
+    ) -> BundleInfo:
+        """Write what is committed to one portable file, a bundle, and return what it holds.
+
+        Without `history` it holds the newest value of each key on each branch, and the same content gives the
+        same bytes. With it, all versions, commits and forks. Others may go on writing meanwhile.
+
+        Args:
+            path: a file that does not exist yet. It appears when it is whole.
+            branch: one branch instead of all; with `history`, with what it shows of its ancestors.
+        Raises: AlreadyExists when there is something at `path`; NotFound for an unknown branch.
+        Cost: reads all rows it writes; a branch without `history` is written in full, also what it shares.
+        """
+        return export(self._store, path, branch, history)
+
     def close(self) -> None:
         """Write out what is pending and release the files. Idempotent.
 
@@ -188,10 +205,7 @@ def open(
 def _directory(path: object) -> str | None:
     if path is None:
         return None
-    directory: object = os.fspath(path) if isinstance(path, str | os.PathLike) else path
-    if not isinstance(directory, str) or not directory or "\0" in directory:
-        raise InvalidInput(f"a path is a str or a Path, not {path!r}", hint="strata.open() is in memory")
-    return directory
+    return check_path(path, hint="strata.open() is in memory")
 
 
 def _check_durability(durability: str, *, on_disk: bool) -> None:

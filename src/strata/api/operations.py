@@ -103,7 +103,7 @@ _ALL: Final = (
     ),
     *_operations("spaces.", Spaces, read="list"),
     *_operations("", Place, read="version log"),
-    *_operations("", Database, read="durable_version outcome info", admin="flush checkpoint verify"),
+    *_operations("", Database, read="durable_version outcome info", admin="flush checkpoint verify export"),
 )  # fmt: skip
 
 OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operation in _ALL}

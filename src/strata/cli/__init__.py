@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo(commands)
     _data(commands)
     _inspect(commands)
+    _portable(commands)
     return parser
 
 
@@ -109,3 +110,17 @@ def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     inspect.add_argument("--rows", type=int, default=10, metavar="N", help="of a run the first N rows (10)")
     inspect.add_argument("--json", action="store_true", help="each line as JSON")
     inspect.set_defaults(run="strata.cli.inspect:run")
+
+
+def _portable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser("export", help="write a database to one portable file")
+    export.add_argument("path", metavar="PATH", help="the database's directory")
+    export.add_argument("bundle", metavar="FILE", help="the file to make")
+    export.add_argument("--branch", help="one branch instead of all")
+    export.add_argument("--history", action="store_true", help="all versions, not only the newest")
+    take = commands.add_parser("import", help="make a database of such a file")
+    take.add_argument("bundle", metavar="FILE", help="the file that export made")
+    take.add_argument("path", metavar="PATH", nargs="?", help="the directory to make")
+    take.add_argument("--check", action="store_true", help="only check the file; PATH can be left out")
+    export.set_defaults(run="strata.cli.portable:export")
+    take.set_defaults(run="strata.cli.portable:import_")

@@ -317,6 +317,12 @@ class Store(Protocol):
         disk, all 0 without files; and `problems`, a list of file, offset and reason, at most one of a file.
         """
 
+    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
+        """Write what is committed to the new file `path`: the newest, or all versions.
+
+        Returns: `history`, `branches` (sorted), `rows`, `bytes` of the file, `sha256`.
+        """
+
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

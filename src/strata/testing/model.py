@@ -196,6 +196,9 @@ class Model:
         self.check_open()
         return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0, "problems": []}
 
+    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
+        raise InvalidInput("the oracle has no files and makes none")
+
     def close(self) -> None:
         self._closed = True
 

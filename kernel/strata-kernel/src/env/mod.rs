@@ -4,12 +4,15 @@
 //! it), so one seed replays a whole run, and the simulator can lose, tear and reorder what a real
 //! disk may.
 
+mod below;
 pub mod real;
 pub mod sim;
 
 use std::sync::Arc;
 
 use crate::error::Result;
+
+pub use below::Below;
 
 /// An open file. Offsets are absolute; there is no cursor.
 pub trait File: Send + Sync {
@@ -34,15 +37,20 @@ pub trait Lock: Send + Sync {}
 pub trait Disk: Send + Sync {
     /// Open an existing file. `None` when there is none.
     fn open(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
+    /// Open a file for reading only, and only one that is nothing else: a link, a directory, a pipe or a device is
+    /// `InvalidInput`. `None` when there is nothing.
+    fn open_plain(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
     /// Create a new, empty file; an existing one is an error.
     fn create(&self, path: &str) -> Result<Arc<dyn File>>;
     /// Create a directory and its parents; an existing one is fine. `""` is the database directory itself.
     fn create_dir(&self, path: &str) -> Result<()>;
     /// Names in a directory, sorted. `None` when the directory does not exist.
     fn list(&self, path: &str) -> Result<Option<Vec<String>>>;
-    /// Atomically give `from` the name `to`, replacing what was there.
+    /// Atomically give `from`, a file or a directory, the name `to`. A file replaces the one that was there.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
     fn remove(&self, path: &str) -> Result<()>;
+    /// Remove an empty directory.
+    fn remove_dir(&self, path: &str) -> Result<()>;
     /// Make the names in a directory durable.
     fn sync_dir(&self, path: &str) -> Result<()>;
     /// Take the lock that `path` stands for: alone, writing `owner` into it for others to read, or (`None`) together with

@@ -71,6 +71,26 @@ impl Disk for RealDisk {
         }
     }
 
+    fn open_plain(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
+        let place = self.at(path);
+        // Not followed, and not waited for: opening a pipe would wait for whoever writes to it.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).custom_flags(flags.bits() as i32);
+        let refused = || Error::InvalidInput(format!("'{}' is not a plain file", place.display()));
+        let file = match retry(|| options.open(&place)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A link says ELOOP; a socket, and a device without a driver, ENXIO or ENODEV.
+            Err(error) => {
+                let is_plain = fs::symlink_metadata(&place).is_ok_and(|found| found.is_file());
+                return Err(if is_plain { storage("open", &place, error) } else { refused() });
+            }
+        };
+        let is_plain = file.metadata().map_err(|error| storage("look at", &place, error))?.is_file();
+        if is_plain { Ok(Some(Arc::new(RealFile { file, path: place }))) } else { Err(refused()) }
+    }
+
     fn create(&self, path: &str) -> Result<Arc<dyn File>> {
         // 0o600: an agent's memory is nobody else's business unless its owner says so.
         let file =
@@ -123,6 +143,11 @@ impl Disk for RealDisk {
     fn remove(&self, path: &str) -> Result<()> {
         let place = self.at(path);
         retry(|| fs::remove_file(&place)).map_err(|error| storage("remove", &place, error))
+    }
+
+    fn remove_dir(&self, path: &str) -> Result<()> {
+        let place = self.at(path);
+        retry(|| fs::remove_dir(&place)).map_err(|error| storage("remove directory", &place, error))
     }
 
     fn sync_dir(&self, path: &str) -> Result<()> {

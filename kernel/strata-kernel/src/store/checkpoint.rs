@@ -179,7 +179,7 @@ fn write_branch(writer: &mut RunWriter, branch: &Arc<Branch>, window: Window) ->
 }
 
 /// The keyspaces that were written to within the window, ascending.
-fn keyspaces_of(data: &Data, (after, _): Window) -> Vec<u32> {
+pub(super) fn keyspaces_of(data: &Data, (after, _): Window) -> Vec<u32> {
     let tables = data.layers().flat_map(|layer| &layer.tables);
     let mut keyspaces: Vec<u32> =
         tables.filter(|(_, table)| table.newest() > after).map(|(&keyspace, _)| keyspace).collect();

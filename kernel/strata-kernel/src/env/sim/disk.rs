@@ -228,7 +228,7 @@ impl State {
     }
 
     fn need(&self, operation: &'static str, path: &str) -> Result<()> {
-        let there = self.world.inode(path).is_some();
+        let there = self.world.inode(path).is_some() || self.world.has_dir(path);
         if there { Ok(()) } else { Err(failure(operation, path, 2)) }
     }
 }
@@ -238,6 +238,10 @@ impl Disk for SimDisk {
         self.enter("open", path)?;
         let inode = self.state.lock().world.inode(path);
         Ok(inode.map(|inode| self.handle(inode, path)))
+    }
+
+    fn open_plain(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
+        self.open(path)
     }
 
     fn create(&self, path: &str) -> Result<Arc<dyn File>> {
@@ -290,6 +294,17 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.need("remove", path)?;
         state.act(Op::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &str) -> Result<()> {
+        self.enter("remove directory", path)?;
+        let mut state = self.state.lock();
+        state.need("remove directory", path)?;
+        if !state.world.list(path).is_empty() {
+            return Err(failure("remove directory", path, 39));
+        }
+        state.act(Op::RemoveDir(path.to_owned()));
         Ok(())
     }
 

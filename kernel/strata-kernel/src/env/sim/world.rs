@@ -20,6 +20,7 @@ pub(super) enum Op {
     MakeDir(String),
     Rename { from: String, to: String },
     Remove(String),
+    RemoveDir(String),
     SyncDir(String),
     Write { inode: Inode, offset: u64, bytes: Arc<[u8]> },
     SetLen { inode: Inode, size: u64 },
@@ -59,6 +60,7 @@ enum NameChange {
     MakeDir(String),
     Rename { from: String, to: String },
     Remove(String),
+    RemoveDir(String),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -128,6 +130,7 @@ impl World {
             Op::MakeDir(path) => self.change_name(NameChange::MakeDir(path.clone())),
             Op::Rename { from, to } => self.change_name(NameChange::Rename { from: from.clone(), to: to.clone() }),
             Op::Remove(path) => self.change_name(NameChange::Remove(path.clone())),
+            Op::RemoveDir(path) => self.change_name(NameChange::RemoveDir(path.clone())),
             Op::SyncDir(dir) => self.sync_dir(dir),
             Op::Write { inode, offset, bytes } => {
                 self.files[*inode].change(Change::Write { offset: *offset, bytes: bytes.clone() });
@@ -195,22 +198,33 @@ impl Names {
         match change {
             NameChange::Create { path, inode } => drop(self.files.insert(path.clone(), *inode)),
             NameChange::MakeDir(path) => drop(self.dirs.insert(path.clone())),
+            NameChange::Rename { from, to } if self.dirs.contains(from) => self.rename_dir(from, to),
             NameChange::Rename { from, to } => {
                 if let Some(inode) = self.files.remove(from) {
                     self.files.insert(to.clone(), inode);
                 }
             }
             NameChange::Remove(path) => drop(self.files.remove(path)),
+            NameChange::RemoveDir(path) => drop(self.dirs.remove(path)),
         }
+    }
+
+    /// A directory takes along what is in it.
+    fn rename_dir(&mut self, from: &str, to: &str) {
+        let moved = |path: &str| match path.strip_prefix(from) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{to}{rest}"),
+            _ => path.to_owned(),
+        };
+        self.files = self.files.iter().map(|(path, inode)| (moved(path), *inode)).collect();
+        self.dirs = self.dirs.iter().map(|path| moved(path)).collect();
     }
 }
 
 impl NameChange {
     fn names(&self) -> [Option<&str>; 2] {
         match self {
-            NameChange::Create { path, .. } | NameChange::MakeDir(path) | NameChange::Remove(path) => {
-                [Some(path), None]
-            }
+            NameChange::Create { path, .. } => [Some(path), None],
+            NameChange::MakeDir(path) | NameChange::Remove(path) | NameChange::RemoveDir(path) => [Some(path), None],
             NameChange::Rename { from, to } => [Some(from), Some(to)],
         }
     }

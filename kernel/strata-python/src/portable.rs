@@ -1,0 +1,57 @@
+//! Bundles and copies of whole databases, which stand beside the store that is open.
+
+use std::path::Path;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use strata_kernel::Error;
+use strata_kernel::env::{Env, real};
+use strata_kernel::store::{self, Bundle};
+
+use crate::errors::{guarded, to_python};
+
+/// The directory that a path is in, and its name there.
+pub fn outside(path: &str) -> Result<(Env, String), Error> {
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|_| !path.contains('\0')) else {
+        return Err(Error::InvalidInput(format!("'{path}' names no file")));
+    };
+    let parent = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok((real::env(parent.unwrap_or(Path::new("."))), name.to_owned()))
+}
+
+pub fn bundle_dict<'py>(py: Python<'py>, bundle: &Bundle) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    found.set_item("history", bundle.has_history)?;
+    found.set_item("branches", &bundle.branches)?;
+    found.set_item("rows", bundle.rows)?;
+    found.set_item("bytes", bundle.bytes)?;
+    found.set_item("sha256", PyBytes::new(py, &bundle.digest))?;
+    Ok(found)
+}
+
+fn run<T: Send>(py: Python<'_>, call: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    py.detach(|| guarded(call)).map_err(|error| to_python(py, error, None))
+}
+
+/// Read a bundle to its end, and say what it holds.
+#[pyfunction]
+#[pyo3(signature = (bundle, /))]
+pub fn verify_bundle<'py>(py: Python<'py>, bundle: &str) -> PyResult<Bound<'py, PyDict>> {
+    let found = run(py, || {
+        let (env, name) = outside(bundle)?;
+        store::verify_bundle(&env, &name)
+    })?;
+    bundle_dict(py, &found)
+}
+
+/// Make the database `path` of a bundle.
+#[pyfunction]
+#[pyo3(signature = (bundle, path, /))]
+pub fn import_bundle<'py>(py: Python<'py>, bundle: &str, path: &str) -> PyResult<Bound<'py, PyDict>> {
+    let found = run(py, || {
+        let ((from, name), (to, target)) = (outside(bundle)?, outside(path)?);
+        store::import(&from, &name, &to, &target)
+    })?;
+    bundle_dict(py, &found)
+}
