@@ -4,6 +4,7 @@ mod branches;
 mod checkpoint;
 mod compact;
 mod compact_memory;
+mod erase;
 mod export;
 mod fresh;
 mod import;

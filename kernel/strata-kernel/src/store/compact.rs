@@ -37,7 +37,7 @@ pub struct Compacted {
 
 /// Rows of a step: about half a millisecond.
 const STEP_ROWS: usize = 512;
-/// So often a merge is begun again because of a pin that came meanwhile.
+/// So often a merge is begun because of pins that come meanwhile; the last one leaves alone what they could see.
 const TRIES: usize = 8;
 
 impl Store {
@@ -57,11 +57,14 @@ impl Store {
         }
         self.checkpoint()?;
         let segments_removed = self.log.segment().saturating_sub(segments);
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             let runs = self.runs.read().clone();
             let mut merge = Compaction::new(self, runs)?;
             if !merge.is_worth_it() {
                 return Ok(Compacted { segments_removed, ..Compacted::default() });
+            }
+            if attempt == TRIES {
+                merge.plan.keep_history();
             }
             while !merge.step()? {
                 self.check_open()?;

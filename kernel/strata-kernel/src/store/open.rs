@@ -274,10 +274,8 @@ impl Store {
         self.files = Mutex::new(Some(Files { manifest, _lock: lock }));
         let store = Arc::new(self);
         if !store.read_only {
-            if store.manifest().is_some_and(|manifest| !manifest.state.erasures.is_empty()) {
-                // An erasure was cut short: it was asked for, so it is done before anything is read.
-                store.erase()?;
-            }
+            // What was cut short was asked for, so it is done before anything is read.
+            store.go_on_erasing()?;
             store.start_keeper()?;
         }
         Ok(store)

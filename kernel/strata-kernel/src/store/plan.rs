@@ -94,6 +94,11 @@ impl Plan {
         self.policies.iter().any(|policy| policy.branch.is_none_or(|own| own == branch))
     }
 
+    /// Let go of nothing on account of policies, so that no pin comes in the way.
+    pub fn keep_history(&mut self) {
+        self.policies.clear();
+    }
+
     pub fn rule(&mut self, branch: u32, keyspace: u32) -> Result<Rule> {
         // The catalogue is small, and names what views of any version need.
         if keyspace == CATALOGUE || keyspace >= RESERVED || self.policies.is_empty() {

@@ -1,6 +1,6 @@
-//! The retention policies of a database, and what is to be erased. They stand in the MANIFEST, where there is one.
+//! The retention policies of a database. They stand in the MANIFEST, where there is one.
 
-use super::{Compacted, Erasure, Store};
+use super::Store;
 use crate::error::Result;
 use crate::retention::Policy;
 use crate::state::State;
@@ -28,21 +28,7 @@ impl Store {
         Ok(was_there)
     }
 
-    /// Take what `erasures` name out of all versions of all branches, out of memory and files. It is gone from the
-    /// directory when this returns; after a crash in between the next opening goes on with it.
-    pub fn forget(&self, erasures: Vec<Erasure>) -> Result<Compacted> {
-        self.change_state(|state| state.erasures = erasures)?;
-        self.erase()
-    }
-
-    /// Carry out what is to be erased.
-    pub(super) fn erase(&self) -> Result<Compacted> {
-        let done = self.compact(&mut |_, _| Ok(()))?;
-        self.change_state(|state| state.erasures.clear())?;
-        Ok(done)
-    }
-
-    fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+    pub(super) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         self.check_store_writable()?;
         let _alone = self.keeper.lock();
         let Some(mut manifest) = self.manifest() else {
