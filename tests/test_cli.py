@@ -138,9 +138,43 @@ def test_errors_are_a_line_and_a_hint(capsys, path, arguments, message):
     assert before.keys() == databases.tree(path).keys()
 
 
+def test_compact_retention_and_forget(capsys, path):
+    def strata(*arguments):
+        code, out, errors = strata_(capsys, *arguments)
+        return code, out + errors
+
+    assert strata("retention", path) == (0, "everything is kept\n")
+    assert strata("retention", path, "--set", "last=2 or for=30d", "--primitive", "kv")[0] == 0
+    code, out = strata("retention", path, "--set", "last=1", "--branch", "main", "--space", "notes")
+    assert code == 0 and "KeepLast(2) | KeepFor(timedelta(days=30))" in out and "KeepLast(1)" in out
+    assert strata("retention", path, "--clear")[0] == 1
+    code, out = strata("retention", path, "--clear", "--primitive", "kv")
+    assert code == 0 and "KeepLast(2)" not in out and "KeepLast(1)" in out
+    assert "versions" in strata("compact", path)[1] and strata("compact", path, "--log")[0] == 0
+    code, out = strata("forget", path, "kv", "name")
+    assert code == 1 and "--yes" in out and strata_(capsys, "get", path, "name")[0] == 0
+    assert strata("forget", path, "kv", "name", "--yes")[0] == 0
+    assert strata("get", path, "name")[0] == 1
+    assert strata("forget", path, "kv", "na", "--prefix", "--all-spaces", "--yes")[0] == 0
+    assert strata("forget", path, "kw", "name", "--yes")[0] == 1
+    for policy in (
+        "",
+        "last",
+        "last=0",
+        "last=-1",
+        "for=3",
+        "for=0d",
+        "all or last=3",
+        "last=1 or last=2",
+        "x",
+    ):
+        code, out = strata("retention", path, "--set", policy)
+        assert code == 1 and out.startswith("error: "), policy
+
+
 def test_reading_commands_write_nothing(capsys, path):
     before = databases.tree(path)
-    for arguments in (["info"], ["branches"], ["log"]):
+    for arguments in (["info"], ["branches"], ["log"], ["retention"]):
         assert strata_(capsys, *arguments, path)[0] == 0
     assert strata_(capsys, "get", path, "name")[0] == 0
     after = databases.tree(path)

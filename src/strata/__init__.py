@@ -23,6 +23,7 @@ from strata.api import (
     Branch,
     Branches,
     Database,
+    Retention,
     Space,
     Spaces,
     Transaction,
@@ -32,11 +33,16 @@ from strata.api import (
     verify_bundle,
 )
 from strata.core import errors
+from strata.core.retention import KeepAll, KeepFor, KeepLast
 
 __all__ = [
     "Branch",
     "Branches",
     "Database",
+    "KeepAll",
+    "KeepFor",
+    "KeepLast",
+    "Retention",
     "Space",
     "Spaces",
     "Transaction",

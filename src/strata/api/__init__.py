@@ -6,6 +6,7 @@ view.py         the same at an earlier version, read-only
 transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
 portable.py     bundles: export, import, verify
+retention.py    how much history is kept
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
 """
@@ -15,6 +16,7 @@ from strata.api.database import Database, open
 from strata.api.face import Spaces
 from strata.api.place import Branch, Space
 from strata.api.portable import import_, verify_bundle
+from strata.api.retention import Retention
 from strata.api.transaction import Transaction
 from strata.api.view import View
 
@@ -22,6 +24,7 @@ __all__ = [
     "Branch",
     "Branches",
     "Database",
+    "Retention",
     "Space",
     "Spaces",
     "Transaction",

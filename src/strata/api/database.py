@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
 from strata.api.face import PRIMITIVES, make_primitive
+from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
 from strata.api.portable import BundleInfo, check_path, export
-from strata.api.upkeep import CheckpointInfo, checkpoint
+from strata.api.retention import Retention
+from strata.api.upkeep import CheckpointInfo, CompactInfo, Mode, RowProgress, checkpoint, compact
 from strata.api.verify import Progress, VerifyReport, verify
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Store
+from strata.core.refs import EntityRef
 
 if TYPE_CHECKING:
     from strata.store import SimDisk
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 Clock = Callable[[], int]  # microseconds since 1970, UTC
 Durability = Literal["memory", "buffered", "strict"]
 
-_LEAST_MEMORY = 1 << 20
 _LEAST_MEMORY = 1 << 20
 _FLUSH_INTERVAL_MAX_MS = 3_600_000
 _DURABILITIES = ("memory", "buffered", "strict")
@@ -39,7 +41,7 @@ class Database(Place):
     Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
     """
 
-    __slots__ = ("_process", "branches", "path", *PRIMITIVES)
+    __slots__ = ("_process", "branches", "path", "retention", *PRIMITIVES)
 
     def __init__(
         self, store: Store, *, branch: str = "main", space: str = "default", path: Path | None = None
@@ -48,6 +50,7 @@ class Database(Place):
         for primitive in PRIMITIVES:
             setattr(self, primitive, make_primitive(self, primitive))
         self.branches = Branches(store, space)
+        self.retention = Retention(store)
         self.path = path  # None in memory
         self._process = os.getpid()
         _opened.add(self)
@@ -84,6 +87,46 @@ class Database(Place):
         Cost: writes what was committed since the last one, sorted and packed.
         """
         return checkpoint(self._store)
+
+    def compact(self, mode: Mode = "full", *, progress: RowProgress | None = None) -> CompactInfo:
+        """Make one sorted run of everything, without what nobody can read any more; return what came back.
+
+        Let go of are versions that `retention` does not keep and what only deleted branches saw. No read
+        answers otherwise than before, but for `HistoryTrimmed` below what is kept. It happens by itself, in
+        the background; call it when space is wanted now.
+
+        Args:
+            mode: "full", or "log": a checkpoint alone, which only lets go of the log.
+            progress: called now and then with the rows that are done and those there are. What it raises ends
+                the compaction, changes nothing, and comes out of it.
+        Cost: reads and writes all runs. Others read and write meanwhile.
+        """
+        return compact(self._store, mode, progress)
+
+    def forget(
+        self,
+        primitive: str | EntityRef,
+        key: str | None = None,
+        *,
+        prefix: str | None = None,
+        space: Where = ...,
+    ) -> ForgetInfo:
+        """Remove a key from all versions, branches, views, log and files; return what was removed.
+
+        When it returns no file in the directory holds any of its values; there is no undo. It does not
+        reach copies: backups, exports, what programs have read.
+
+        Args:
+            primitive: the name of one ("kv", "events", ...), or an EntityRef, which names space and key too.
+                Its branch does not matter: what is forgotten is so on all of them.
+            key: a key, the name of a cell or document, or of an event stream, which goes as a whole and
+                begins anew at 0.
+            prefix: instead of `key`: all that begin with it.
+            space: left out, the space of this handle; None is all spaces.
+        Raises: InvalidInput, and LimitExceeded, when that cannot be a key.
+        Cost: that of `compact`.
+        """
+        return forget(self._store, erasure_of(primitive, key, prefix, space, self._space))
 
     def info(self) -> DatabaseInfo:
         """Return what the database is, holds and takes: files, memory, cache, and what was written.

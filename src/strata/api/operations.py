@@ -17,6 +17,7 @@ from strata.api.branches import Branches
 from strata.api.database import Database
 from strata.api.face import Spaces
 from strata.api.place import Place
+from strata.api.retention import Retention
 from strata.primitives import Events, Json, Kv, State
 
 Access = Literal["read", "write", "admin"]
@@ -102,8 +103,13 @@ _ALL: Final = (
         admin="create fork rename delete",
     ),
     *_operations("spaces.", Spaces, read="list"),
+    *_operations("retention.", Retention, read="get list", admin="set clear"),
     *_operations("", Place, read="version log"),
-    *_operations("", Database, read="durable_version outcome info", admin="flush checkpoint verify export"),
+    *_operations(
+        "", Database,
+        read="durable_version outcome info",
+        admin="flush checkpoint compact forget verify export",
+    ),
 )  # fmt: skip
 
 OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operation in _ALL}

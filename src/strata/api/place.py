@@ -64,7 +64,8 @@ class Place(Face):
 
         An instant means the newest commit at or before it; before the first commit all is empty. It shows
         what had not expired by then, and a version shows what had not expired by the time of its commit.
-        Raises: HistoryTrimmed when that is no longer kept. InvalidInput for a time without a zone.
+        Reads there raise HistoryTrimmed where retention has let go of something.
+        Raises: InvalidInput for a time without a zone.
         Cost: none worth naming; nothing is copied.
         """
         version = version_of(self._branch, when)

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _demo(commands)
     _data(commands)
+    _upkeep(commands)
     _inspect(commands)
     _portable(commands)
     return parser
@@ -102,6 +103,31 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     put.add_argument("value", metavar="JSON", help="""such as 42, '"text"' or '{"a": [1, 2]}'""")
     put.add_argument("--message", metavar="TEXT", help="what the commit says about itself")
+
+
+def _upkeep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compact = commands.add_parser("compact", help="give back what nobody can read any more")
+    retention = commands.add_parser("retention", help="say how much history is kept, or list what was said")
+    forget = commands.add_parser(
+        "forget", help="remove a key from all versions, branches and files, for good"
+    )
+    for command, function in ((compact, "compact"), (retention, "retention"), (forget, "forget")):
+        command.add_argument("path", metavar="PATH", help="the database's directory")
+        command.set_defaults(run=f"strata.cli.upkeep:{function}")
+    compact.add_argument("--log", action="store_true", help="only the log, as a checkpoint does")
+    change = retention.add_mutually_exclusive_group()
+    change.add_argument("--set", metavar="POLICY", help="all, last=3, for=30d, or 'last=3 or for=30d'")
+    change.add_argument("--clear", action="store_true", help="take back the policy for exactly this")
+    retention.add_argument("--branch", help="for this branch (all)")
+    retention.add_argument("--space", help="for this space (all)")
+    retention.add_argument("--primitive", help="for this primitive (all)")
+    forget.add_argument("primitive", metavar="PRIMITIVE", help="kv, events, state or json")
+    forget.add_argument("key", metavar="KEY", help="the key, or the name of a stream, cell or document")
+    forget.add_argument("--prefix", action="store_true", help="all that begin with KEY")
+    where = forget.add_mutually_exclusive_group()
+    where.add_argument("--space", default="default", help="the space (default)")
+    where.add_argument("--all-spaces", action="store_true", help="every space")
+    forget.add_argument("--yes", action="store_true", help="do it: there is no undo")
 
 
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

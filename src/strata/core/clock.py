@@ -9,9 +9,10 @@ from strata.core.errors import InvalidInput
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_TTL_MAX_S: Final = 1000 * 365 * 24 * 3600  # a thousand years: beyond it, an instant may be no datetime
+_LONGEST_S: Final = 1000 * 365 * 24 * 3600  # a thousand years: beyond it, an instant may be no datetime
 
 Ttl = float | timedelta
+Duration = float | timedelta  # seconds, or a timedelta
 
 
 def to_datetime(micros: int) -> datetime:
@@ -31,14 +32,22 @@ def ttl_micros(ttl: Any) -> int:
         ttl: seconds (int or float) or a timedelta, above 0 and up to a thousand years.
     Raises: InvalidInput for anything else.
     """
-    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if type(seconds) not in (int, float) or not 0 < seconds <= _TTL_MAX_S:
-        raise InvalidInput(
-            f"a time to live is above 0 and up to {_TTL_MAX_S} seconds, not {ttl!r}",
-            hint="as in ttl=60 or ttl=timedelta(days=1); leave it out for ever",
-        )
-    if isinstance(ttl, timedelta):
-        return ttl // _MICROSECOND
+    hint = "as in ttl=60 or ttl=timedelta(days=1); leave it out for ever"
+    return duration_micros(ttl, "a time to live", hint)
+
+
+def duration_micros(duration: Any, what: str, hint: str) -> int:
+    """Return how long a `what` is as microseconds.
+
+    Args:
+        duration: seconds (int or float) or a timedelta, above 0 and up to a thousand years.
+    Raises: InvalidInput for anything else.
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if type(seconds) not in (int, float) or not 0 < seconds <= _LONGEST_S:
+        raise InvalidInput(f"{what} is above 0 and up to {_LONGEST_S} seconds, not {duration!r}", hint=hint)
+    if isinstance(duration, timedelta):
+        return duration // _MICROSECOND
     return max(1, round(seconds * 1_000_000))
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import NotFound
-from strata.core.keys import check_int
+from strata.core.keys import check_int, check_key
 from strata.core.protocols import Entry, HistoryRow, Key, Layout, Txn
 from strata.core.values import Versioned
 
@@ -31,6 +31,11 @@ class Primitive:
     def __init__(self, txn: Txn) -> None:
         self._txn = txn
         self._known = False  # that the space exists; never unlearned, since "ever written to" stays true
+
+    @classmethod
+    def _erasure(cls, name: str, is_prefix: bool) -> tuple[bytes, bool]:
+        """Return the keys of the thing `name`, or of all whose names begin so; whether it is a prefix."""
+        return check_key(name).encode(), is_prefix
 
     def __repr__(self) -> str:
         branch, space, kind = self._txn.names

@@ -117,6 +117,12 @@ class Events(Primitive):
 
     __slots__ = ()
 
+    @classmethod
+    def _erasure(cls, name: str, is_prefix: bool) -> tuple[bytes, bool]:
+        """Return the keys of the stream `name`, or of all whose names begin so."""
+        stem = check_name(name, "stream").encode()
+        return (stem if is_prefix else stem + b"\0"), True
+
     def append(self, type: str, payload: dict[str, Any], *, stream: str = MAIN) -> Event:
         """Put an event at the end of `stream`; return it.
 

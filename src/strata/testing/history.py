@@ -78,12 +78,9 @@ class Line:
         return [point for point in self.points if point.version <= version][-1]
 
     def forget(self, erasures: Sequence[ErasureRow]) -> None:
-        """Take what `erasures` name out of all versions, here and in what this was forked off."""
-        if self.parent is not None:
-            self.parent.forget(erasures)
+        """Take what `erasures` name out of all versions."""
         for index, point in enumerate(self.points):
-            rows = {place: row for place, row in point.rows.items() if not _is_erased(place, erasures)}
-            self.points[index] = replace(point, rows=rows)
+            self.points[index] = replace(point, rows=without(point.rows, erasures))
 
     def history(self, place: Place, upto: int) -> list[HistoryRow]:
         """Return what became of one key, newest first."""
@@ -110,6 +107,11 @@ def _is_erased(place: Place, erasures: Sequence[ErasureRow]) -> bool:
         and (encoded.startswith(start) if is_prefix else encoded == start)
         for wanted, of, start, is_prefix in erasures
     )
+
+
+def without(rows: Mapping[Place, Row], erasures: Sequence[ErasureRow]) -> dict[Place, Row]:
+    """Return what of `rows` is not erased."""
+    return {place: row for place, row in rows.items() if not _is_erased(place, erasures)}
 
 
 def live(rows: Mapping[Place, Row], time: int) -> dict[Place, Row]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time as time_
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,19 @@ from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceede
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import KEEP, BranchInfo, Commit, ErasureRow, Layout, PolicyRow
 from strata.core.values import encode
-from strata.testing.history import EMPTY, WHOLE, Clashes, Footprint, Line, Note, Place, Point, Row, live
+from strata.testing.history import (
+    EMPTY,
+    WHOLE,
+    Clashes,
+    Footprint,
+    Line,
+    Note,
+    Place,
+    Point,
+    Row,
+    live,
+    without,
+)
 from strata.testing.keyspace import Automatic, Inside, View
 from strata.testing.writes import Append, Delete, Patch, Put, Write, change
 
@@ -36,7 +49,12 @@ class Model:
         self.time = 0
         self._ids = 0
         self._closed = False
-        self._policies: list[PolicyRow] = []
+        # By line (None: all), space and kind: versions, microseconds, whether both must keep one.
+        self._policies: dict[
+            tuple[int | None, str | None, str | None], tuple[int | None, int | None, bool]
+        ] = {}
+        self._deleted: list[Line] = []  # which views may still show
+        self._readers: weakref.WeakSet[ModelSnapshot | ModelTransaction] = weakref.WeakSet()
 
     def tick(self) -> tuple[int, int]:
         """Return version and time of the next commit. Time never goes backwards."""
@@ -106,7 +124,7 @@ class Model:
     def delete(self, name: str, /) -> int:
         with self.lock:
             self.line(name).deleted = True
-            del self.lines[name]
+            self._deleted.append(self.lines.pop(name))
             return self.tick()[0]
 
     def _check_free(self, name: str) -> None:
@@ -138,7 +156,13 @@ class Model:
 
     def policies(self) -> list[PolicyRow]:
         self.check_open()
-        return list(self._policies)
+        names: dict[int | None, str | None] = {line.id: name for name, line in self.lines.items()}
+        names[None] = None
+        return [
+            (names[line], space, kind, *bounds)
+            for (line, space, kind), bounds in self._policies.items()
+            if line in names
+        ]
 
     def set_policy(
         self,
@@ -150,22 +174,27 @@ class Model:
         needs_both: bool,
         /,
     ) -> None:
-        if branch is not None:
-            self.line(branch)
-        self.clear_policy(branch, space, kind)
-        self._policies.append((branch, space, kind, last, for_us, needs_both))
+        self._policies[self._line_id(branch), space, kind] = last, for_us, needs_both
 
     def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool:
+        return self._policies.pop((self._line_id(branch), space, kind), None) is not None
+
+    def _line_id(self, branch: str | None) -> int | None:
         self.check_open()
-        others = [policy for policy in self._policies if policy[:3] != (branch, space, kind)]
-        found, self._policies = len(others) < len(self._policies), others
-        return found
+        return None if branch is None else self.line(branch).id
 
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]:
         with self.lock:
-            for line in self.lines.values():
+            self.check_open()
+            for line in (*self.lines.values(), *self._deleted):
                 line.forget(rows)
+            for reader in list(self._readers):
+                reader.forget(rows)
             return self.compact()
+
+    def note_reader(self, reader: ModelSnapshot | ModelTransaction) -> None:
+        """Take note of who holds copies of rows, so that they can be forgotten there."""
+        self._readers.add(reader)
 
     def info(self) -> dict[str, Any]:
         self.check_open()
@@ -276,6 +305,10 @@ class ModelSnapshot:
         self.store, self.branch, self.version = branch.store, branch, version
         self.point = branch.line.at(version)
         self.rows = live(self.point.rows, time)
+        self.store.note_reader(self)
+
+    def forget(self, erasures: Sequence[ErasureRow]) -> None:
+        self.rows = without(self.rows, erasures)
 
     def keyspace(self, space: str, layout: Layout, /) -> View:
         return View(check_name(space, "space", reserved=True), layout, self)
@@ -297,6 +330,11 @@ class ModelTransaction:
         self.expects: list[tuple[Place, Callable[[Row | None], bool]]] = []
         self.over = False
         self._bytes = 0
+        branch.store.note_reader(self)
+
+    def forget(self, erasures: Sequence[ErasureRow]) -> None:
+        kept = without(self.rows, erasures)
+        self.rows = {place: row for place, row in self.rows.items() if place in kept or place in self.writes}
 
     @property
     def snapshot(self) -> int:

@@ -19,7 +19,7 @@ impl Store {
         outcome.and_then(|done| taken_back.map(|()| done))
     }
 
-    /// Carry out what a crash cut short.
+    /// Carry out what a crash cut short, or others are about to.
     pub(super) fn go_on_erasing(&self) -> Result<()> {
         let erasures = self.of_state(|state| state.erasures.clone());
         if !erasures.is_empty() {

@@ -35,8 +35,7 @@ pub(super) type Limits = BTreeMap<u32, u64>;
 impl Store {
     /// Of what is to be erased, nothing may go elsewhere first.
     pub(super) fn carry_out_erasures(&self) -> Result<()> {
-        let is_due = !self.read_only && self.of_state(|state| !state.erasures.is_empty());
-        if is_due { self.erase().map(drop) } else { Ok(()) }
+        if self.read_only { Ok(()) } else { self.go_on_erasing() }
     }
 
     /// Everything that is committed now.

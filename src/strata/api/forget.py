@@ -1,0 +1,72 @@
+"""Forget: take something out of everything that a database has of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import EllipsisType
+
+from strata.api.face import PRIMITIVES
+from strata.api.retention import check_primitive
+from strata.core.errors import InvalidInput
+from strata.core.keys import check_name
+from strata.core.protocols import ErasureRow, Store
+from strata.core.refs import EntityRef
+
+Where = str | EllipsisType | None  # a space, the handle's, or all
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetInfo:
+    """What `forget` removed, with what retention let go of in the same pass."""
+
+    versions_removed: int
+    reclaimed_bytes: int  # of the sorted files
+    log_segments_removed: int
+
+
+def forget(store: Store, row: ErasureRow) -> ForgetInfo:
+    """Let the store forget what `row` says."""
+    done = store.forget([row])
+    return ForgetInfo(done["versions_removed"], done["reclaimed_bytes"], done["log_segments_removed"])
+
+
+def erasure_of(
+    what: str | EntityRef, key: str | None, prefix: str | None, space: Where, home: str
+) -> ErasureRow:
+    """Return what is to be forgotten as the store takes it.
+
+    Args:
+        home: the space that is meant by `...`.
+    Raises: InvalidInput, and LimitExceeded, for what says nothing that could be forgotten.
+    """
+    if isinstance(what, EntityRef):
+        if not (key is None and prefix is None and space is ...):
+            raise InvalidInput("a ref says all there is to say: give it alone")
+        what, key, space = _named_by(what)
+    primitive = check_primitive(what)
+    where = home if space is ... else space
+    if where is not None:
+        check_name(where, "space")
+    if (key is None) is (prefix is None):
+        raise InvalidInput(
+            "forget takes a key or a prefix",
+            hint="db.forget('kv', 'key') or db.forget('kv', prefix='user/7/')",
+        )
+    start, is_prefix = PRIMITIVES[primitive]._erasure(prefix if key is None else key, key is None)
+    return where, primitive, start, is_prefix
+
+
+def _named_by(ref: EntityRef) -> tuple[str, str, str]:
+    if ref.path is not None or ref.version is not None:
+        raise InvalidInput(
+            f"forget takes the whole of it, not {ref}",
+            hint="leave out path and version, or set the path anew",
+        )
+    # A ref to one event would be taken for a stream of that name, and nothing would be forgotten.
+    if ref.primitive == "events" and re.search(r"/\d+$", ref.key):
+        raise InvalidInput(
+            f"{ref} is one event, and forget takes whole streams",
+            hint="db.forget('events', stream) also takes a stream whose name ends so",
+        )
+    return ref.primitive, ref.key, ref.space
