@@ -14,8 +14,8 @@ mod layers;
 mod pins;
 mod scan;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -32,7 +32,7 @@ use pins::Pins;
 pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
 pub use layers::{Data, Layer, Memory, Runs};
 pub use pins::{Pin, raise};
-pub use scan::{Range, RowBuffer, successor};
+pub use scan::{Range, RowBuffer, successor, versions_of};
 
 /// What a read sees: everything up to a version, and of that what has not expired at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct Branch {
     pub id: u32,
     pub name: RwLock<String>,
     pub parent: Option<Fork>,
+    /// Where a read from the fork version on goes on, past ancestors whose rows this branch has in a run of its own.
+    flat: OnceLock<Fork>,
     pub created: u64,
     pub data: RwLock<Data>,
     pub line: Mutex<Line>,
@@ -128,13 +130,14 @@ pub struct StreamHead {
 
 impl Branch {
     /// A branch as it was at the checkpoint, or a new one that has nothing of its own.
-    pub fn new(state: &BranchState, parent: Option<Fork>, runs: Runs, shared: &Shared) -> Branch {
+    pub fn new(state: &BranchState, parent: Option<Fork>, flat: Option<Fork>, runs: Runs, shared: &Shared) -> Branch {
         Branch {
             id: state.id,
             name: RwLock::new(state.name.clone()),
             _fork: parent.as_ref().map(|fork| fork.branch.force_pin(fork.version)),
             pins: Pins::default(),
             parent,
+            flat: flat.map_or_else(OnceLock::new, OnceLock::from),
             created: state.created,
             data: RwLock::new(Data::new(state, &shared.memory, runs)),
             line: Mutex::new(Line { applied: state.version, hash: state.hash, ..Line::default() }),
@@ -189,6 +192,8 @@ impl Branch {
         let hash = KeyHash::of(key);
         let (mut branch, mut at, mut read) = (self, at.into(), read);
         loop {
+            // Looked at before the runs are: what it passes over is in them then.
+            let behind = branch.behind(at);
             let data = branch.data.read();
             if !data.floors.is_empty()
                 && let Some(oldest) = branch.trimmed(&data, keyspace, at)
@@ -211,11 +216,29 @@ impl Branch {
                     Sought::Missing(back) => read = back,
                 }
             }
-            match &branch.parent {
-                Some(fork) => (branch, at) = (&fork.branch, at.limited(fork.version)),
+            match behind {
+                Some(next) => (branch, at) = next,
                 None => return Ok(read(None)),
             }
         }
+    }
+
+    /// Where a read goes on that found nothing here.
+    #[inline]
+    fn behind(&self, at: At) -> Option<(&Branch, At)> {
+        let fork = self.parent.as_ref()?;
+        let flat = self.flat.get().filter(|_| at.version >= fork.version);
+        let fork = flat.unwrap_or(fork);
+        Some((&fork.branch, at.limited(fork.version)))
+    }
+
+    /// Let reads go past the ancestors up to `flat`, whose rows are in a run of this branch now.
+    pub fn set_flat(&self, flat: Fork) {
+        let _ = self.flat.set(flat);
+    }
+
+    pub fn flat(&self) -> Option<&Fork> {
+        self.flat.get()
     }
 
     /// Fetch what reads of `keys` at the head will need, so that these do not wait for memory one by one.
@@ -241,7 +264,9 @@ impl Branch {
     ) -> Result<Vec<HistoryRow>> {
         let mut rows = Vec::new();
         for (branch, at) in self.lineage(at.into().limited(before.saturating_sub(1))) {
-            branch.own_history(keyspace, key, at.version, limit, &mut rows)?;
+            // A flat branch has some rows of its ancestors.
+            let below = rows.last().map_or(u64::MAX, |row: &HistoryRow| row.version.saturating_sub(1));
+            branch.own_history(keyspace, key, at.version.min(below), limit, &mut rows)?;
         }
         for row in &mut rows {
             row.time = self.time_of(row.version)?;
@@ -257,6 +282,17 @@ impl Branch {
         let mut last = RowBuffer::default();
         self.scan(keyspace, &range, true, at, &mut last, 1)?;
         Ok(last.rows().next().and_then(|(key, value)| stream_head_of(key, value)).unwrap_or(empty))
+    }
+
+    /// The branches that a read asks, in this order, each with what of it shows.
+    pub fn sources(&self, at: At) -> Vec<(&Branch, At)> {
+        let mut sources = vec![(self, at)];
+        let mut next = self.behind(at);
+        while let Some((branch, at)) = next {
+            sources.push((branch, at));
+            next = branch.behind(at);
+        }
+        sources
     }
 
     /// This branch and its ancestors, each with what of it shows.

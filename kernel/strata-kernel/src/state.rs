@@ -4,6 +4,7 @@
 //! ```text
 //! state    registry hash 16 | next branch varint | count varint | branches | count varint | keyspaces
 //! branch   id varint | flags u8 (1 deleted, and seen by a fork) | name | parent varint + 1 | fork version varint
+//!          | ancestor past which it is flat varint + 1 | version varint
 //!          | created varint | newest version varint | state hash 16
 //! keyspace space | kind: in order of their numbers, from 1; both empty for a number that nothing has
 //! ```
@@ -36,6 +37,8 @@ pub struct BranchState {
     /// The newest version, and the state hash after it.
     pub version: u64,
     pub hash: StateHash,
+    /// The ancestor that a read goes on at, past those whose rows it has itself, and up to which version.
+    pub flat: Option<(u32, u64)>,
     /// Deleted, and kept for those forked off it.
     pub is_deleted: bool,
     /// By keyspace, what is the oldest version that can be read.
@@ -87,6 +90,8 @@ impl BranchState {
         put_bytes(out, self.name.as_bytes());
         put_varint(out, self.parent.map_or(0, |(parent, _)| u64::from(parent) + 1));
         put_varint(out, self.parent.map_or(0, |(_, version)| version));
+        put_varint(out, self.flat.map_or(0, |(ancestor, _)| u64::from(ancestor) + 1));
+        put_varint(out, self.flat.map_or(0, |(_, version)| version));
         put_varint(out, self.created);
         put_varint(out, self.version);
         out.extend_from_slice(&self.hash.0);
@@ -101,12 +106,7 @@ impl BranchState {
         let id = input.id()?;
         let flags = input.byte()?;
         let name = input.text()?;
-        let (parent, fork) = (input.varint()?, input.varint()?);
-        let parent = match parent.checked_sub(1) {
-            Some(parent) if parent < u64::from(id) => Some((parent as u32, fork)),
-            Some(_) => return Err(input.wrong("parent of a branch")),
-            None => None,
-        };
+        let (parent, flat) = (older_branch(input, id)?, older_branch(input, id)?);
         let (created, version) = (input.varint()?, input.varint()?);
         let hash = StateHash(input.array()?);
         let count = input.varint()?;
@@ -114,7 +114,17 @@ impl BranchState {
         if !floors.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(input.wrong("floors"));
         }
-        Ok(BranchState { id, name, parent, created, version, hash, is_deleted: flags & DELETED != 0, floors })
+        Ok(BranchState { id, name, parent, flat, created, version, hash, is_deleted: flags & DELETED != 0, floors })
+    }
+}
+
+/// A branch that was there before, and a version of it.
+fn older_branch(input: &mut Input<'_>, id: u32) -> Result<Option<(u32, u64)>> {
+    let (older, version) = (input.varint()?, input.varint()?);
+    match older.checked_sub(1) {
+        Some(older) if older < u64::from(id) => Ok(Some((older as u32, version))),
+        Some(_) => Err(input.wrong("ancestor of a branch")),
+        None => Ok(None),
     }
 }
 

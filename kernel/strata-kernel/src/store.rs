@@ -6,6 +6,7 @@ mod compact;
 mod compact_memory;
 mod erase;
 mod export;
+mod flatten;
 mod fresh;
 mod import;
 mod info;

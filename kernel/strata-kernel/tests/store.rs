@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use strata_kernel::Error;
-use strata_kernel::branch::{Branch, Range, RowBuffer};
+use strata_kernel::branch::{At, Branch, Range, RowBuffer};
 use strata_kernel::change::{What, Write};
 use strata_kernel::env::sim::Sim;
 use strata_kernel::footprint::Footprint;
@@ -222,6 +222,8 @@ enum Change {
     Delete(usize, usize),
     /// A fork of one of the branches at a share of its versions.
     Fork(usize, u64),
+    Checkpoint,
+    Compact,
 }
 
 const KEYS: [&[u8]; 7] = [b"", b"a", b"a\0", b"ab", b"b", b"\xff", b"\xff\xff"];
@@ -231,6 +233,8 @@ fn any_step() -> impl Strategy<Value = Change> {
         6 => (any::<usize>(), any::<usize>(), 0..100u8).prop_map(|(b, k, v)| Change::Put(b, k, v)),
         3 => (any::<usize>(), any::<usize>()).prop_map(|(b, k)| Change::Delete(b, k)),
         2 => (any::<usize>(), any::<u64>()).prop_map(|(b, at)| Change::Fork(b, at)),
+        1 => Just(Change::Checkpoint),
+        1 => Just(Change::Compact),
     ]
 }
 
@@ -274,6 +278,8 @@ fn work(store: &Store, keyspace: u32, steps: &[Change]) -> Vec<(Arc<Branch>, Nai
                 store.fork(&source.name.read().clone(), &name, Some(version)).unwrap();
                 branches.push((store.branch(&name).unwrap(), shown));
             }
+            Change::Checkpoint => drop(store.checkpoint().unwrap()),
+            Change::Compact => drop(store.compact(&mut |_, _| Ok(())).unwrap()),
         }
     }
     branches
@@ -301,8 +307,16 @@ proptest! {
         range in any_range(),
         reverse: bool,
         limit in 0..9usize,
+        branches_deep in 1..4usize,
+        memory_budget in prop::option::of(prop_oneof![Just(1usize), Just(1 << 30)]),
     ) {
-        let store = Store::memory(Sim::new(1).env());
+        let store = match memory_budget {
+            None => Store::memory(Sim::new(1).env()),
+            Some(memory_budget) => {
+                let options = Options { branches_deep, memory_budget, block_bytes: 96, ..Options::default() };
+                Store::open(Sim::new(1).env(), &options).unwrap()
+            }
+        };
         let keyspace = store.keyspace("default", "kv");
         for (branch, naive) in work(&store, keyspace, &steps) {
             for version in 0..=branch.head() {
@@ -326,7 +340,7 @@ proptest! {
     #[test]
     fn a_reopened_database_shows_every_version(steps in prop::collection::vec(any_step(), 0..25)) {
         let sim = Sim::new(1);
-        let options = Options { segment_bytes: 1024, ..Options::default() };
+        let options = Options { segment_bytes: 1024, branches_deep: 2, block_bytes: 96, ..Options::default() };
         let store = Store::open(sim.env(), &options).unwrap();
         let branches = work(&store, store.keyspace("default", "kv"), &steps);
         store.close().unwrap();
@@ -366,4 +380,35 @@ proptest! {
         }
         prop_assert_eq!(!footprint.clashes(&main.data.read(), snapshot).unwrap().is_empty(), changed);
     }
+}
+
+/// A read of the last of a chain of forks asks a few branches, whatever the length of the chain.
+#[test]
+fn deep_branches_are_made_flat() {
+    let sim = Sim::new(1);
+    let options = Options { branches_deep: 3, ..Options::default() };
+    let store = Store::open(sim.env(), &options).unwrap();
+    let keyspace = store.keyspace("default", "kv");
+    put(&store, &store.branch("main").unwrap(), keyspace, b"root", ONE);
+    let mut source = "main".to_owned();
+    for depth in 0..12u8 {
+        let name = format!("fork-{depth}");
+        store.fork(&source, &name, None).unwrap();
+        put(&store, &store.branch(&name).unwrap(), keyspace, &[depth], ONE);
+        source = name;
+    }
+    store.compact(&mut |_, _| Ok(())).unwrap();
+    let check = |store: &Store| {
+        let leaf = store.branch("fork-11").unwrap();
+        assert!(leaf.sources(At::from(leaf.head())).len() <= 4);
+        assert_eq!(leaf.count(keyspace, &Range::default(), leaf.head()), Ok(13));
+        assert_eq!(leaf.value(keyspace, b"root", leaf.head()), Ok(Some(ONE.to_vec())));
+        // Before the fork it is seen the old way.
+        assert_eq!(leaf.value(keyspace, &[0], 3), Ok(Some(ONE.to_vec())));
+        assert_eq!(leaf.value(keyspace, &[1], 3), Ok(None));
+        assert_eq!(leaf.history(keyspace, &[5], leaf.head(), u64::MAX, 9).unwrap().len(), 1);
+    };
+    check(&store);
+    store.close().unwrap();
+    check(&Store::open(sim.env(), &options).unwrap());
 }

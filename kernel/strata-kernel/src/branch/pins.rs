@@ -40,18 +40,17 @@ impl Branch {
     /// Pin what `version` shows. Where some of it is gone already nothing is pinned: reads will say so.
     pub fn pin(self: &Arc<Branch>, version: u64) -> Pin {
         let mut pin = Pin(Vec::with_capacity(1));
-        let (mut branch, mut at) = (self, version);
+        let mut branch = self;
         loop {
-            if !branch.try_pin(at) {
+            if !branch.try_pin(version) {
                 return Pin::default();
             }
-            pin.0.push((Arc::clone(branch), at));
+            pin.0.push((Arc::clone(branch), version));
             match &branch.parent {
+                Some(fork) if version < fork.version => branch = &fork.branch,
                 // The fork itself has a pin there.
-                Some(fork) if at < fork.version => branch = &fork.branch,
                 _ => return pin,
             }
-            at = at.min(version);
         }
     }
 
@@ -68,8 +67,16 @@ impl Branch {
 
     /// Pin without a look at the floors: for a fork, whose version is known to be there.
     pub(super) fn force_pin(self: &Arc<Branch>, version: u64) -> Pin {
-        *self.pins.0.lock().entry(version).or_default() += 1;
-        Pin(vec![(Arc::clone(self), version)])
+        let mut pin = Pin(Vec::with_capacity(1));
+        let mut branch = self;
+        loop {
+            *branch.pins.0.lock().entry(version).or_default() += 1;
+            pin.0.push((Arc::clone(branch), version));
+            match &branch.parent {
+                Some(fork) if version < fork.version => branch = &fork.branch,
+                _ => return pin,
+            }
+        }
     }
 
     fn unpin(&self, version: u64) {

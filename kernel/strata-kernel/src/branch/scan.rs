@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use super::{At, Branch};
+use parking_lot::RwLockReadGuard;
+
+use super::{At, Branch, Data};
 use crate::error::Result;
 use crate::run::RangeCursor;
 use crate::table::{self, Table, Version};
@@ -128,21 +130,13 @@ impl Branch {
     ) -> Result<()> {
         // A head that was looked up some time ago may have been trimmed since.
         let at = if at.is_latest { At { version: self.head(), ..at } } else { at };
-        let lineage = self.lineage(at);
-        let guards: Vec<_> = lineage.iter().map(|(branch, at)| (branch.data.read(), *at)).collect();
+        let lineage = self.sources(at);
+        let guards = guards_of(&lineage);
         let mut sources: Vec<Source<'_>> = Vec::with_capacity(guards.len() + 1);
         if !own.is_empty() {
             sources.push(Source::Own { rows: own, reverse });
         }
-        for ((data, at), (branch, _)) in guards.iter().zip(&lineage) {
-            for table in data.tables(keyspace) {
-                sources.push(Source::table(table, range, reverse, at.version));
-            }
-            branch.check_retained(data, keyspace, *at)?;
-            for run in data.runs.iter() {
-                sources.push(Source::Run(Box::new(run.range(branch.id, keyspace, range, reverse, at.version)?)));
-            }
-        }
+        add_sources(&mut sources, &lineage, &guards, keyspace, range, reverse)?;
         let live = |version: &Version<'_>| self.is_live(version, at);
         match &mut sources[..] {
             // The common case pays for no merge.
@@ -160,6 +154,53 @@ impl Branch {
             sources => merge(sources, reverse, live, row),
         }
     }
+}
+
+/// Of the keys of `range`, the version that `branches` show together, deletions included; at most `limit`, in order.
+pub fn versions_of(
+    branches: &[(&Branch, At)],
+    keyspace: u32,
+    range: &Range,
+    limit: usize,
+    mut row: impl FnMut(&[u8], &Version<'_>) -> Result<()>,
+) -> Result<()> {
+    let guards = guards_of(branches);
+    let mut sources = Vec::new();
+    add_sources(&mut sources, branches, &guards, keyspace, range, false)?;
+    let (mut count, mut outcome) = (0, Ok(()));
+    merge_versions(&mut sources, false, |key, version| {
+        outcome = row(key, version);
+        count += 1;
+        if outcome.is_ok() && count < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    outcome
+}
+
+type Guards<'a> = Vec<RwLockReadGuard<'a, Data>>;
+
+fn guards_of<'a>(branches: &[(&'a Branch, At)]) -> Guards<'a> {
+    branches.iter().map(|(branch, _)| branch.data.read()).collect()
+}
+
+/// All layers and runs of the branches, the newest of each branch first.
+fn add_sources<'a>(
+    sources: &mut Vec<Source<'a>>,
+    branches: &[(&Branch, At)],
+    guards: &'a Guards<'_>,
+    keyspace: u32,
+    range: &Range,
+    reverse: bool,
+) -> Result<()> {
+    for (data, &(branch, at)) in guards.iter().zip(branches) {
+        for table in data.tables(keyspace) {
+            sources.push(Source::table(table, range, reverse, at.version));
+        }
+        branch.check_retained(data, keyspace, at)?;
+        for run in data.runs.iter() {
+            sources.push(Source::Run(Box::new(run.range(branch.id, keyspace, range, reverse, at.version)?)));
+        }
+    }
+    Ok(())
 }
 
 /// Rows in order, standing on one or behind the last. A deletion hides the key in the sources behind it.
@@ -224,6 +265,18 @@ fn merge(
     live: impl Fn(&Version<'_>) -> bool,
     mut row: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
 ) -> Result<()> {
+    merge_versions(sources, reverse, |key, version| match version.value {
+        Some(value) if live(version) => row(key, value),
+        _ => ControlFlow::Continue(()),
+    })
+}
+
+/// Rows of all sources in key order; of equal keys the first source's.
+fn merge_versions(
+    sources: &mut [Source<'_>],
+    reverse: bool,
+    mut row: impl FnMut(&[u8], &Version<'_>) -> ControlFlow<()>,
+) -> Result<()> {
     loop {
         let mut next: Option<(usize, &[u8])> = None;
         for (number, source) in sources.iter().enumerate() {
@@ -242,10 +295,7 @@ fn merge(
                 source.advance()?;
             }
         }
-        if let Some(value) = version.value
-            && live(&version)
-            && row(key, value).is_break()
-        {
+        if row(key, &version).is_break() {
             return Ok(());
         }
         first.advance()?;

@@ -60,7 +60,13 @@ impl Registry {
                 }
                 None => None,
             };
-            let made = Arc::new(Branch::new(branch, fork, runs(branch.id), shared));
+            let flat = match branch.flat {
+                Some((id, version)) => {
+                    Some(Fork { branch: Arc::clone(all.get(&id).ok_or_else(|| unknown(id))?), version })
+                }
+                None => None,
+            };
+            let made = Arc::new(Branch::new(branch, fork, flat, runs(branch.id), shared));
             all.insert(branch.id, Arc::clone(&made));
             if !branch.is_deleted {
                 registry.insert(made);
@@ -89,6 +95,7 @@ impl Registry {
             name: branch.name.read().clone(),
             parent: branch.parent.as_ref().map(|fork| (fork.branch.id, fork.version)),
             created: branch.created,
+            flat: branch.flat().map(|fork| (fork.branch.id, fork.version)),
             is_deleted: branch.is_deleted(),
             floors: branch.data.read().floors.clone(),
             ..BranchState::default()
@@ -128,7 +135,7 @@ impl Registry {
                 };
                 let (created, version) = (stamp.time, stamp.version);
                 let state = BranchState { id: *id, name: name.clone(), created, version, ..BranchState::default() };
-                self.insert(Arc::new(Branch::new(&state, fork, Runs::default(), &self.shared)));
+                self.insert(Arc::new(Branch::new(&state, fork, None, Runs::default(), &self.shared)));
             }
             BranchChange::Rename { id, name } => {
                 let branch = Arc::clone(self.by_id(*id).ok_or_else(|| unknown(*id))?);

@@ -43,8 +43,13 @@ impl Store {
     /// Make the runs hold everything that is committed now.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         self.check_store_writable()?;
-        let _alone = self.keeper.lock();
-        self.checkpoint_alone()
+        let made = {
+            let _alone = self.keeper.lock();
+            self.checkpoint_alone()?
+        };
+        // There may be something to merge now.
+        self.wake_keeper();
+        Ok(made)
     }
 
     /// `checkpoint` with the keeper's lock held.

@@ -57,6 +57,7 @@ impl Store {
         }
         self.checkpoint()?;
         let segments_removed = self.log.segment().saturating_sub(segments);
+        while self.flatten()? {}
         for attempt in 1..=TRIES {
             let runs = self.runs.read().clone();
             let mut merge = Compaction::new(self, runs)?;
@@ -117,7 +118,7 @@ impl Store {
     }
 
     /// Let readers find these runs and no others.
-    fn publish_all(&self, live: Vec<Arc<Run>>) {
+    pub(super) fn publish_all(&self, live: Vec<Arc<Run>>) {
         for (id, branch) in self.registry.read().with_ancestors() {
             let runs = live.iter().rev().filter(|run| run.span(id).is_some());
             branch.data.write().runs = runs.cloned().collect();

@@ -58,7 +58,7 @@ impl Store {
     }
 
     #[cold]
-    fn wake_keeper(&self) {
+    pub(super) fn wake_keeper(&self) {
         if let Some(worker) = self.worker.get() {
             worker.wake();
         }

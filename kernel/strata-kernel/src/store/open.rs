@@ -32,6 +32,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// And when something has waited in the log for so long.
     pub checkpoint_interval_us: u64,
+    /// A branch whose reads ask more branches than this is made flat.
+    pub branches_deep: usize,
     /// A data block of a run is closed when it has so much.
     pub block_bytes: usize,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             memory_budget: 1 << 30,
             checkpoint_bytes: 64 << 20,
             checkpoint_interval_us: 300_000_000,
+            branches_deep: 8,
             block_bytes: 16 << 10,
         }
     }

@@ -25,6 +25,9 @@ impl Store {
     pub(super) fn tidy(&self) -> Option<u64> {
         // Who compacts by call does all of it.
         let mut merging = self.compactor.try_lock()?;
+        if merging.is_none() && self.flatten().unwrap_or(false) {
+            return Some(WORK_US);
+        }
         if merging.is_none() {
             let inputs = self.runs_to_merge()?;
             *merging = Some(Compaction::new(self, inputs).ok()?);
