@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::seal::KeyId;
+
 /// One place where a commit that came first touches what a transaction relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clash {
@@ -63,6 +65,11 @@ pub enum Error {
         found: u32,
         known: u32,
     },
+    /// The files are sealed with a key that is not among those given.
+    NeedsKey {
+        needed: KeyId,
+        given: Vec<KeyId>,
+    },
     /// Handed over and not confirmed; `transaction` can be asked for later.
     OutcomeUnknown {
         transaction: String,
@@ -99,6 +106,13 @@ impl fmt::Display for Error {
             Error::Corrupt { file, offset, reason } => write!(f, "{file} is damaged at byte {offset}: {reason}"),
             Error::TooNew { file, found, known } => {
                 write!(f, "{file} has format version {found}; this build knows up to {known}")
+            }
+            Error::NeedsKey { needed, given } if given.is_empty() => {
+                write!(f, "the database is encrypted: it needs the key with the id {needed}, and none was given")
+            }
+            Error::NeedsKey { needed, given } => {
+                let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+                write!(f, "the database needs the key with the id {needed}; given was {}", given.join(", "))
             }
             Error::OutcomeUnknown { transaction, reason } => {
                 write!(f, "the outcome of transaction {transaction} is unknown: {reason}")

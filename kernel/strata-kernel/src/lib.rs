@@ -1,8 +1,9 @@
 //! The kernel of Strata: versioned, branching, transactional keyspaces over one log.
 //!
 //! Read in this order: `error`; `env`, the door to the world; `value`, bytes with eight kinds; `table`, versions of keys
-//! in memory; `run`, versions in sorted files; `log`, the truth; `branch`, history and reads; `transaction`, `footprint`, `change` and `commit`, how it changes;
-//! `store`, all of it together; `inspect`, any file by itself. The kernel knows no primitive: what a keyspace means is said in Python.
+//! in memory; `run`, versions in sorted files; `log`, the truth; `seal`, encryption; `branch`, history and reads;
+//! `transaction`, `footprint`, `change` and `commit`, how it changes; `store`, all of it together; `inspect`, any file
+//! by itself. The kernel knows no primitive: what a keyspace means is said in Python.
 
 pub mod branch;
 pub mod bundle;
@@ -20,6 +21,7 @@ pub mod payload;
 pub mod retention;
 pub mod run;
 pub mod sabotage;
+pub mod seal;
 pub mod state;
 pub mod store;
 pub mod table;

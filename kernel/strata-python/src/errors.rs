@@ -29,16 +29,14 @@ fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResul
     let class = match error {
         Error::InvalidInput(_) => "InvalidInput",
         Error::NotFound { what, name, .. } => {
-            fields.set_item("what", what)?;
-            fields.set_item("name", name)?;
+            set_name(&fields, what, &name)?;
             if what == "database" {
                 fields.set_item("hint", "pass create=True to make it")?;
             }
             "NotFound"
         }
         Error::AlreadyExists { what, name } => {
-            fields.set_item("what", what)?;
-            fields.set_item("name", name)?;
+            set_name(&fields, what, &name)?;
             "AlreadyExists"
         }
         Error::Conflict(clashes) => {
@@ -80,6 +78,11 @@ fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResul
             fields.set_item("offset", offset)?;
             "Corrupt"
         }
+        Error::NeedsKey { needed, given } => {
+            fields.set_item("needed", needed.to_string())?;
+            fields.set_item("given", given.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            "NeedsKey"
+        }
         Error::OutcomeUnknown { transaction, .. } => {
             fields.set_item("transaction", transaction)?;
             "OutcomeUnknown"
@@ -89,6 +92,11 @@ fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResul
     let module = py.import("strata.core.errors")?;
     let exception = module.call_method1("from_kernel", (class, message, fields))?;
     Ok(PyErr::from_value(exception))
+}
+
+fn set_name(fields: &Bound<'_, PyDict>, what: &str, name: &str) -> PyResult<()> {
+    fields.set_item("what", what)?;
+    fields.set_item("name", name)
 }
 
 /// Fill in `keys`, `paths` and `ranges`.

@@ -11,6 +11,7 @@ StrataError                      .code (stable)  .hint (what to do)
 ├─ Closed                        the handle is closed
 ├─ ReadOnly                      the handle or the files refuse writes
 ├─ Locked                        another process owns the files
+├─ NeedsKey                      .needed .given: the files are encrypted, and not with a key that was given
 ├─ InvalidTransition             .from_ .to: not a step of this lifecycle
 ├─ RunClosed                     the run is no longer active
 ├─ LimitExceeded                 .limit .actual
@@ -209,6 +210,22 @@ class Locked(StrataError):
     def __init__(self, message: str = "", *, path: str = "", owner: str = "", hint: str = "") -> None:
         super().__init__(message or f"{path!r} is open elsewhere ({owner})", hint=hint)
         self.path, self.owner = path, owner
+
+
+class NeedsKey(StrataError):
+    """The files are encrypted, with a key that was not given. Keys are named by their ids."""
+
+    code = "needs_key"
+    names: ClassVar[tuple[str, ...]] = ("needed", "given")
+
+    def __init__(
+        self, message: str = "", *, needed: str = "", given: Iterable[str] = (), hint: str = ""
+    ) -> None:
+        self.needed, self.given = needed, tuple(given)
+        super().__init__(
+            message or f"the database is encrypted: it needs the key with the id {needed}",
+            hint=hint or "open it with the key that it was encrypted with",
+        )
 
 
 class InvalidTransition(StrataError):

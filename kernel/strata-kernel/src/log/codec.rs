@@ -1,7 +1,9 @@
-//! How a payload lies in a record: as it is, or packed. Encryption will be one more `Codec`, with
-//! the place of the record as associated data, so that a moved record does not open.
+//! How a payload lies in a record: as it is, or packed; and then sealed, in a segment that names a key.
 
-use crate::error::{Error, Result};
+use super::format::Record;
+use super::hash::StateHash;
+use crate::error::Error;
+use crate::seal::FileCipher;
 
 /// Where a record begins: no two records of a database share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,15 @@ pub struct Place {
 
 pub const NONE: u8 = 0;
 pub const LZ4: u8 = 1;
-// 2 is zstd and 3 is AES-256-GCM, both reserved.
+// 2 is zstd, reserved, and 5 is that sealed.
+pub const SEALED: u8 = 3;
+pub const SEALED_LZ4: u8 = 4;
+const NEWEST: u8 = SEALED_LZ4;
+
+/// The codec of what is sealed after it was packed with `codec`.
+pub fn sealed(codec: u8) -> u8 {
+    if codec == LZ4 { SEALED_LZ4 } else { SEALED }
+}
 
 pub trait Codec: Send + Sync {
     /// As it stands in the record.
@@ -53,12 +63,60 @@ impl Codec for Lz4 {
     }
 }
 
-/// The codec that a record names.
-pub(super) fn by_id(id: u8, file: impl Fn() -> String) -> Result<Option<&'static dyn Codec>> {
-    match id {
-        NONE => Ok(None),
-        LZ4 => Ok(Some(&Lz4)),
-        // A valid record with an unknown codec was written by a later build, or needs a key that was not given.
-        _ => Err(Error::TooNew { file: format!("{} (payload codec)", file()), found: id.into(), known: LZ4.into() }),
+/// Takes payloads out of records, in buffers that it keeps.
+#[derive(Default)]
+pub(super) struct Unpacker {
+    opened: Vec<u8>,
+    unpacked: Vec<u8>,
+}
+
+/// Why a valid record gives no payload.
+pub(super) enum Unreadable {
+    /// Written by a later build.
+    Codec(u8),
+    Damaged(&'static str),
+}
+
+impl From<&'static str> for Unreadable {
+    fn from(reason: &'static str) -> Unreadable {
+        Unreadable::Damaged(reason)
+    }
+}
+
+impl Unreadable {
+    pub fn at(self, file: String, offset: u64) -> Error {
+        match self {
+            Unreadable::Codec(id) => {
+                Error::TooNew { file: format!("{file} (payload codec)"), found: id.into(), known: NEWEST.into() }
+            }
+            Unreadable::Damaged(reason) => Error::Corrupt { file, offset, reason: reason.to_owned() },
+        }
+    }
+}
+
+impl Unpacker {
+    /// State hash and payload of a record of a segment that is sealed with `cipher`, or not.
+    pub fn unpack<'a>(
+        &'a mut self,
+        place: Place,
+        record: &Record<'a>,
+        cipher: Option<&FileCipher>,
+    ) -> Result<(StateHash, &'a [u8]), Unreadable> {
+        let (codec, raw_length) = (record.header.codec, record.header.raw_length as usize);
+        let (hash, packed) = match (codec, cipher) {
+            (NONE | LZ4, None) => (record.header.hash, record.stored),
+            (SEALED | SEALED_LZ4, Some(cipher)) => {
+                let hash = record.open(place, cipher, &mut self.opened)?;
+                (hash, &self.opened[size_of::<StateHash>()..])
+            }
+            (NONE | LZ4, Some(_)) => return Err("a record is not sealed, and its segment is".into()),
+            (SEALED | SEALED_LZ4, None) => return Err("a record is sealed, and its segment is not".into()),
+            _ => return Err(Unreadable::Codec(codec)),
+        };
+        if codec == NONE || codec == SEALED {
+            return Ok((hash, packed));
+        }
+        Lz4.unpack(place, packed, raw_length, &mut self.unpacked)?;
+        Ok((hash, &self.unpacked))
     }
 }

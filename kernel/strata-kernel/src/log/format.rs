@@ -8,12 +8,15 @@
 use super::codec::Place;
 use super::hash::StateHash;
 use crate::sabotage;
+use crate::seal::{FileCipher, KeyId, NONCE_BYTES, Seal};
 
 pub const FORMAT: u32 = 1;
 pub const SEGMENT_HEADER: usize = 64;
 pub const RECORD_HEADER: usize = 64;
-/// The longest stored payload: lengths are 32 bits.
-pub const MAX_STORED: usize = u32::MAX as usize - RECORD_HEADER;
+/// What sealing adds to a payload: the nonce, and the state hash, whose field takes the tag.
+pub const SEALED_EXTRA: usize = NONCE_BYTES + size_of::<StateHash>();
+/// The longest payload: stored lengths are 32 bits.
+pub const MAX_PAYLOAD: usize = u32::MAX as usize - RECORD_HEADER - SEALED_EXTRA;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"strataWL";
 /// Never 0, so that a run of zeros is no record.
@@ -27,6 +30,8 @@ pub struct SegmentHeader {
     pub base: u64,
     /// Checksum of the last record of the segment before.
     pub previous: u32,
+    /// What its records are sealed with, if they are.
+    pub key: KeyId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ impl SegmentHeader {
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.base.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.previous.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.key.0);
         let checksum = header_checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -68,6 +74,7 @@ impl SegmentHeader {
             number: u64_at(bytes, 32),
             base: u64_at(bytes, 40),
             previous: u32_at(bytes, 48),
+            key: KeyId(*bytes[52..].first_chunk().expect("64 bytes")),
         })
     }
 }
@@ -86,10 +93,12 @@ pub struct RecordHeader {
     pub synced_upto: u64,
     pub version: u64,
     pub time: u64,
+    /// Of a sealed record this is the tag, and the hash is sealed with the payload: or guesses at it could be tried.
     pub hash: StateHash,
 }
 
 pub struct Record<'a> {
+    bytes: &'a [u8; RECORD_HEADER],
     pub header: RecordHeader,
     pub checksum: u32,
     pub stored: &'a [u8],
@@ -110,16 +119,7 @@ pub fn payload_checksum(stored: &[u8]) -> u32 {
 
 /// Put a record at the end of `out`; returns its checksum.
 pub fn encode(out: &mut Vec<u8>, place: Place, header: &RecordHeader, stored: &[u8], payload_checksum: u32) -> u32 {
-    let mut bytes = [0; RECORD_HEADER];
-    bytes[0] = RECORD_KIND;
-    bytes[1] = RECORD_FORMAT;
-    bytes[2] = header.codec;
-    bytes[4..8].copy_from_slice(&(stored.len() as u32).to_le_bytes());
-    bytes[8..12].copy_from_slice(&header.raw_length.to_le_bytes());
-    bytes[16..20].copy_from_slice(&header.previous.to_le_bytes());
-    bytes[24..32].copy_from_slice(&header.synced_upto.to_le_bytes());
-    bytes[32..40].copy_from_slice(&header.version.to_le_bytes());
-    bytes[40..48].copy_from_slice(&header.time.to_le_bytes());
+    let mut bytes = fields(header, stored.len());
     bytes[48..].copy_from_slice(&header.hash.0);
     let checksum = record_checksum(&bytes, place, payload_checksum);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -127,6 +127,68 @@ pub fn encode(out: &mut Vec<u8>, place: Place, header: &RecordHeader, stored: &[
     out.extend_from_slice(stored);
     out.extend_from_slice(&[0; 8][..padding(stored.len())]);
     checksum
+}
+
+/// `encode`, sealed: nonce, and then state hash and payload encrypted.
+pub fn encode_sealed(
+    out: &mut Vec<u8>,
+    place: Place,
+    header: &RecordHeader,
+    payload: &[u8],
+    cipher: &FileCipher,
+) -> u32 {
+    let start = out.len();
+    let stored = start + RECORD_HEADER;
+    let length = SEALED_EXTRA + payload.len();
+    out.reserve(record_size(length));
+    out.resize(stored + NONCE_BYTES, 0);
+    out.extend_from_slice(&header.hash.0);
+    out.extend_from_slice(payload);
+    let mut bytes = fields(header, length);
+    let seal = cipher.seal_in_place(place.position, &associated(&bytes), &mut out[stored + NONCE_BYTES..]);
+    out[stored..stored + NONCE_BYTES].copy_from_slice(&seal.nonce);
+    bytes[48..].copy_from_slice(&seal.tag);
+    let checksum = record_checksum(&bytes, place, payload_checksum(&out[stored..]));
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    out[start..stored].copy_from_slice(&bytes);
+    out.extend_from_slice(&[0; 8][..padding(length)]);
+    checksum
+}
+
+/// A header without checksum and state hash.
+fn fields(header: &RecordHeader, stored: usize) -> [u8; RECORD_HEADER] {
+    let mut bytes = [0; RECORD_HEADER];
+    bytes[0] = RECORD_KIND;
+    bytes[1] = RECORD_FORMAT;
+    bytes[2] = header.codec;
+    bytes[4..8].copy_from_slice(&(stored as u32).to_le_bytes());
+    bytes[8..12].copy_from_slice(&header.raw_length.to_le_bytes());
+    bytes[16..20].copy_from_slice(&header.previous.to_le_bytes());
+    bytes[24..32].copy_from_slice(&header.synced_upto.to_le_bytes());
+    bytes[32..40].copy_from_slice(&header.version.to_le_bytes());
+    bytes[40..48].copy_from_slice(&header.time.to_le_bytes());
+    bytes
+}
+
+/// What a seal covers of a header: all but the checksum and the tag.
+fn associated(header: &[u8; RECORD_HEADER]) -> [u8; 44] {
+    let mut bytes = [0; 44];
+    bytes[..12].copy_from_slice(&header[..12]);
+    bytes[12..].copy_from_slice(&header[16..48]);
+    bytes
+}
+
+impl Record<'_> {
+    /// Replace `out` by what `encode_sealed` was given: the payload, behind the state hash that is returned.
+    pub fn open(&self, place: Place, cipher: &FileCipher, out: &mut Vec<u8>) -> Result<StateHash, &'static str> {
+        let Some((nonce, sealed)) = self.stored.split_first_chunk() else { return Err("it is shorter than a seal") };
+        out.clear();
+        out.try_reserve(sealed.len()).map_err(|_| "no memory for the payload")?;
+        out.extend_from_slice(sealed);
+        let seal = Seal { nonce: *nonce, tag: self.header.hash.0 };
+        cipher.open_in_place(place.position, &associated(self.bytes), &seal, out)?;
+        out.first_chunk().map(|hash| StateHash(*hash)).ok_or("it is shorter than a state hash")
+    }
 }
 
 /// The record at `offset` of a segment, or why there is none. `bytes` is the whole segment.
@@ -142,7 +204,7 @@ pub fn read(bytes: &[u8], offset: usize, place: Place) -> Result<Record<'_>, &'s
         return Err("a record is longer than its segment");
     }
     let stored = &rest[RECORD_HEADER..RECORD_HEADER + length];
-    let checksum = u32_at(header, 12);
+    let (bytes, checksum) = (header, u32_at(header, 12));
     if checksum != record_checksum(header, place, payload_checksum(stored)) && !sabotage::on("T15") {
         return Err("a record has another checksum");
     }
@@ -155,7 +217,7 @@ pub fn read(bytes: &[u8], offset: usize, place: Place) -> Result<Record<'_>, &'s
         time: u64_at(header, 40),
         hash: StateHash(*header[48..].first_chunk().expect("64 bytes")),
     };
-    Ok(Record { header, checksum, stored, end: offset + record_size(length) })
+    Ok(Record { bytes, header, checksum, stored, end: offset + record_size(length) })
 }
 
 /// What looking for a record at `offset` costs: the bytes that `read` runs over.

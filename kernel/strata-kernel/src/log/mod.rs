@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::{Clock, Env};
 use crate::error::{Error, Result};
+use crate::seal::Keyring;
 use writer::Writer;
 
 pub use codec::{Codec, Place};
@@ -59,6 +60,8 @@ pub struct LogOptions {
     /// Payloads longer than this are packed when that makes them shorter.
     pub compress_above: usize,
     pub database_id: [u8; 16],
+    /// Segments are sealed with the current key, and those that are sealed with any of them can be read.
+    pub keys: Option<Arc<Keyring>>,
 }
 
 impl Default for LogOptions {
@@ -69,6 +72,7 @@ impl Default for LogOptions {
             flush_interval_us: 100_000,
             compress_above: 4096,
             database_id: [0; 16],
+            keys: None,
         }
     }
 }
@@ -359,6 +363,13 @@ impl Log {
         }
     }
 
+    /// Seal with the current key of `keys` what is appended after the next `cut`, or the next segment that fills before.
+    pub fn set_keys(&self, keys: Option<Arc<Keyring>>) {
+        if let Kind::Disk(writer) = &self.kind {
+            writer.set_keys(keys);
+        }
+    }
+
     /// Remove the segments below `segment`. Call this only when a MANIFEST that begins at `segment` is durable.
     pub fn retire(&self, segment: u64) -> Result<()> {
         match &self.kind {
@@ -426,5 +437,7 @@ fn check(options: &LogOptions) -> Result<()> {
     if options.durability == Durability::Memory {
         return Err(Error::InvalidInput("durability 'memory' has no files: use Log::memory".to_owned()));
     }
+    let strange = options.keys.as_ref().is_some_and(|keys| keys.database_id() != options.database_id);
+    assert!(!strange, "the keys were made for another database");
     Ok(())
 }

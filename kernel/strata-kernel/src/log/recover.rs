@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::codec::{self, Place};
+use super::codec::{Place, Unpacker};
 use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
 use super::segment::{self, Segment};
 use super::state::Start;
@@ -19,6 +19,7 @@ use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, SegmentInfo, Stamp};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
+use crate::seal::{FileCipher, KeyId};
 
 /// What opening found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,15 +37,21 @@ type Apply<'a> = &'a mut dyn FnMut(Entry<'_>) -> Result<()>;
 /// The first segment of a new log, durable.
 pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Start> {
     env.disk.create_dir(segment::DIR)?;
-    let header =
-        SegmentHeader { database_id: options.database_id, number: anchor.segment, base: anchor.proven, previous: 0 };
+    let keys = options.keys.as_deref();
+    let header = SegmentHeader {
+        database_id: options.database_id,
+        number: anchor.segment,
+        base: anchor.proven,
+        previous: 0,
+        key: segment::key(keys),
+    };
     let mut first = segment::prepare(&*env.disk, options.segment_bytes)?;
     first.begin(&header, SEGMENT_HEADER as u64)?;
     first.file.sync()?;
     first.name(&*env.disk, header.number)?;
     segment::sync_names(&*env.disk)?;
     env.disk.sync_dir("")?;
-    let segment = first.into_segment(&header);
+    let segment = first.into_segment(&header, segment::cipher(keys, &header)?);
     Ok(Start {
         end: segment.base + SEGMENT_HEADER as u64,
         closed_segments: Vec::new(),
@@ -52,6 +59,7 @@ pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<S
         checksum: 0,
         version: anchor.version,
         time: anchor.time,
+        keys: options.keys.clone(),
     })
 }
 
@@ -81,7 +89,7 @@ pub(super) fn read(env: &Env, options: &LogOptions, anchor: Anchor, apply: Apply
     let found = find_segments(env, options, anchor)?;
     let mut reader = Reader::new(anchor, apply);
     for (index, header) in found.live.iter().enumerate() {
-        let file = reader.load(env, header)?;
+        let file = reader.load(env, options, header)?;
         match found.live.get(index + 1) {
             Some(next) => reader.closed_segment(header, next)?,
             None => return reader.newest_segment(env, anchor, header, file, found.unborn),
@@ -127,11 +135,15 @@ impl End {
             file.set_len(offset as u64)?;
             file.sync()?;
         }
-        let limit = header.base + reserve(&*file, offset as u64, options.segment_bytes)?;
-        let end = header.base + offset as u64;
+        let keys = options.keys.clone();
+        let SegmentHeader { number, base, key, .. } = header;
+        let end = base + offset as u64;
         recovery.end = end;
-        let segment = Segment { file, number: header.number, base: header.base, limit };
-        Ok((Start { segment, closed_segments, end, checksum, version, time }, recovery))
+        // A segment of another key takes no more records.
+        let goes_on = key == segment::key(keys.as_deref());
+        let limit = if goes_on { base + reserve(&*file, offset as u64, options.segment_bytes)? } else { end };
+        let segment = Segment { file, number, base, limit, key, cipher: segment::cipher(keys.as_deref(), &header)? };
+        Ok((Start { segment, closed_segments, end, checksum, version, time, keys }, recovery))
     }
 }
 
@@ -166,6 +178,8 @@ fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Foun
         match read_header(&*file, &path)? {
             Ok(header) => {
                 check_header(&header, number, &path, options)?;
+                // Before anything is applied: whoever has not the key learns so at once.
+                segment::cipher(options.keys.as_deref(), &header)?;
                 found.live.push(header);
             }
             Err(HeaderFault::TooNew(version)) => {
@@ -203,7 +217,9 @@ fn check_header(header: &SegmentHeader, number: u64, path: &str, options: &LogOp
 struct Reader<'a> {
     apply: Apply<'a>,
     bytes: Vec<u8>,
-    unpacked: Vec<u8>,
+    /// Of the segment that is read.
+    cipher: Option<FileCipher>,
+    unpacker: Unpacker,
     checksum: Option<u32>,
     version: u64,
     time: u64,
@@ -218,7 +234,8 @@ impl<'a> Reader<'a> {
         Reader {
             apply,
             bytes: Vec::new(),
-            unpacked: Vec::new(),
+            cipher: None,
+            unpacker: Unpacker::default(),
             checksum: None,
             version: anchor.version,
             time: anchor.time,
@@ -229,7 +246,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Read a segment, and check that it follows on the one before.
-    fn load(&mut self, env: &Env, header: &SegmentHeader) -> Result<Arc<dyn File>> {
+    fn load(&mut self, env: &Env, options: &LogOptions, header: &SegmentHeader) -> Result<Arc<dyn File>> {
         let path = segment::path(header.number);
         let file = env.disk.open(&path)?.ok_or_else(|| missing(header.number))?;
         read_whole(&*file, &path, &mut self.bytes)?;
@@ -239,6 +256,7 @@ impl<'a> Reader<'a> {
         if *self.checksum.get_or_insert(header.previous) != header.previous {
             return Err(corrupt(header.number, 48, "the segment does not follow on the one before"));
         }
+        self.cipher = segment::cipher(options.keys.as_deref(), header)?;
         self.recovery.segments += 1;
         Ok(file)
     }
@@ -276,7 +294,7 @@ impl<'a> Reader<'a> {
         if let Some(number) = unborn {
             // A segment is synced before its successor is created, so nothing in this one can be torn.
             let successor = Successor { env, number, base: header.base + offset as u64 };
-            if torn > 0 || successor.has_records(&mut self.unpacked)? {
+            if torn > 0 || successor.has_records()? {
                 proven = u64::MAX;
             }
         }
@@ -341,17 +359,11 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, record: &Record<'_>, offset: usize, header: &SegmentHeader) -> Result<usize> {
         let fields = &record.header;
-        let payload = match codec::by_id(fields.codec, || segment::path(header.number))? {
-            None => record.stored,
-            Some(codec) => {
-                let place = place(header, offset);
-                codec
-                    .unpack(place, record.stored, fields.raw_length as usize, &mut self.unpacked)
-                    .map_err(|reason| corrupt(header.number, offset as u64, reason))?;
-                &self.unpacked
-            }
-        };
-        let stamp = Stamp { version: fields.version, time: fields.time, hash: fields.hash };
+        let (hash, payload) = self
+            .unpacker
+            .unpack(place(header, offset), record, self.cipher.as_ref())
+            .map_err(|unreadable| unreadable.at(segment::path(header.number), offset as u64))?;
+        let stamp = Stamp { version: fields.version, time: fields.time, hash };
         let position = header.base + record.end as u64;
         (self.apply)(Entry { stamp, payload, position, segment: header.number })?;
         self.checksum = Some(record.checksum);
@@ -407,13 +419,15 @@ struct Successor<'a> {
 
 impl Successor<'_> {
     /// Whether it has a valid record: then its header was durable once, and has been damaged.
-    fn has_records(&self, bytes: &mut Vec<u8>) -> Result<bool> {
+    fn has_records(&self) -> Result<bool> {
+        let mut bytes = Vec::new();
         let path = segment::path(self.number);
         let file = self.env.disk.open(&path)?.ok_or_else(|| missing(self.number))?;
-        read_whole(&*file, &path, bytes)?;
-        let header = SegmentHeader { database_id: [0; 16], number: self.number, base: self.base, previous: 0 };
+        read_whole(&*file, &path, &mut bytes)?;
+        let (number, base) = (self.number, self.base);
+        let header = SegmentHeader { database_id: [0; 16], number, base, previous: 0, key: KeyId::NONE };
         // Its first record lies right behind the header; if that one was torn, too, nothing in it was acknowledged.
-        Ok((SEGMENT_HEADER..bytes.len()).step_by(8).any(|at| format::read(bytes, at, place(&header, at)).is_ok()))
+        Ok((SEGMENT_HEADER..bytes.len()).step_by(8).any(|at| format::read(&bytes, at, place(&header, at)).is_ok()))
     }
 }
 

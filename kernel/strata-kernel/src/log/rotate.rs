@@ -7,6 +7,7 @@
 //!
 //! A failure before the new name may be there changes nothing, and may be tried again; but a failed sync poisons.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -18,26 +19,29 @@ use super::writer::{Guard, Writer};
 use super::{Cut, SegmentInfo};
 use crate::error::Result;
 use crate::sabotage;
+use crate::seal::Keyring;
 
 impl Writer {
-    /// Return when a record of `size` bytes fits, nobody changes the segment, and the log takes records.
-    pub(super) fn make_room(&self, state: &mut Guard<'_>, size: u64) -> Result<()> {
+    /// Return when a record with `packed` bytes of payload fits, nobody changes the segment, and the log takes records.
+    /// Returns the bytes that the record takes.
+    pub(super) fn make_room(&self, state: &mut Guard<'_>, packed: usize) -> Result<u64> {
         loop {
             state.check_open()?;
+            let size = state.segment.record_size(packed);
             if state.turning {
                 self.changed.wait(state);
             } else if state.end + size <= state.segment.limit {
-                return Ok(());
+                return Ok(size);
             } else if state.next.is_none() {
                 // A full disk shows here, before anything of the record was handed over.
                 self.prepare(state)?;
             } else {
-                self.turn(state, size)?;
+                self.turn(state, format::record_size(packed + format::SEALED_EXTRA) as u64)?;
             }
         }
     }
 
-    /// End the segment if it has a record; all there is, is durable then.
+    /// End the segment unless it is fresh; all there is, is durable then.
     pub fn cut(&self) -> Result<Cut> {
         let mut state = self.state.lock();
         let mut synced = false;
@@ -45,7 +49,7 @@ impl Writer {
             state.check_open()?;
             if state.turning {
                 self.changed.wait(&mut state);
-            } else if !state.has_records() {
+            } else if state.is_fresh() {
                 return Ok(state.cut());
             } else if state.next.is_none() {
                 self.prepare(&mut state)?;
@@ -57,6 +61,11 @@ impl Writer {
                 self.turn(&mut state, 0)?;
             }
         }
+    }
+
+    /// Seal what comes behind the next change of segment with the current key of `keys`.
+    pub fn set_keys(&self, keys: Option<Arc<Keyring>>) {
+        self.state.lock().keys = keys;
     }
 
     /// Make the file of the next segment.
@@ -85,13 +94,15 @@ impl Writer {
     fn begin_next(&self, state: &mut Guard<'_>, size: u64) -> Result<()> {
         self.drain(state, !sabotage::on("T05")).map_err(|Broken| state.refusal())?;
         let disk = &*self.env.disk;
-        let mut next = state.next.take().expect("it was prepared, and only who turns takes it");
         let header = SegmentHeader {
             database_id: self.options.database_id,
             number: state.segment.number + 1,
             base: state.end,
             previous: state.checksum,
+            key: segment::key(state.keys.as_deref()),
         };
+        let cipher = segment::cipher(state.keys.as_deref(), &header)?;
+        let mut next = state.next.take().expect("it was prepared, and only who turns takes it");
         let room = format::SEGMENT_HEADER as u64 + size;
         if let Err(error) = MutexGuard::unlocked(state, || next.begin(&header, room)) {
             let _ = next.discard(disk);
@@ -110,7 +121,7 @@ impl Writer {
         }
         let closed = SegmentInfo { number: state.segment.number, bytes: state.end - state.segment.base };
         state.closed_segments.push(closed);
-        state.segment = next.into_segment(&header);
+        state.segment = next.into_segment(&header, cipher);
         state.end += format::SEGMENT_HEADER as u64;
         self.position.store(state.end, Ordering::Relaxed);
         (state.written, state.synced) = (state.end, if sabotage::on("T05") { state.synced } else { state.end });

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::format::{SEGMENT_HEADER, SegmentHeader};
+use super::format::{self, SEALED_EXTRA, SEGMENT_HEADER, SegmentHeader};
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
+use crate::seal::{self, FileCipher, KeyId, Keyring, Kind};
 
 pub const DIR: &str = "WAL";
 
@@ -16,6 +17,8 @@ pub(super) struct Segment {
     pub base: u64,
     /// The position where its reserved space ends. A record that does not fit below goes to the next segment.
     pub limit: u64,
+    pub key: KeyId,
+    pub cipher: Option<FileCipher>,
 }
 
 impl Segment {
@@ -23,6 +26,22 @@ impl Segment {
     pub fn offset(&self, position: u64) -> u64 {
         position - self.base
     }
+
+    /// The bytes that a record takes, with `packed` bytes of payload.
+    pub fn record_size(&self, packed: usize) -> u64 {
+        let extra = if self.cipher.is_some() { SEALED_EXTRA } else { 0 };
+        format::record_size(packed + extra) as u64
+    }
+}
+
+/// The key of a new segment.
+pub(super) fn key(keys: Option<&Keyring>) -> KeyId {
+    keys.map_or(KeyId::NONE, Keyring::current)
+}
+
+/// What the records of a segment are sealed with.
+pub(super) fn cipher(keys: Option<&Keyring>, header: &SegmentHeader) -> Result<Option<FileCipher>> {
+    seal::cipher(keys, Kind::Log, header.number, header.key)
 }
 
 /// Segment numbers and positions stay below this, so that sums of them cannot overflow: 2^62 bytes are four exabytes.
@@ -92,8 +111,9 @@ impl Prepared {
         disk.rename(NEXT, &path(number))
     }
 
-    pub fn into_segment(self, header: &SegmentHeader) -> Segment {
-        Segment { file: self.file, number: header.number, base: header.base, limit: header.base + self.bytes }
+    pub fn into_segment(self, header: &SegmentHeader, cipher: Option<FileCipher>) -> Segment {
+        let (number, base, key) = (header.number, header.base, header.key);
+        Segment { file: self.file, number, base, limit: base + self.bytes, key, cipher }
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the writer keeps under its lock, and what a failure makes of it.
 
+use std::sync::Arc;
+
 use super::format::SEGMENT_HEADER;
-use super::segment::{Prepared, Segment};
+use super::segment::{self, Prepared, Segment};
 use super::window::Window;
 use super::{Cut, SegmentInfo, Stamp};
 use crate::error::{Error, Result};
+use crate::seal::Keyring;
 
 /// Where appending goes on: all below `end` is durable.
 pub(super) struct Start {
@@ -14,9 +17,12 @@ pub(super) struct Start {
     pub checksum: u32,
     pub version: u64,
     pub time: u64,
+    pub keys: Option<Arc<Keyring>>,
 }
 
 pub(super) struct State {
+    /// For the next segment.
+    pub keys: Option<Arc<Keyring>>,
     pub segment: Segment,
     /// Those before it that are still there.
     pub closed_segments: Vec<SegmentInfo>,
@@ -71,6 +77,7 @@ pub(super) struct Broken;
 impl State {
     pub fn new(start: Start) -> State {
         State {
+            keys: start.keys,
             segment: start.segment,
             closed_segments: start.closed_segments,
             next: None,
@@ -109,8 +116,10 @@ impl State {
         self.writing || self.syncing || self.preparing || self.turning
     }
 
-    pub fn has_records(&self) -> bool {
-        self.segment.offset(self.end) > SEGMENT_HEADER as u64
+    /// Whether the segment has no record, and is sealed with the key that it should be.
+    pub fn is_fresh(&self) -> bool {
+        let is_empty = self.segment.offset(self.end) == SEGMENT_HEADER as u64;
+        is_empty && self.segment.key == segment::key(self.keys.as_deref())
     }
 
     /// Whether it is time to prepare the next segment.

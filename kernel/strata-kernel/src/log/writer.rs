@@ -76,20 +76,27 @@ impl Writer {
     pub fn append(&self, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
         // All that needs neither version nor place is done before the lock is taken.
         let packed = self.pack(payload)?;
-        let (stored, codec) = packed.as_ref().map_or((payload, codec::NONE), |packed| (&packed[..], codec::LZ4));
-        let raw_length = if packed.is_some() { payload.len() as u32 } else { 0 };
-        let (stored_checksum, digest) = (format::payload_checksum(stored), hash::digest(payload));
-        let size = format::record_size(stored.len()) as u64;
+        let (packed, codec) = packed.as_ref().map_or((payload, codec::NONE), |packed| (&packed[..], codec::LZ4));
+        let raw_length = if codec == codec::NONE { 0 } else { payload.len() as u32 };
+        let (packed_checksum, digest) = (format::payload_checksum(packed), hash::digest(payload));
 
         let mut state = self.state.lock();
-        self.make_room(&mut state, size)?;
+        let size = self.make_room(&mut state, packed.len())?;
         let (version, time) = (next_version(state.version)?, state.time.max(now));
         let stamp = Stamp { version, time, hash: StateHash::step(previous, version, time, digest) };
         let place = Place { segment: state.segment.number, position: state.end };
         let synced_upto = state.synced;
-        let header =
-            RecordHeader { codec, raw_length, previous: state.checksum, synced_upto, version, time, hash: stamp.hash };
-        state.checksum = format::encode(&mut state.queue, place, &header, stored, stored_checksum);
+        let previous = state.checksum;
+        let mut header = RecordHeader { codec, raw_length, previous, synced_upto, version, time, hash: stamp.hash };
+        let State { segment, queue, .. } = &mut *state;
+        state.checksum = match &segment.cipher {
+            None => format::encode(queue, place, &header, packed, packed_checksum),
+            Some(cipher) => {
+                header.codec = codec::sealed(codec);
+                header.raw_length = payload.len() as u32;
+                format::encode_sealed(queue, place, &header, packed, cipher)
+            }
+        };
         (state.version, state.time) = (version, time);
         state.end += size;
         state.payload_bytes += payload.len() as u64;
@@ -136,14 +143,14 @@ impl Writer {
     }
 
     fn pack(&self, payload: &[u8]) -> Result<Option<Vec<u8>>> {
-        if payload.len() > format::MAX_STORED {
-            let (limit, actual) = (format::MAX_STORED as u64, payload.len() as u64);
+        if payload.len() > format::MAX_PAYLOAD {
+            let (limit, actual) = (format::MAX_PAYLOAD as u64, payload.len() as u64);
             return Err(Error::LimitExceeded { what: "size of a commit in bytes", limit, actual });
         }
         if payload.len() <= self.options.compress_above {
             return Ok(None);
         }
-        // LZ4 does not look at the place; a codec that does will have to pack under the lock.
+        // LZ4 does not look at the place. What does, is done under the lock: sealing.
         let mut packed = Vec::new();
         let shorter = codec::Lz4.pack(Place { segment: 0, position: 0 }, payload, &mut packed);
         Ok(shorter.then_some(packed))

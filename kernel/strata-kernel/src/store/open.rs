@@ -76,6 +76,7 @@ impl Options {
             flush_interval_us: self.flush_interval_us,
             compress_above: self.compress_above,
             database_id,
+            keys: None,
         }
     }
 

@@ -11,7 +11,7 @@ use strata_kernel::log::{Anchor, Cut, Durability, Log, LogOptions, SegmentInfo, 
 use strata_kernel::manifest::Manifest;
 
 use super::crash::BOTH;
-use super::harness::{Run, Seen, Step, contents, is_typed, options, random_steps, report, scale};
+use super::harness::{Run, Seen, Step, contents, is_typed, options, options_of, random_steps, report, scale};
 
 fn manifest(options: &LogOptions, anchor: Anchor) -> Manifest {
     let Anchor { segment, proven, version: checkpoint_version, time: checkpoint_time } = anchor;
@@ -129,7 +129,7 @@ fn cut_everywhere(run: &Run, draws: u64) -> usize {
 
 pub fn checkpoints_survive(seeds: std::ops::Range<u64>, early: bool) -> usize {
     let images = seeds.flat_map(|seed| BOTH.map(|durability| (seed, durability))).map(|(seed, durability)| {
-        let mut run = begin(Sim::new(seed), seed, options(durability)).expect("a new disk takes a log");
+        let mut run = begin(Sim::new(seed), seed, options_of(seed, durability)).expect("a new disk takes a log");
         steps(&mut run, seed, 18, early).expect("no fault is planned");
         cut_everywhere(&run, 3)
     });
@@ -175,7 +175,7 @@ const KINDS: [FaultKind; 5] = [
 /// Fail call number `at`; returns whether the run came that far.
 fn fail_at(seed: u64, durability: Durability, fault: Fault) -> bool {
     let context = format!("seed {seed}, {durability:?}, {fault:?}");
-    let mut run = begin(Sim::new(seed), seed, options(durability)).expect("a new disk takes a log");
+    let mut run = begin(Sim::new(seed), seed, options_of(seed, durability)).expect("a new disk takes a log");
     let fault = Fault { at: fault.at + run.sim.disk.calls(), ..fault };
     run.sim.disk.fail(fault);
     let outcome = steps(&mut run, seed, 9, false);

@@ -5,24 +5,32 @@ use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
 use strata_kernel::log::{Durability, LogOptions};
 use strata_kernel::{Error, Result};
 
-use super::harness::{Run, Seen, Step, contents, open, options, report, scale};
+use super::harness::{Run, Seen, Step, contents, open, options, report, scale, sealed};
 
 /// A log of a few segments, and the position that its MANIFEST proves.
-struct Subject {
+pub struct Subject {
     run: Run,
+    clean: bool,
     disk: SimDisk,
     proven: u64,
 }
 
 impl Subject {
-    fn new(clean: bool, segment_bytes: u64) -> Subject {
-        let options = LogOptions { segment_bytes, ..options(Durability::Strict) };
+    pub fn new(clean: bool, segment_bytes: u64) -> Subject {
+        Subject::over(clean, LogOptions { segment_bytes, ..options(Durability::Strict) })
+    }
+
+    fn sealed(clean: bool, segment_bytes: u64) -> Subject {
+        Subject::over(clean, LogOptions { segment_bytes, ..sealed(options(Durability::Strict)) })
+    }
+
+    fn over(clean: bool, options: LogOptions) -> Subject {
         let mut run = Run::new(2, options);
         for size in [0, 13, 300, 64, 7, 150, 1, 90, 260, 33] {
             run.step(Step::Commit(size)).expect("no fault is planned");
         }
         let proven = if clean { run.log().close().expect("no fault is planned") } else { 0 };
-        let subject = Subject { disk: run.sim.disk.copy(), run, proven };
+        let subject = Subject { disk: run.sim.disk.copy(), run, clean, proven };
         // Or else every damage below would be found without a look at it.
         assert_eq!(subject.open(&subject.disk.copy()).map(|entries| entries.len()), Ok(subject.records()));
         subject
@@ -34,6 +42,11 @@ impl Subject {
 
     fn open(&self, disk: &SimDisk) -> Result<Vec<Seen>> {
         open(&Sim::over(disk.clone(), 1), &self.run.options, self.proven).map(|(_, entries, _)| entries)
+    }
+
+    /// Plain and encrypted.
+    fn both(clean: bool, segment_bytes: u64) -> [Subject; 2] {
+        [Subject::new(clean, segment_bytes), Subject::sealed(clean, segment_bytes)]
     }
 
     /// Damage never gives other data; a refusal changes nothing. Returns how many records were lost without a word.
@@ -55,8 +68,8 @@ impl Subject {
 }
 
 /// Every bit of a log that was closed cleanly (`clean`) or not. Returns (flips, ambiguous ones).
-pub fn flip_every_bit(clean: bool, segment_bytes: u64) -> (usize, usize) {
-    let subject = Subject::new(clean, segment_bytes);
+pub fn flip_every_bit(subject: &Subject) -> (usize, usize) {
+    let clean = subject.clean;
     let (mut flips, mut ambiguous) = (0, 0);
     for (path, content) in contents(&subject.disk) {
         for bit in 0..content.len() as u64 * 8 {
@@ -76,16 +89,19 @@ pub fn flip_every_bit(clean: bool, segment_bytes: u64) -> (usize, usize) {
 #[test]
 fn f8_every_bit_is_detected_or_harmless() {
     for (clean, segment_bytes) in [(true, 1024), (true, 1 << 13), (false, 1024), (false, 1 << 12)] {
-        let (flips, ambiguous) = flip_every_bit(clean, segment_bytes);
-        assert!(!clean || ambiguous == 0);
-        report("F8", flips, ambiguous, 2..3);
+        for subject in Subject::both(clean, segment_bytes) {
+            let (flips, ambiguous) = flip_every_bit(&subject);
+            assert!(!clean || ambiguous == 0);
+            report("F8", flips, ambiguous, 2..3);
+        }
     }
 }
 
 #[test]
 fn f9_cut_at_every_byte() {
-    for (clean, segment_bytes) in [(true, 1024), (true, 1 << 13), (false, 1 << 13)] {
-        let subject = Subject::new(clean, segment_bytes);
+    let shapes = [(true, 1024), (true, 1 << 13), (false, 1 << 13)];
+    for subject in shapes.into_iter().flat_map(|(clean, bytes)| Subject::both(clean, bytes)) {
+        let clean = subject.clean;
         let files = contents(&subject.disk);
         for (index, (path, content)) in files.iter().enumerate() {
             for length in 0..content.len() {
@@ -102,8 +118,8 @@ fn f9_cut_at_every_byte() {
 
 #[test]
 fn f9_a_zeroed_sector_is_damage_or_harmless() {
-    for clean in [true, false] {
-        let subject = Subject::new(clean, 1 << 13);
+    for subject in [true, false].into_iter().flat_map(|clean| Subject::both(clean, 1 << 13)) {
+        let clean = subject.clean;
         for (path, content) in contents(&subject.disk) {
             for sector in (0..content.len()).step_by(64) {
                 let mut damaged = content.clone();
@@ -210,24 +226,27 @@ fn what_a_later_version_wrote_is_refused_as_such() {
     assert!(matches!(outcome, Err(Error::TooNew { found: 2, known: 1, .. })), "{outcome:?}");
 
     // The checksum as docs/design/format.md says it: payload, header without itself, segment, position.
-    let mut sealed = content;
-    sealed[66] = 3;
-    let mut checked = sealed[128..168].to_vec();
-    checked.extend_from_slice(&sealed[64..76]);
-    checked.extend_from_slice(&sealed[80..128]);
+    let mut unknown = content;
+    unknown[66] = 9;
+    let mut checked = unknown[128..168].to_vec();
+    checked.extend_from_slice(&unknown[64..76]);
+    checked.extend_from_slice(&unknown[80..128]);
     checked.extend_from_slice(&1u64.to_le_bytes());
     checked.extend_from_slice(&64u64.to_le_bytes());
-    sealed[76..80].copy_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
+    unknown[76..80].copy_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
     let disk = run.sim.disk.copy();
-    disk.replace(&path, sealed);
+    disk.replace(&path, unknown);
     let outcome = open(&Sim::over(disk, 1), &run.options, 0).map(|found| found.1);
-    assert!(matches!(outcome, Err(Error::TooNew { found: 3, .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::TooNew { found: 9, .. })), "{outcome:?}");
 }
 
 /// Bytes that nobody wrote: random fields under right checksums. Any answer is fine but a panic or a long wait.
 #[test]
 fn f10_hostile_segments_are_survived() {
-    let subject = Subject::new(false, 1 << 13);
+    Subject::both(false, 1 << 13).iter().for_each(survive_hostile_segments);
+}
+
+fn survive_hostile_segments(subject: &Subject) {
     let (path, content) = contents(&subject.disk).remove(0);
     let rng = SimRng::new(10);
     for _ in 0..4_000 * scale() {
@@ -240,7 +259,7 @@ fn f10_hostile_segments_are_survived() {
             hostile[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         hostile.truncate(hostile.len() - rng.below(64) as usize);
-        seal(&mut hostile);
+        make_right(&mut hostile);
         let disk = SimDisk::new(1);
         disk.replace(&path, hostile);
         let sim = Sim::over(disk, 1);
@@ -254,7 +273,7 @@ fn f10_hostile_segments_are_survived() {
 }
 
 /// Make the checksums of the segment and of its first record right again.
-fn seal(segment: &mut [u8]) {
+fn make_right(segment: &mut [u8]) {
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&segment[..12]), &segment[16..64]);
     segment[12..16].copy_from_slice(&checksum.to_le_bytes());
     let number = |at: usize| u64::from_le_bytes(segment[at..at + 8].try_into().expect("eight bytes"));

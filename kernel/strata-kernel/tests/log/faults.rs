@@ -5,7 +5,7 @@ use strata_kernel::env::sim::{EIO, ENOSPC, Fault, FaultKind, Sim, SimRng, SyncFa
 use strata_kernel::log::Durability;
 
 use super::crash::BOTH;
-use super::harness::{Run, Step, contents, is_typed, open, options, random_steps, report, scale};
+use super::harness::{Run, Step, contents, is_typed, open, options, options_of, random_steps, report, scale};
 
 const KINDS: [FaultKind; 6] = [
     FaultKind::Errno(EIO),
@@ -21,13 +21,13 @@ fn fail_at(seed: u64, durability: Durability, steps: &[Step], fault: Fault) -> b
     let sim = Sim::new(seed);
     sim.disk.fail(fault);
     let context = format!("seed {seed}, {durability:?}, {fault:?}");
-    let mut run = match Run::over(sim.clone(), seed, options(durability)) {
+    let mut run = match Run::over(sim.clone(), seed, options_of(seed, durability)) {
         Ok(run) => run,
         Err(error) => {
             assert!(is_typed(&error), "{context}: {error:?}");
             // Nothing was promised yet: with a healed disk it can be created.
             sim.disk.heal();
-            Run::over(Sim::over(sim.disk.killed(), seed), seed, options(durability)).expect(&context);
+            Run::over(Sim::over(sim.disk.killed(), seed), seed, options_of(seed, durability)).expect(&context);
             return true;
         }
     };

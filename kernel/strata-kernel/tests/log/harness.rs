@@ -5,10 +5,12 @@
 //! every moment, and the notes say what must be in it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
 use strata_kernel::env::{Clock, Rng};
 use strata_kernel::log::{Anchor, Appended, Durability, Log, LogOptions, Recovery, StateHash};
+use strata_kernel::seal::{Key, Keyring};
 use strata_kernel::{Error, Result};
 
 /// 2 simulated milliseconds: short, so that a few steps cross several windows.
@@ -21,7 +23,23 @@ pub fn options(durability: Durability) -> LogOptions {
         flush_interval_us: INTERVAL_US,
         compress_above: 200,
         database_id: *b"the one database",
+        keys: None,
     }
+}
+
+pub fn key(number: u8) -> Key {
+    Key::new(&std::array::from_fn::<u8, 32, _>(|at| number.wrapping_mul(41) ^ (at as u8).wrapping_mul(7)))
+        .expect("a key")
+}
+
+pub fn sealed(options: LogOptions) -> LogOptions {
+    let keys = Some(Arc::new(Keyring::new(options.database_id, key(1), [])));
+    LogOptions { keys, ..options }
+}
+
+/// Every history is run both ways: odd seeds are encrypted.
+pub fn options_of(seed: u64, durability: Durability) -> LogOptions {
+    if seed.is_multiple_of(2) { options(durability) } else { sealed(options(durability)) }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +127,7 @@ impl Run {
     /// A finished run of random steps.
     pub fn random(seed: u64, durability: Durability, steps: usize) -> Run {
         let steps = random_steps(&SimRng::new(seed), steps);
-        let mut run = Run::new(seed, options(durability));
+        let mut run = Run::new(seed, options_of(seed, durability));
         steps.iter().for_each(|step| run.step(*step).expect("no fault is planned"));
         run
     }

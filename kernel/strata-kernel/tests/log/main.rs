@@ -9,3 +9,4 @@ mod harness;
 mod real;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod sealed;

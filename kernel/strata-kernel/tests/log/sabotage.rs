@@ -8,9 +8,10 @@ use strata_kernel::sabotage;
 
 use super::crash::{cut_during_slow_flushes, cut_everywhere, flush_comes_by_itself, kill_everywhere};
 use super::cut::checkpoints_survive;
-use super::damage::flip_every_bit;
+use super::damage::{Subject, flip_every_bit};
 use super::faults::fail_everywhere;
 use super::harness::Run;
+use super::sealed::nonces_are_unique_across_crashes;
 
 /// Run `row` with the bug planted: it must fail. And without it, so that the failure has one cause.
 fn caught<T>(bug: &str, row: impl Fn() -> T) {
@@ -71,7 +72,7 @@ fn t09_an_ordinary_torn_tail_is_refused() {
 
 #[test]
 fn t10_cut_although_more_is_proven() {
-    caught("T10", || flip_every_bit(false, 1 << 12));
+    caught("T10", || flip_every_bit(&Subject::new(false, 1 << 12)));
 }
 
 #[test]
@@ -91,12 +92,12 @@ fn t14_the_cache_is_believed_after_a_failed_sync() {
 
 #[test]
 fn t15_the_checksum_is_not_verified() {
-    caught("T15", || flip_every_bit(true, 1 << 12));
+    caught("T15", || flip_every_bit(&Subject::new(true, 1 << 12)));
 }
 
 #[test]
 fn t16_the_checksum_leaves_the_length_out() {
-    caught("T16", || flip_every_bit(true, 1 << 12));
+    caught("T16", || flip_every_bit(&Subject::new(true, 1 << 12)));
 }
 
 #[test]
@@ -109,4 +110,9 @@ fn t20_the_log_goes_before_the_manifest_is_durable() {
 #[test]
 fn t21_records_are_replayed_twice() {
     caught("T21", crashes(Durability::Strict));
+}
+
+#[test]
+fn t56_a_nonce_comes_again_after_a_crash() {
+    caught("T56", || nonces_are_unique_across_crashes(1..2));
 }
