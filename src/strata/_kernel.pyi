@@ -3,7 +3,7 @@
 Each class is one of the protocols of `strata.core.protocols`, whose docstrings say what the methods mean.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, final
 
 from strata.core.protocols import (
@@ -24,6 +24,9 @@ __version__: str
 
 def after_fork_in_child() -> None:
     """Make every handle that this process inherited raise Closed."""
+
+def sealed_with(path: str, disk: SimDisk | None = None, /) -> str | None:
+    """The id of the key that the database needs: "" when it is not encrypted, None where there is none."""
 
 def inspect(directory: str, name: str, rows: int, take: Callable[[dict[str, Any]], object], /) -> None:
     """Call `take` with each line that says what stands in a file; see `strata.api.inspect`."""
@@ -119,7 +122,7 @@ class Store:
         durability: str,
         create: bool,
         read_only: bool,
-        options: dict[str, int],
+        options: Mapping[str, int | list[bytes]],
         disk: SimDisk | None = None,
         clock: Callable[[], int] | None = None,
     ) -> Store: ...
@@ -135,6 +138,9 @@ class Store:
     def info(self) -> dict[str, Any]: ...
     def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]: ...
     def compact(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]: ...
+    def rotate_key(
+        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+    ) -> dict[str, int]: ...
     def policies(self) -> list[PolicyRow]: ...
     def set_policy(
         self,

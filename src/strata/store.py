@@ -15,6 +15,7 @@ from strata._kernel import (
     after_fork_in_child,
     import_bundle,
     inspect,
+    sealed_with,
     verify_bundle,
 )
 from strata._kernel import Store as KernelStore
@@ -26,6 +27,7 @@ __all__ = [
     "import_bundle",
     "inspect",
     "open_store",
+    "sealed_with",
     "verify_bundle",
 ]
 
@@ -62,6 +64,7 @@ def open_store(
     memory_budget: int | None = None,
     flush_interval_ms: float = 100,
     segment_bytes: int | None = None,
+    keys: list[bytes] | None = None,
     disk: SimDisk | None = None,
     clock: Callable[[], int] | None = None,
 ) -> KernelStore:
@@ -69,8 +72,10 @@ def open_store(
 
     `segment_bytes` is for tests that want many small log segments. Raises: see `strata.open`.
     """
-    options = {"flush_interval_us": round(flush_interval_ms * 1000)}
+    options: dict[str, int | list[bytes]] = {"flush_interval_us": round(flush_interval_ms * 1000)}
     options["memory_budget"] = memory_budget or machine_memory() // 4
     if segment_bytes is not None:
         options["segment_bytes"] = segment_bytes
+    if keys:
+        options["keys"] = keys
     return KernelStore.open(path, durability, create, read_only, options, disk, clock)

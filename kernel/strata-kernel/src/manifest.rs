@@ -2,11 +2,19 @@
 //!
 //! It is replaced as a whole (`MANIFEST.tmp`, sync, rename, directory sync), so a crash leaves the old
 //! one or the new one, and a file that does not check is damage. Bytes: `docs/design/format.md`.
+//!
+//! With a key the state is sealed, as it holds names; the numbers before it are plain and authenticated with it. So is
+//! `plain_too`, without which nobody who can write to the disk gets files read that are not sealed.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use crate::env::Disk;
 use crate::error::{Error, Result};
 use crate::log::Anchor;
 use crate::sabotage;
+use crate::seal::{self, KeyId, Keyring, Kind};
 use crate::state::State;
 
 pub const PATH: &str = "MANIFEST";
@@ -15,7 +23,7 @@ const TEMPORARY: &str = "MANIFEST.tmp";
 const MAGIC: [u8; 8] = *b"strataMF";
 pub const FORMAT: u32 = 1;
 /// Everything but the runs and the state.
-pub(crate) const FIXED: usize = 104;
+pub(crate) const FIXED: usize = 112;
 /// A MANIFEST larger than this is none: it would know of millions of branches.
 const LARGEST: u64 = 256 << 20;
 
@@ -36,8 +44,22 @@ pub struct Manifest {
     pub next_run: u64,
     /// Numbers of the live run files, oldest first.
     pub runs: Vec<u64>,
+    /// Of a sealed one: files that are not sealed may still be among the others.
+    pub plain_too: bool,
     /// The branches at the checkpoint, and what else the rows do not say.
     pub state: State,
+}
+
+/// The keys to the database with an id, if any were given.
+pub type Keys<'a> = &'a dyn Fn([u8; 16]) -> Option<Arc<Keyring>>;
+
+/// A MANIFEST whose state is not opened yet.
+pub(crate) struct Closed<'a> {
+    pub manifest: Manifest,
+    pub key: KeyId,
+    fixed: &'a [u8; FIXED],
+    runs: &'a [u8],
+    stored: &'a [u8],
 }
 
 impl Manifest {
@@ -52,19 +74,21 @@ impl Manifest {
     }
 
     /// The MANIFEST of the database; `None` when there is none.
-    pub fn read(disk: &dyn Disk) -> Result<Option<Manifest>> {
-        let Some(file) = disk.open(PATH)? else { return Ok(None) };
-        let size = file.size()?;
-        if size > LARGEST {
-            return Err(corrupt(LARGEST, "it is too large"));
-        }
-        let mut bytes = vec![0; size as usize];
-        let count = file.read_at(0, &mut bytes)?;
-        Manifest::decode(&bytes[..count]).map(Some)
+    pub fn read(disk: &dyn Disk, keys: Keys<'_>) -> Result<Option<Manifest>> {
+        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        let closed = Manifest::decode(&bytes)?;
+        let keys = keys(closed.manifest.database_id);
+        closed.open(keys.as_deref()).map(Some)
     }
 
-    /// Make this the MANIFEST, durably. After an error the old one or this one is there.
-    pub fn write(&self, disk: &dyn Disk) -> Result<()> {
+    /// What the MANIFEST is sealed with, which is said without a key; `None` when there is none.
+    pub fn key(disk: &dyn Disk) -> Result<Option<KeyId>> {
+        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        Manifest::decode(&bytes).map(|closed| Some(closed.key))
+    }
+
+    /// Make this the MANIFEST, durably, sealed with the current key. After an error the old one or this one is there.
+    pub fn write(&self, disk: &dyn Disk, keys: Option<&Keyring>) -> Result<()> {
         let file = match disk.create(TEMPORARY) {
             // Left by a crash: what it holds was never in force.
             Err(Error::Storage { errno: 17, .. }) => {
@@ -73,7 +97,7 @@ impl Manifest {
             }
             other => other?,
         };
-        file.write_at(0, &self.encode())?;
+        file.write_at(0, &self.encode(keys)?)?;
         if !sabotage::on("T18") {
             file.sync()?;
         }
@@ -81,9 +105,13 @@ impl Manifest {
         disk.sync_dir("")
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let state = self.state.encode();
-        let mut bytes = Vec::with_capacity(FIXED + 8 * self.runs.len() + state.len());
+    fn encode(&self, keys: Option<&Keyring>) -> Result<Vec<u8>> {
+        let key = keys.map_or(KeyId::NONE, Keyring::current);
+        let cipher = seal::cipher(keys, Kind::Manifest, 0, key)?;
+        let mut state = if cipher.is_some() { vec![u8::from(self.plain_too)] } else { Vec::new() };
+        state.extend(self.state.encode());
+        let stored = state.len() + if cipher.is_some() { seal::SEAL_BYTES } else { 0 };
+        let mut bytes = Vec::with_capacity(FIXED + 8 * self.runs.len() + stored);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]); // the checksum
@@ -94,15 +122,22 @@ impl Manifest {
         }
         bytes.extend_from_slice(&[self.codec, 0, 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&(self.runs.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&(state.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&(stored as u64).to_le_bytes());
+        bytes.extend_from_slice(&key.0);
         self.runs.iter().for_each(|run| bytes.extend_from_slice(&run.to_le_bytes()));
-        bytes.extend_from_slice(&state);
+        match cipher {
+            Some(cipher) => {
+                let extra = bound(bytes.first_chunk().expect("just written"), &bytes[FIXED..]);
+                cipher.seal(0, &extra, &state, &mut bytes);
+            }
+            None => bytes.extend_from_slice(&state),
+        }
         let checksum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Closed<'_>> {
         if bytes.len() < 16 || bytes[..8] != MAGIC {
             return Err(corrupt(0, "it is not the MANIFEST of a Strata database"));
         }
@@ -118,7 +153,7 @@ impl Manifest {
     }
 
     /// What bytes say that may be anything.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Manifest> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Closed<'_>> {
         let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Err(corrupt(16, "it is too short")) };
         let number = |at: usize| u64::from_le_bytes(*fixed[at..].first_chunk().expect("within FIXED bytes"));
         let (runs, state) = (number(88), number(96));
@@ -126,8 +161,8 @@ impl Manifest {
         if rest.len() as u64 != runs.saturating_mul(8).saturating_add(state) {
             return Err(corrupt(88, "it has not the length that its runs and its state need"));
         }
-        let (runs, state) = rest.split_at(8 * runs as usize);
-        Ok(Manifest {
+        let (runs, stored) = rest.split_at(8 * runs as usize);
+        let manifest = Manifest {
             database_id: *bytes[16..].first_chunk().expect("at least FIXED bytes"),
             created_us: number(32),
             segment: number(40),
@@ -137,9 +172,48 @@ impl Manifest {
             next_run: number(72),
             codec: bytes[80],
             runs: runs.as_chunks().0.iter().map(|run| u64::from_le_bytes(*run)).collect(),
-            state: State::decode(state)?,
-        })
+            plain_too: false,
+            state: State::default(),
+        };
+        let key = KeyId(*fixed[104..].first_chunk().expect("within FIXED bytes"));
+        Ok(Closed { manifest, key, fixed, runs, stored })
     }
+}
+
+impl Closed<'_> {
+    /// With the state. `NeedsKey` when that takes a key that is not there.
+    pub fn open(self, keys: Option<&Keyring>) -> Result<Manifest> {
+        let Closed { manifest, key, fixed, runs, stored } = self;
+        let Some(cipher) = seal::cipher(keys, Kind::Manifest, 0, key)? else {
+            return Ok(Manifest { state: State::decode(stored)?, ..manifest });
+        };
+        let at = (FIXED + runs.len()) as u64;
+        let mut plain = Vec::new();
+        cipher.open(0, &bound(fixed, runs), stored, &mut plain).map_err(|reason| corrupt(at, reason))?;
+        match plain.split_first() {
+            Some((flags @ (0 | 1), state)) => {
+                Ok(Manifest { plain_too: *flags == 1, state: State::decode(state)?, ..manifest })
+            }
+            _ => Err(corrupt(at, "it has no state")),
+        }
+    }
+}
+
+/// All before the sealed state but magic, format and checksum, in few bytes: the runs by a hash of their numbers.
+fn bound(fixed: &[u8; FIXED], runs: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(&fixed[16..]).chain_update(runs).finalize().into()
+}
+
+fn read_file(disk: &dyn Disk) -> Result<Option<Vec<u8>>> {
+    let Some(file) = disk.open(PATH)? else { return Ok(None) };
+    let size = file.size()?;
+    if size > LARGEST {
+        return Err(corrupt(LARGEST, "it is too large"));
+    }
+    let mut bytes = vec![0; size as usize];
+    let count = file.read_at(0, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(Some(bytes))
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
@@ -155,6 +229,15 @@ mod tests {
     use super::*;
     use crate::env::sim::SimDisk;
 
+    fn none(_: [u8; 16]) -> Option<Arc<Keyring>> {
+        None
+    }
+
+    fn ring(number: u8) -> Keyring {
+        let key: Vec<u8> = (number..number + 32).collect();
+        Keyring::new(*b"0123456789abcdef", seal::Key::new(&key).unwrap(), [])
+    }
+
     fn example(proven: u64) -> Manifest {
         let database_id = *b"0123456789abcdef";
         Manifest { database_id, created_us: 7, segment: 3, proven, runs: vec![4, 9], ..Manifest::default() }
@@ -163,17 +246,43 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let disk = SimDisk::new(1);
-        assert_eq!(Manifest::read(&disk), Ok(None));
+        assert_eq!(Manifest::read(&disk, &none), Ok(None));
         for proven in 1..3 {
-            example(proven).write(&disk).unwrap();
-            assert_eq!(Manifest::read(&disk), Ok(Some(example(proven))));
+            example(proven).write(&disk, None).unwrap();
+            assert_eq!(Manifest::read(&disk, &none), Ok(Some(example(proven))));
         }
         assert_eq!(disk.paths(), [PATH]);
     }
 
     #[test]
+    fn a_sealed_one_is_read_with_its_key_as_it_was_written_only() {
+        let disk = SimDisk::new(1);
+        let mut sealed = Manifest { plain_too: true, ..example(1) };
+        sealed.state.keyspaces.push(("a canary".to_owned(), "kv".to_owned()));
+        sealed.write(&disk, Some(&ring(1))).unwrap();
+        assert_eq!(Manifest::read(&disk, &|_| Some(Arc::new(ring(1)))), Ok(Some(sealed)));
+        let needed = ring(1).current();
+        assert_eq!(Manifest::key(&disk), Ok(Some(needed)));
+        assert_eq!(Manifest::read(&disk, &none), Err(Error::NeedsKey { needed, given: vec![] }));
+        let given = vec![ring(2).current()];
+        assert_eq!(Manifest::read(&disk, &|_| Some(Arc::new(ring(2)))), Err(Error::NeedsKey { needed, given }));
+        let mut bytes = disk.content(PATH).unwrap();
+        assert!(!bytes.windows(8).any(|window| window == b"a canary"));
+        // Whoever changes it can make the checksum right, and no more.
+        for at in 16..bytes.len() {
+            bytes[at] ^= 1;
+            let checksum = checksum(&bytes);
+            bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+            assert!(Manifest::decode(&bytes).and_then(|closed| closed.open(Some(&ring(1)))).is_err(), "byte {at}");
+            bytes[at] ^= 1;
+        }
+        example(1).write(&disk, None).unwrap();
+        assert!(matches!(Manifest::read(&disk, &|_| Some(Arc::new(ring(1)))), Err(Error::InvalidInput(_))));
+    }
+
+    #[test]
     fn every_bit_and_every_length_is_checked() {
-        let whole = example(1).encode();
+        let whole = example(1).encode(None).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -186,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_newer_one_is_refused_as_such() {
-        let mut newer = example(1).encode();
+        let mut newer = example(1).encode(None).unwrap();
         newer[8] = 2;
         let checksum = checksum(&newer);
         newer[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -196,11 +305,11 @@ mod tests {
     /// The old or the new one, after a power cut at every call.
     fn replaced_atomically() -> bool {
         let disk = SimDisk::new(1);
-        example(1).write(&disk).unwrap();
+        example(1).write(&disk, None).unwrap();
         let before = disk.journal_len();
-        example(2).write(&disk).unwrap();
+        example(2).write(&disk, None).unwrap();
         (before..=disk.journal_len()).all(|count| {
-            (0..40).all(|seed| match Manifest::read(&disk.image_at(count, seed)) {
+            (0..40).all(|seed| match Manifest::read(&disk.image_at(count, seed), &none) {
                 Ok(Some(found)) => found.proven == 2 || (found.proven == 1 && count < disk.journal_len()),
                 _ => false,
             })

@@ -117,6 +117,21 @@ pub struct SealPlace {
     pub offset: u64,
 }
 
+/// Keys as they are handed in, before it is known for which database.
+#[derive(Clone, Debug)]
+pub struct GivenKeys {
+    /// Seals what is written.
+    pub current: Key,
+    /// Open what was sealed with them before.
+    pub older: Vec<Key>,
+}
+
+impl GivenKeys {
+    pub fn ring(&self, database_id: [u8; 16]) -> Keyring {
+        Keyring::new(database_id, self.current.clone(), self.older.iter().cloned())
+    }
+}
+
 /// The keys that were handed in for one database: the one that new files are sealed with, and those of older files.
 #[derive(Clone)]
 pub struct Keyring {
@@ -141,6 +156,20 @@ impl Keyring {
     pub fn plain_too(mut self) -> Keyring {
         self.plain_too = true;
         self
+    }
+
+    /// The same, with `key` for new files.
+    pub fn with_current(&self, key: Key) -> Keyring {
+        Keyring { plain_too: self.plain_too, ..Keyring::new(self.database_id, key, self.keys.iter().cloned()) }
+    }
+
+    /// Only the key for new files: once no file is sealed with another, or with none.
+    pub fn only_current(&self) -> Keyring {
+        Keyring::new(self.database_id, self.keys[0].clone(), [])
+    }
+
+    pub fn reads_plain(&self) -> bool {
+        self.plain_too
     }
 
     /// The key for new files.

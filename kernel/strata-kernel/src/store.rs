@@ -16,6 +16,7 @@ mod merge_rows;
 mod open;
 mod plan;
 mod policies;
+mod rotate;
 mod rows;
 mod tidy;
 mod verify;
@@ -30,9 +31,10 @@ use crate::branch::{Branch, Range, RowBuffer, Shared};
 use crate::env::{Env, Lock, Worker};
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
-use crate::log::{Durability, Log};
+use crate::log::{Durability, Log, LogOptions};
 use crate::manifest::Manifest;
 use crate::run::{BlockCache, Run, RunOptions};
+use crate::seal::Keyring;
 use crate::state::State;
 
 pub use branches::{BranchInfo, Registry};
@@ -67,6 +69,8 @@ pub struct Store {
     next_run: AtomicU64,
     /// Since this was opened.
     run_bytes_written: AtomicU64,
+    /// What new files are sealed with, and what older ones may be. Replaced under the keeper's lock.
+    keys: RwLock<Option<Arc<Keyring>>>,
     /// The log's position at the last checkpoint, and the monotonic time of it.
     checkpointed: AtomicU64,
     checkpointed_at: AtomicU64,
@@ -127,7 +131,15 @@ impl Store {
     }
 
     fn run_options(&self) -> RunOptions {
-        self.options.runs(self.database_id)
+        RunOptions { keys: self.keys(), ..self.options.runs(self.database_id) }
+    }
+
+    fn log_options(&self) -> LogOptions {
+        LogOptions { keys: self.keys(), ..self.options.log(self.database_id) }
+    }
+
+    fn keys(&self) -> Option<Arc<Keyring>> {
+        self.keys.read().clone()
     }
 
     /// The number of a keyspace; it costs nothing until it is written to.
@@ -207,7 +219,11 @@ impl Store {
             return Ok(());
         }
         let proven = self.log.close()?;
-        if proven == manifest.proven { Ok(()) } else { Manifest { proven, ..manifest }.write(&*self.env.disk) }
+        if proven == manifest.proven {
+            Ok(())
+        } else {
+            Manifest { proven, ..manifest }.write(&*self.env.disk, self.keys().as_deref())
+        }
     }
 
     /// Marks the store as broken unless disarmed, which a panic in between prevents.

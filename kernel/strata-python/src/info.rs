@@ -27,7 +27,8 @@ pub fn to_dict<'py>(py: Python<'py>, info: &Info) -> Dict<'py> {
             ("bytes", info.file_bytes),
         ],
     )?;
-    dict.set_item("encrypted", info.is_encrypted)?;
+    dict.set_item("encrypted", info.key.is_some())?;
+    dict.set_item("key_id", info.key.map(|key| key.to_string()))?;
     dict.set_item("log", log(py, &info.log)?)?;
     let (version, time) = (info.checkpoint_version, info.checkpoint_time);
     dict.set_item("checkpoint", figures(py, &[("version", version), ("time", time)])?)?;

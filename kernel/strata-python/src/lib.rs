@@ -29,6 +29,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<transaction::PyTransaction>()?;
     module.add_class::<keyspace::PyKeyspace>()?;
     module.add_class::<sim::PySimDisk>()?;
+    module.add_function(wrap_pyfunction!(store::sealed_with, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(portable::import_bundle, module)?)?;
     module.add_function(wrap_pyfunction!(portable::verify_bundle, module)?)?;

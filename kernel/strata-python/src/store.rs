@@ -7,7 +7,9 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use strata_kernel::Error;
 use strata_kernel::env::{Clock, Env, real};
 use strata_kernel::log::Durability;
+use strata_kernel::manifest::Manifest;
 use strata_kernel::retention::{Keep, Policy};
+use strata_kernel::seal::{GivenKeys, Key};
 use strata_kernel::store::{Compacted, Erasure, Options, Store};
 
 use crate::branch::PyBranch;
@@ -42,6 +44,7 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
             "compress_above" => options.compress_above = value.extract()?,
             "memory_budget" => options.memory_budget = value.extract()?,
             "checkpoint_bytes" => options.checkpoint_bytes = value.extract()?,
+            "keys" => options.keys = keys_of(&value)?,
             other => {
                 let error = Error::InvalidInput(format!("'{other}' is no option of the kernel"));
                 return Err(to_python(given.py(), error, None));
@@ -49,6 +52,23 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
         }
     }
     Ok(options)
+}
+
+/// The current key first. They are copied nowhere but into the kernel, which overwrites them in the end.
+fn keys_of(value: &Bound<'_, PyAny>) -> PyResult<Option<GivenKeys>> {
+    let given: Vec<Bound<'_, PyBytes>> = value.extract()?;
+    let keys = given.iter().map(|key| Key::new(key.as_bytes())).collect::<Result<Vec<_>, _>>();
+    let mut keys = keys.map_err(|error| to_python(value.py(), error, None))?.into_iter();
+    Ok(keys.next().map(|current| GivenKeys { current, older: keys.collect() }))
+}
+
+/// What the database in `path` or on `disk` is sealed with: the id of its key, "" when it is not, `None` without one.
+#[pyfunction]
+#[pyo3(signature = (path, disk=None, /))]
+pub fn sealed_with(py: Python<'_>, path: &str, disk: Option<&Bound<'_, PySimDisk>>) -> PyResult<Option<String>> {
+    let disk = disk.map_or_else(|| real::env(path), |disk| disk.get().env()).disk;
+    let found = guarded(|| Manifest::key(&*disk)).map_err(|error| to_python(py, error, None))?;
+    Ok(found.map(|key| if key.is_none() { String::new() } else { key.to_string() }))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -170,6 +190,20 @@ impl PyStore {
     fn compact<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyDict>> {
         let mut teller = Teller::new(progress);
         let outcome = self.run(py, |store| store.compact(&mut |done, all| teller.tell(done, all)));
+        figures_of(py, teller.raised.map_or(outcome, Err)?)
+    }
+
+    /// Seal everything with `key`; `progress` is told of rows done and in all.
+    #[pyo3(signature = (key, progress=None, /))]
+    fn rotate_key<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyBytes>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let key = Key::new(key.as_bytes()).map_err(|error| to_python(py, error, None))?;
+        let mut teller = Teller::new(progress);
+        let outcome = self.run(py, |store| store.rotate_key(key, &mut |done, all| teller.tell(done, all)));
         figures_of(py, teller.raised.map_or(outcome, Err)?)
     }
 

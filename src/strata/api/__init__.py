@@ -5,6 +5,7 @@ place.py        Branch, Space: read and write, look back, begin a transaction
 view.py         the same at an earlier version, read-only
 transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
+encryption.py   keys, in the forms in which they are given
 portable.py     bundles: export, import, verify
 retention.py    how much history is kept
 database.py     Database and `open`

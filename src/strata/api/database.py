@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
+from strata.api.encryption import Keys, OneKey, key_bytes, open_with_keys
 from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.info import DatabaseInfo, info
@@ -166,6 +167,21 @@ class Database(Place):
         """
         return export(self._store, path, branch, history)
 
+    def rotate_key(self, key: OneKey, *, progress: Progress | None = None) -> None:
+        """Encrypt all files with `key` instead of the present one, or for the first time.
+
+        Others go on reading and writing meanwhile. When it returns, no file is encrypted with another key, or
+        not at all. A crash in between loses nothing: open with `key=[new, old]` and call it again.
+
+        Args:
+            key: 32 random bytes, or a Path to a file with them or with 64 hex digits.
+            progress: called now and then with the rows that were written and those there are. What it raises
+                ends it in between, and comes out of it.
+        Raises: InvalidInput for no key, and in memory.
+        Cost: writes all runs again.
+        """
+        self._store.rotate_key(key_bytes(key), progress)
+
     def close(self) -> None:
         """Write out what is pending and release the files. Idempotent.
 
@@ -197,6 +213,7 @@ def open(
     read_only: bool = False,
     memory_budget: int | None = None,
     flush_interval_ms: float = 100,
+    key: Keys | None = None,
     disk: SimDisk | None = None,
     clock: Clock | None = None,
 ) -> Database:
@@ -212,10 +229,14 @@ def open(
         memory_budget: bytes of memory for data: half for what is written, a quarter for what is read from
             files; the rest comes and goes. At least 1 MiB. Left out: a quarter of the machine's memory.
         flush_interval_ms: how much a power cut may take in buffered mode.
+        key: encrypt a new database, and open one that is encrypted: 32 random bytes, a Path to a file with
+            them or with 64 hex digits, or a function that is called with the id of the key that is needed
+            (None: one for a new database) and returns one of these. A sequence: the current key, older ones.
         disk, clock: simulated ones, for tests (`strata.testing`).
-    Raises: InvalidInput for a directory that is not a database; ReadOnly when a newer version wrote it;
-        Locked when it is open elsewhere; Corrupt, with file and offset, when it is damaged; NotFound when
-        there is nothing and `create` is False. Nothing in it changes then.
+    Raises: InvalidInput for a directory that is not a database, and for what is no key; ReadOnly when a newer
+        version wrote it; NeedsKey when it is encrypted with a key that was not given; Locked when it is open
+        elsewhere; Corrupt, with file and offset, when it is damaged; NotFound when there is nothing and
+        `create` is False. Nothing in it changes then.
     """
     from strata.store import open_store  # here, so that `import strata` does not load the kernel
 
@@ -226,16 +247,23 @@ def open(
     _check_limits(memory_budget, flush_interval_ms)
     check_name(branch, "branch")
     check_name(space, "space")
-    store = open_store(
-        directory,
-        durability=durability,
-        create=create,
-        read_only=read_only,
-        memory_budget=memory_budget,
-        flush_interval_ms=flush_interval_ms,
-        disk=disk,
-        clock=clock,
-    )
+    if key is not None and durability == "memory":
+        raise InvalidInput("a database in memory has no files to encrypt", hint="leave out the key")
+
+    def attempt(keys: list[bytes]) -> Store:
+        return open_store(
+            directory,
+            durability=durability,
+            create=create,
+            read_only=read_only,
+            memory_budget=memory_budget,
+            flush_interval_ms=flush_interval_ms,
+            keys=keys,
+            disk=disk,
+            clock=clock,
+        )
+
+    store = attempt([]) if key is None else open_with_keys(key, directory, disk, attempt)
     try:
         return Database(
             store, branch=branch, space=space, path=None if directory is None else Path(directory)

@@ -117,6 +117,7 @@ class DatabaseInfo:
     created: int | None
     durability: str
     encrypted: bool
+    key_id: str | None  # of the key that new files are encrypted with
     version: int
     durable_version: int
     oldest_version: int  # what retention has left; 0: everything
@@ -155,6 +156,7 @@ def info(store: Store, path: str | None) -> DatabaseInfo:
         created=found["created"] or None,
         durability=found["durability"],
         encrypted=found["encrypted"],
+        key_id=found["key_id"],
         version=found["version"],
         durable_version=found["durable_version"],
         oldest_version=found["oldest_version"],
@@ -193,7 +195,8 @@ def _rows(info: DatabaseInfo) -> Iterator[tuple[str, str]]:
     if info.created is not None:
         yield "created", show_time(info.created)
         yield "format", str(info.format)
-    yield "durability", f"{info.durability}, {'encrypted' if info.encrypted else 'not encrypted'}"
+    sealed = f"encrypted with key {info.key_id}" if info.encrypted else "not encrypted"
+    yield "durability", f"{info.durability}, {sealed}"
     yield "branches", str(len(info.branches))
     yield "version", str(info.version)
     if info.path is not None:

@@ -281,6 +281,11 @@ class Store(Protocol):
         Returns: `reclaimed_bytes`, `log_segments_removed`, `versions_removed`, `runs_merged`.
         """
 
+    def rotate_key(
+        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+    ) -> dict[str, int]:
+        """Write all files again, encrypted with `key`. Takes and returns what `compact` does."""
+
     def policies(self) -> list[PolicyRow]:
         """The retention policies that were set."""
 
@@ -305,8 +310,9 @@ class Store(Protocol):
     def info(self) -> dict[str, Any]:
         """What `strata.api.info` makes a `DatabaseInfo` of. Without files most of it is 0.
 
-        `id`, `durability`, `encrypted`; `format`, `created`, `version`, `durable_version`, `oldest_version`,
-        `bytes`; dicts `log`, `checkpoint`, `memory`, `written`, `recovery`; and `runs`, a list of dicts.
+        `id`, `durability`, `encrypted`, `key_id`; `format`, `created`, `version`, `durable_version`,
+        `oldest_version`, `bytes`; dicts `log`, `checkpoint`, `memory`, `written`, `recovery`; and `runs`, a
+        list of dicts.
         """
 
     def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]:

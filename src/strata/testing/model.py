@@ -154,6 +154,12 @@ class Model:
             ("reclaimed_bytes", "log_segments_removed", "versions_removed", "runs_merged"), 0
         )
 
+    def rotate_key(
+        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+    ) -> dict[str, int]:
+        self.check_open()
+        raise InvalidInput("a database in memory has no files to encrypt")
+
     def policies(self) -> list[PolicyRow]:
         self.check_open()
         names: dict[int | None, str | None] = {line.id: name for name, line in self.lines.items()}
@@ -202,6 +208,7 @@ class Model:
             "id": bytes(16).hex(),
             "durability": "memory",
             "encrypted": False,
+            "key_id": None,
             **dict.fromkeys(("format", "created", "oldest_version", "bytes"), 0),
             "version": self.version,
             "durable_version": self.version,

@@ -3,12 +3,13 @@
 use super::show;
 use super::{Line, Sink};
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Closed, Manifest};
+use crate::seal::KeyId;
 use crate::state::State;
 
 pub fn inspect(bytes: &[u8], sink: Sink<'_>) -> Result<()> {
     match Manifest::decode(bytes) {
-        Ok(manifest) => lines(&manifest, bytes.len(), sink),
+        Ok(closed) => opened(closed, bytes.len(), sink),
         Err(Error::TooNew { found, known, .. }) => {
             let reason = format!("it has format version {found}, and this build knows {known}");
             sink(Line::problem(8, reason))
@@ -18,9 +19,24 @@ pub fn inspect(bytes: &[u8], sink: Sink<'_>) -> Result<()> {
             sink(Line::problem(at, reason))?;
             // What can be made of it may be right all the same: one bit of its checksum is enough to be here.
             match Manifest::parse(bytes) {
-                Ok(manifest) => lines(&manifest, bytes.len(), sink),
+                Ok(closed) => opened(closed, bytes.len(), sink),
                 Err(_) => Ok(()),
             }
+        }
+    }
+}
+
+/// With the state where that is not sealed.
+fn opened(closed: Closed<'_>, bytes: usize, sink: Sink<'_>) -> Result<()> {
+    let key = closed.key;
+    if !key.is_none() {
+        return lines(&closed.manifest, key, bytes, sink);
+    }
+    match closed.open(None) {
+        Ok(manifest) => lines(&manifest, key, bytes, sink),
+        Err(error) => {
+            let (at, reason) = place_of(error);
+            sink(Line::problem(at, reason))
         }
     }
 }
@@ -33,7 +49,7 @@ pub fn place_of(error: Error) -> (u64, String) {
     }
 }
 
-fn lines(manifest: &Manifest, bytes: usize, sink: Sink<'_>) -> Result<()> {
+fn lines(manifest: &Manifest, key: KeyId, bytes: usize, sink: Sink<'_>) -> Result<()> {
     let Manifest { database_id, created_us, segment, proven, codec, next_run, ref runs, ref state, .. } = *manifest;
     let numbers: Vec<String> = runs.iter().map(u64::to_string).collect();
     let line = Line::new(0, "manifest")
@@ -48,7 +64,8 @@ fn lines(manifest: &Manifest, bytes: usize, sink: Sink<'_>) -> Result<()> {
         .with("codec", show::codec(codec))
         .with("next_run", next_run)
         .with("runs", if runs.is_empty() { "none".to_owned() } else { numbers.join(" ") })
-        .with("next_branch", state.next_branch);
+        .with_some("sealed_with_key", show::key_id(key))
+        .with_some("next_branch", key.is_none().then_some(state.next_branch));
     sink(line)?;
     of_state(state, (manifest::FIXED + 8 * runs.len()) as u64, sink)
 }

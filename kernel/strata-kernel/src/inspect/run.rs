@@ -35,7 +35,8 @@ impl Reader<'_> {
             .with("format", frames::FORMAT)
             .with("bytes", frames.size())
             .with("database", show::id(&frames.database_id()))
-            .with("number", frames.number());
+            .with("number", frames.number())
+            .with_some("sealed_with_key", show::key_id(frames.key()));
         (self.sink)(line)?;
         let named = path.rsplit('/').next().and_then(crate::run::number_of);
         if named.is_some_and(|named| named != frames.number()) {
@@ -56,7 +57,8 @@ impl Reader<'_> {
             }
         };
         match self.frames.footer(at, length) {
-            Ok(footer) => {
+            Ok(None) => (self.sink)(Line::new(at, "footer").with("sealed", "yes"))?,
+            Ok(Some(footer)) => {
                 let line = Line::new(at, "footer")
                     .with("rows", footer.rows)
                     .with("keys", footer.keys)
@@ -108,7 +110,7 @@ impl Reader<'_> {
             .with("bytes", frame.bytes)
             .with("raw_bytes", frame.raw_bytes)
             .with("codec", show::codec(frame.codec))
-            .with_some("sealed_with_key", frame.seal)
+            .with_some("sealed", frame.is_sealed.then_some("yes"))
             .with_some("rows", frame.rows);
         (self.sink)(line)?;
         if let Some(reason) = &frame.damage {

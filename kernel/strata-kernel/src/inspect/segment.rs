@@ -54,7 +54,8 @@ fn header(bytes: &[u8], path: &str, sink: Sink<'_>) -> Result<Option<(u64, u64)>
         .with("database", show::id(&header.database_id))
         .with("number", header.number)
         .with("base", header.base)
-        .with("previous", format!("{:08x}", header.previous));
+        .with("previous", format!("{:08x}", header.previous))
+        .with_some("sealed_with_key", show::key_id(header.key));
     sink(line)?;
     let named = path.rsplit('/').next().and_then(read::number_of);
     if named.is_some_and(|named| named != header.number) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::keyspaces;
 use crate::payload::Number;
+use crate::seal::KeyId;
 use crate::value::path::Path;
 use crate::value::read::{Reader, Token};
 
@@ -76,6 +77,11 @@ pub fn quoted(text: &[u8], most: usize) -> String {
     let cut = &text[..text.len().min(most)];
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{:?}{more}", String::from_utf8_lossy(cut).trim_end_matches('\u{fffd}'))
+}
+
+/// The id of what a file is sealed with, if it is.
+pub fn key_id(key: KeyId) -> Option<String> {
+    (!key.is_none()).then(|| key.to_string())
 }
 
 /// A key: text in quotes, or bytes with those that are no text written out.

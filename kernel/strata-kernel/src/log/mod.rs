@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::{Clock, Env};
 use crate::error::{Error, Result};
-use crate::seal::Keyring;
+use crate::seal::{KeyId, Keyring};
 use writer::Writer;
 
 pub use codec::{Codec, Place};
@@ -116,6 +116,8 @@ impl Cut {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentInfo {
+    /// What it is sealed with.
+    pub key: KeyId,
     pub number: u64,
     /// Its header and records, without the space that is reserved behind them.
     pub bytes: u64,

@@ -115,7 +115,7 @@ pub(super) struct End {
 impl End {
     /// The segments, the newest last.
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        let newest = SegmentInfo { number: self.header.number, bytes: self.offset as u64 };
+        let newest = SegmentInfo { key: self.header.key, number: self.header.number, bytes: self.offset as u64 };
         self.closed_segments.iter().copied().chain([newest]).collect()
     }
 
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
             return Err(corrupt(header.number, offset as u64, reason));
         }
         self.end = Some(next.base);
-        self.closed_segments.push(SegmentInfo { number: header.number, bytes: length as u64 });
+        self.closed_segments.push(SegmentInfo { key: header.key, number: header.number, bytes: length as u64 });
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use super::format::{self, SegmentHeader};
-use super::segment;
+use super::segment::{self, Segment};
 use super::state::Broken;
 use super::writer::{Guard, Writer};
 use super::{Cut, SegmentInfo};
@@ -119,7 +119,8 @@ impl Writer {
             let Broken = state.fail(error, true);
             return Err(state.refusal());
         }
-        let closed = SegmentInfo { number: state.segment.number, bytes: state.end - state.segment.base };
+        let Segment { key, number, base, .. } = state.segment;
+        let closed = SegmentInfo { key, number, bytes: state.end - base };
         state.closed_segments.push(closed);
         state.segment = next.into_segment(&header, cipher);
         state.end += format::SEGMENT_HEADER as u64;

@@ -370,7 +370,8 @@ impl Writer {
 
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let state = self.state.lock();
-        let newest = SegmentInfo { number: state.segment.number, bytes: state.end - state.segment.base };
+        let segment::Segment { key, number, base, .. } = state.segment;
+        let newest = SegmentInfo { key, number, bytes: state.end - base };
         state.closed_segments.iter().copied().chain([newest]).collect()
     }
 

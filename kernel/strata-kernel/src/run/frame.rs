@@ -4,15 +4,17 @@
 //! that is damaged, moved, swapped or left from before is told from the one that should be there. Little-endian:
 //!
 //! ```text
-//! frame   kind u8 | codec u8 | seal u8 | 0 u8 | key u32 | stored length u32 | raw length u32 | crc32c u32 | payload
-//! header  magic 8 | format u32 | crc32c u32 | database id 16 | run number u64 | 0 x 24
+//! frame   kind u8 | codec u8 | seal u8 | 0 x 5 | stored length u32 | raw length u32 | crc32c u32 | payload
+//! header  magic 8 | format u32 | crc32c u32 | database id 16 | run number u64 | key id 8 | 0 x 16
 //! tail    footer offset u64 | footer frame length u32 | crc32c u32 | magic 8
 //! ```
-
-use std::sync::Arc;
+//!
+//! A run whose header names a key is sealed: each of its payloads is nonce, ciphertext and tag (`seal`), and the frame's
+//! header up to the checksum is authenticated with it. All of a run is sealed with one key, or nothing.
 
 use crate::error::{Error, Result};
 use crate::sabotage;
+use crate::seal::{FileCipher, KeyId, NONCE_BYTES, SEAL_BYTES, Seal, TAG_BYTES};
 
 pub const FORMAT: u32 = 1;
 pub const HEADER: usize = 64;
@@ -24,6 +26,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 512 << 20;
 const MAGIC: [u8; 8] = *b"strataRN";
 const TAIL_MAGIC: [u8; 8] = *b"strataRE";
 const LZ4: u8 = 1;
+const SEALED: u8 = 1;
+/// What the checksum and the seal cover of a frame's header.
+const COVERED: usize = 16;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,28 +46,6 @@ impl FrameKind {
         use FrameKind::{Block, Filter, Footer, Index, Value};
         [Block, Value, Index, Filter, Footer].into_iter().find(|kind| *kind as u8 == byte)
     }
-}
-
-/// Where a payload stands: no two of a database share it, also over time. A seal binds the payload to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The database, from its MANIFEST.
-    pub database_id: [u8; 16],
-    pub run: u64,
-    pub offset: u64,
-    pub kind: FrameKind,
-}
-
-/// Encryption of payloads. What nonce and tag need goes into the sealed bytes.
-pub trait Seal: Send + Sync {
-    /// As it stands in each frame; 0 is kept for none.
-    fn id(&self) -> u8;
-    /// The key that new frames are sealed with.
-    fn key_id(&self) -> u32;
-    /// Append the sealed form of `plain` to `out`.
-    fn seal(&self, place: &Place, plain: &[u8], out: &mut Vec<u8>) -> Result<()>;
-    /// Append to `out` what was sealed; the error says why that cannot be. `key_id` is the frame's.
-    fn open(&self, place: &Place, key_id: u32, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str>;
 }
 
 /// The payload of a frame, in memory.
@@ -85,12 +68,14 @@ impl Payload {
 }
 
 /// What is the same for all frames of a run.
-#[derive(Clone)]
 pub struct Framing {
     pub database_id: [u8; 16],
     pub run: u64,
     pub compress: bool,
-    pub seal: Option<Arc<dyn Seal>>,
+    /// What the header names.
+    pub key: KeyId,
+    /// `None` where the run is not sealed, or is looked at without its key.
+    pub cipher: Option<FileCipher>,
 }
 
 /// A frame's header, as far as a reader needs it.
@@ -98,9 +83,7 @@ pub struct FrameHeader {
     pub kind: FrameKind,
     pub stored: usize,
     pub codec: u8,
-    /// 0 where the payload is not sealed.
-    pub seal: u8,
-    pub key_id: u32,
+    pub is_sealed: bool,
     pub raw: usize,
     checksum: u32,
 }
@@ -111,11 +94,11 @@ impl FrameHeader {
         let header = bytes.first_chunk::<FRAME_HEADER>().ok_or("the file ends within a frame")?;
         let kind = FrameKind::from_u8(header[0]).ok_or("there is no frame")?;
         let (stored, raw) = (u32_at(header, 8) as usize, u32_at(header, 12) as usize);
-        if header[1] > LZ4 || header[3] != 0 || raw > PAYLOAD_BYTES_MAX {
+        if header[1] > LZ4 || header[2] > SEALED || header[3..8] != [0; 5] || raw > PAYLOAD_BYTES_MAX {
             return Err("there is no frame");
         }
-        let (codec, seal, key_id, checksum) = (header[1], header[2], u32_at(header, 4), u32_at(header, 16));
-        Ok(FrameHeader { kind, stored, codec, seal, key_id, raw, checksum })
+        let (codec, is_sealed, checksum) = (header[1], header[2] == SEALED, u32_at(header, 16));
+        Ok(FrameHeader { kind, stored, codec, is_sealed, raw, checksum })
     }
 
     pub fn frame_bytes(&self) -> usize {
@@ -124,10 +107,6 @@ impl FrameHeader {
 }
 
 impl Framing {
-    fn place(&self, kind: FrameKind, offset: u64) -> Place {
-        Place { database_id: self.database_id, run: self.run, offset, kind }
-    }
-
     /// Append the frame of `payload` to `out`, where it will stand at `offset` of the file; returns its length.
     pub fn append(&self, kind: FrameKind, offset: u64, payload: &[u8], out: &mut Vec<u8>) -> Result<u32> {
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -135,46 +114,48 @@ impl Framing {
             return Err(Error::LimitExceeded { what: "row in bytes", limit, actual });
         }
         let start = out.len();
-        out.resize(start + FRAME_HEADER, 0);
-        let codec = self.pack(kind, offset, payload, out)?;
-        let stored = out.len() - start - FRAME_HEADER;
-        let (header, body) = out[start..].split_at_mut(FRAME_HEADER);
-        (header[0], header[1]) = (kind as u8, codec);
-        if let Some(seal) = &self.seal {
-            header[2] = seal.id();
-            header[4..8].copy_from_slice(&seal.key_id().to_le_bytes());
-        }
+        let body = start + FRAME_HEADER;
+        let sealed = self.cipher.is_some();
+        out.resize(body + if sealed { NONCE_BYTES } else { 0 }, 0);
+        let codec = self.pack(kind, payload, out);
+        let stored = out.len() - body + if sealed { TAG_BYTES } else { 0 };
+        let header = &mut out[start..body];
+        (header[0], header[1], header[2]) = (kind as u8, codec, if sealed { SEALED } else { 0 });
         header[8..12].copy_from_slice(&(stored as u32).to_le_bytes());
         header[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        let checksum = self.checksum(header, body, offset);
-        header[16..20].copy_from_slice(&checksum.to_le_bytes());
+        if let Some(cipher) = &self.cipher {
+            let (header, body) = out[start..].split_at_mut(FRAME_HEADER);
+            let (nonce, message) = body.split_at_mut(NONCE_BYTES);
+            let seal = cipher.seal_in_place(offset, &header[..COVERED], message);
+            nonce.copy_from_slice(&seal.nonce);
+            out.extend_from_slice(&seal.tag);
+        }
+        self.make_checksum(&mut out[start..], offset);
         Ok((FRAME_HEADER + stored) as u32)
     }
 
-    /// Put down the payload as it is to be stored; returns the codec.
-    fn pack(&self, kind: FrameKind, offset: u64, payload: &[u8], out: &mut Vec<u8>) -> Result<u8> {
+    pub(super) fn make_checksum(&self, frame: &mut [u8], offset: u64) {
+        let (header, stored) = frame.split_at_mut(FRAME_HEADER);
+        let checksum = self.checksum(header, stored, offset);
+        header[COVERED..].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Append the payload, packed where that is worth it; returns the codec.
+    fn pack(&self, kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) -> u8 {
         let start = out.len();
         let may_pack = self.compress && matches!(kind, FrameKind::Block | FrameKind::Value);
-        let mut codec = 0;
         if may_pack {
             out.resize(start + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
             let size = lz4_flex::block::compress_into(payload, &mut out[start..]).unwrap_or(usize::MAX);
             // Less than an eighth is not worth what each read would pay to unpack it.
-            codec = if size < payload.len() - payload.len() / 8 { LZ4 } else { 0 };
-            out.truncate(start + if codec == LZ4 { size } else { 0 });
-        }
-        let Some(seal) = &self.seal else {
-            if codec == 0 {
-                out.extend_from_slice(payload);
+            if size < payload.len() - payload.len() / 8 {
+                out.truncate(start + size);
+                return LZ4;
             }
-            return Ok(codec);
-        };
-        let place = self.place(kind, offset);
-        if codec == 0 {
-            return seal.seal(&place, payload, out).map(|()| codec);
+            out.truncate(start);
         }
-        let packed = out.split_off(start);
-        seal.seal(&place, &packed, out).map(|()| codec)
+        out.extend_from_slice(payload);
+        0
     }
 
     /// The payload of the frame that is all of `bytes` and stands at `offset`; the error says why there is none.
@@ -187,22 +168,22 @@ impl Framing {
         if header.checksum != self.checksum(head, stored, offset) && !sabotage::on("T15") {
             return Err("a frame has another checksum");
         }
-        if header.seal == 0 {
-            return match header.codec {
-                0 if header.raw == stored.len() => Ok(Payload { bytes, start: FRAME_HEADER }),
-                0 => Err("a frame has not the length it says"),
-                _ => Ok(Payload { bytes: unpack(stored, header.raw)?, start: 0 }),
-            };
-        }
-        let seal =
-            self.seal.as_ref().filter(|seal| seal.id() == header.seal).ok_or("the key to this frame is missing")?;
-        let mut plain = Vec::new();
-        seal.open(&self.place(kind, offset), header.key_id, stored, &mut plain)?;
-        bytes = if header.codec == 0 { plain } else { unpack(&plain, header.raw)? };
-        if bytes.len() == header.raw {
-            Ok(Payload { bytes, start: 0 })
-        } else {
-            Err("a frame has not the length it says")
+        let (start, end) = match (&self.cipher, header.is_sealed) {
+            (None, false) => (FRAME_HEADER, bytes.len()),
+            (Some(cipher), true) => {
+                unseal(cipher, offset, &mut bytes)?;
+                (FRAME_HEADER + NONCE_BYTES, bytes.len() - TAG_BYTES)
+            }
+            (Some(_), false) => return Err("a frame is not sealed, and its run is"),
+            (None, true) => return Err("a frame is sealed, and its run is not"),
+        };
+        match header.codec {
+            0 if header.raw == end - start => {
+                bytes.truncate(end);
+                Ok(Payload { bytes, start })
+            }
+            0 => Err("a frame has not the length it says"),
+            _ => Ok(Payload { bytes: unpack(&bytes[start..end], header.raw)?, start: 0 }),
         }
     }
 
@@ -219,7 +200,7 @@ impl Framing {
 
     fn checksum(&self, header: &[u8], stored: &[u8], offset: u64) -> u32 {
         let mut bytes = [0; 48];
-        bytes[..16].copy_from_slice(&header[..16]);
+        bytes[..COVERED].copy_from_slice(&header[..COVERED]);
         if !sabotage::on("T17") {
             bytes[16..24].copy_from_slice(&self.run.to_le_bytes());
             bytes[24..32].copy_from_slice(&offset.to_le_bytes());
@@ -234,13 +215,14 @@ impl Framing {
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.database_id);
         bytes[32..40].copy_from_slice(&self.run.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.key.0);
         let checksum = header_checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// Whether `bytes` begin with the header of this run.
-    pub fn check_header(&self, bytes: &[u8], file: &str) -> Result<()> {
+    /// Whether `bytes` begin with the header of this run; returns the key it names.
+    pub fn check_header(&self, bytes: &[u8], file: &str) -> Result<KeyId> {
         let corrupt =
             |offset, reason: &str| Error::Corrupt { file: file.to_owned(), offset, reason: reason.to_owned() };
         let Some(header) = bytes.first_chunk::<HEADER>() else {
@@ -262,7 +244,7 @@ impl Framing {
         if u64_at(header, 32) != self.run {
             return Err(corrupt(32, "it is another run than its name says"));
         }
-        Ok(())
+        Ok(KeyId(*header[40..].first_chunk().expect("64 bytes")))
     }
 
     /// The last bytes of a run, from which its footer is found.
@@ -285,6 +267,19 @@ impl Framing {
         }
         Ok((offset, length))
     }
+}
+
+/// Decrypt a whole frame where it lies.
+fn unseal(cipher: &FileCipher, offset: u64, frame: &mut [u8]) -> Result<(), &'static str> {
+    let (header, stored) = frame.split_at_mut(FRAME_HEADER);
+    if stored.len() < SEAL_BYTES {
+        return Err("a frame is shorter than its seal");
+    }
+    let (nonce, rest) = stored.split_at_mut(NONCE_BYTES);
+    let (message, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
+    let seal =
+        Seal { nonce: (&*nonce).try_into().expect("split there"), tag: (&*tag).try_into().expect("split there") };
+    cipher.open_in_place(offset, &header[..COVERED], &seal, message)
 }
 
 fn header_checksum(bytes: &[u8; HEADER]) -> u32 {

@@ -8,6 +8,7 @@ use super::frame::{FRAME_HEADER, FrameHeader, FrameKind, Framing, HEADER, Payloa
 use super::{Fault, Row, Span, parts_of, read_exactly};
 use crate::env::File;
 use crate::error::{Error, Result};
+use crate::seal::KeyId;
 
 pub use super::frame::FORMAT;
 
@@ -24,8 +25,7 @@ pub struct Frame {
     pub bytes: u64,
     pub raw_bytes: u64,
     pub codec: u8,
-    /// The id of the key, where it is sealed.
-    pub seal: Option<u32>,
+    pub is_sealed: bool,
     /// Of a data block that can be read.
     pub rows: Option<u32>,
     /// What is wrong with it, though it says where it ends.
@@ -68,7 +68,8 @@ impl Frames {
         let count = file.read_at(0, &mut header)?;
         let mut database_id = [0; 16];
         database_id.copy_from_slice(&header[16..32]);
-        let framing = Framing { database_id, run: u64_at(&header, 32), compress: false, seal: None };
+        let key = KeyId(*header[40..].first_chunk().expect("64 bytes"));
+        let framing = Framing { database_id, run: u64_at(&header, 32), compress: false, key, cipher: None };
         header.truncate(count);
         Ok(Frames { file: Arc::clone(file), name: name.to_owned(), header, framing, size: file.size()? })
     }
@@ -85,7 +86,12 @@ impl Frames {
         self.framing.database_id
     }
 
-    pub fn check_header(&self) -> Result<()> {
+    /// What it is sealed with, as the header says.
+    pub fn key(&self) -> KeyId {
+        self.framing.key
+    }
+
+    pub fn check_header(&self) -> Result<KeyId> {
         self.framing.check_header(&self.header, &self.name)
     }
 
@@ -97,12 +103,17 @@ impl Frames {
         self.framing.read_tail(tail, self.size).map_err(|reason| self.corrupt(at, reason))
     }
 
-    pub fn footer(&self, at: u64, length: u32) -> Result<FooterFound> {
+    /// `None` where it is sealed.
+    pub fn footer(&self, at: u64, length: u32) -> Result<Option<FooterFound>> {
         let bytes = self.read(at, length as usize)?;
+        let header = FrameHeader::decode(&bytes).map_err(|reason| self.corrupt(at, reason))?;
+        if header.is_sealed {
+            return self.framing.check(&bytes, at).map(|()| None).map_err(|reason| self.corrupt(at, reason));
+        }
         let payload = self.framing.open(FrameKind::Footer, at, bytes).map_err(|reason| self.corrupt(at, reason))?;
         let footer = Footer::decode(payload.bytes(), at).map_err(|reason| self.corrupt(at, reason))?;
         let Footer { rows, keys, raw_bytes, spans, top } = footer;
-        Ok(FooterFound { rows, keys, raw_bytes, spans, index_blocks: top.entries().len() })
+        Ok(Some(FooterFound { rows, keys, raw_bytes, spans, index_blocks: top.entries().len() }))
     }
 
     /// The frame at `at`; `end` is where frames end. An error where not even its length can be believed.
@@ -130,16 +141,15 @@ impl Frames {
             Some(Err(reason)) => (None, Some(reason)),
             None => (None, damage),
         };
-        let seal = (header.seal != 0).then_some(header.key_id);
-        let (kind, codec, raw_bytes) = (header.kind, header.codec, header.raw as u64);
-        Ok(Frame { at, kind, bytes: bytes as u64, raw_bytes, codec, seal, rows, damage })
+        let (kind, codec, raw_bytes, is_sealed) = (header.kind, header.codec, header.raw as u64, header.is_sealed);
+        Ok(Frame { at, kind, bytes: bytes as u64, raw_bytes, codec, is_sealed, rows, damage })
     }
 
     /// The payload; `None` where it is sealed.
     fn open(&self, header: &FrameHeader, at: u64) -> Result<Option<Payload>> {
         let bytes = self.read(at, header.frame_bytes())?;
         let corrupt = |reason| self.corrupt(at, reason);
-        if header.seal != 0 {
+        if header.is_sealed {
             return self.framing.check(&bytes, at).map(|()| None).map_err(corrupt);
         }
         self.framing.open(header.kind, at, bytes).map(Some).map_err(corrupt)

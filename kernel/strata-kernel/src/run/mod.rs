@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
+use crate::seal::{self, KeyId, Keyring, Kind};
 use crate::table::{ChangeKind, Version};
 use block::{Block, Body, PREFIX, RowHead};
 use cache::Cached;
@@ -46,7 +47,7 @@ pub use cache::{BlockCache, CacheCounts};
 pub use cursor::{AllCursor, RangeCursor, VersionCursor};
 pub use filter::RowHash;
 pub use footer::Span;
-pub use frame::{FrameKind, Place, Seal};
+pub use frame::FrameKind;
 pub use verify::RunVerified;
 pub use writer::RunWriter;
 
@@ -85,8 +86,8 @@ pub struct RunOptions {
     /// Values (with touched paths) of more than this stand aside.
     pub large_value_bytes: usize,
     pub compress: bool,
-    /// Encryption; what it sealed needs it again.
-    pub seal: Option<Arc<dyn Seal>>,
+    /// New runs are sealed with the current key, and those that are sealed with any of them can be read.
+    pub keys: Option<Arc<Keyring>>,
 }
 
 impl RunOptions {
@@ -98,12 +99,19 @@ impl RunOptions {
             index_bytes: 4 << 10,
             large_value_bytes: 4 << 10,
             compress: true,
-            seal: None,
+            keys: None,
         }
     }
 
-    fn framing(&self, run: u64) -> Framing {
-        Framing { database_id: self.database_id, run, compress: self.compress, seal: self.seal.clone() }
+    /// For a run that is sealed with `key`.
+    fn framing(&self, run: u64, key: KeyId) -> Result<Framing> {
+        let cipher = seal::cipher(self.keys.as_deref(), Kind::Run, run, key)?;
+        Ok(Framing { database_id: self.database_id, run, compress: self.compress, key, cipher })
+    }
+
+    /// What new runs are sealed with.
+    fn key(&self) -> KeyId {
+        self.keys.as_deref().map_or(KeyId::NONE, Keyring::current)
     }
 }
 
@@ -143,13 +151,15 @@ pub struct Run {
 impl Run {
     /// Open a run; reads its header and its footer.
     pub fn open(disk: &dyn Disk, number: u64, cache: &Arc<BlockCache>, options: &RunOptions) -> Result<Arc<Run>> {
-        let (name, framing) = (path(number), options.framing(number));
+        let name = path(number);
         let corrupt = |offset, reason: &str| Error::Corrupt { file: name.clone(), offset, reason: reason.to_owned() };
         let file = disk.open(&name)?.ok_or_else(|| corrupt(0, "there is no such file"))?;
         let size = file.size()?;
         let mut header = [0; HEADER];
         let count = file.read_at(0, &mut header)?;
-        framing.check_header(&header[..count], &name)?;
+        let plain =
+            Framing { database_id: options.database_id, run: number, compress: false, key: KeyId::NONE, cipher: None };
+        let framing = options.framing(number, plain.check_header(&header[..count], &name)?)?;
         let end_bytes = size.min(END_BYTES);
         let end_offset = size - end_bytes;
         let end = read_exactly(&*file, end_offset, end_bytes as usize).map_err(|fault| fault.at(&name, end_offset))?;
@@ -172,6 +182,11 @@ impl Run {
 
     pub fn number(&self) -> u64 {
         self.framing.run
+    }
+
+    /// What it is sealed with.
+    pub fn key(&self) -> KeyId {
+        self.framing.key
     }
 
     pub fn file_bytes(&self) -> u64 {

@@ -30,7 +30,9 @@ impl Run {
     /// Read everything and check it: checksums, order, values, and that index, filters and footer say what the rows do.
     /// Calls `progress` with the bytes of each piece; all together are the length of the file. Its error ends it.
     pub fn verify(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<RunVerified> {
-        self.framing.check_header(&self.read_bytes(0, HEADER)?, &self.name)?;
+        if self.framing.check_header(&self.read_bytes(0, HEADER)?, &self.name)? != self.key() {
+            return Err(self.corrupt(40, "the header names another key"));
+        }
         progress(HEADER as u64)?;
         let mut verify = Verify::new(self);
         let mut at = HEADER as u64;

@@ -12,6 +12,7 @@ use super::{DIRECTORY, KEY_BYTES_MAX, RunOptions, path, temporary_path};
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
 use crate::sabotage;
+use crate::seal::KeyId;
 use crate::table::{ChangeKind, Version};
 
 /// The file is written in pieces of about this size: smaller ones cost more calls, larger ones more memory.
@@ -59,7 +60,7 @@ impl RunWriter {
             }
             other => other?,
         };
-        let framing = options.framing(number);
+        let framing = options.framing(number, options.key())?;
         let piece = framing.header().to_vec();
         Ok(RunWriter {
             disk: disk.clone(),
@@ -196,6 +197,11 @@ impl RunWriter {
             self.piece.clear();
         }
         Ok(())
+    }
+
+    /// What it is sealed with.
+    pub fn key(&self) -> KeyId {
+        self.framing.key
     }
 
     /// Make the run whole and durable, and give it its name; returns its length. After an error there may be a file of that

@@ -67,7 +67,9 @@ impl Store {
             self.freeze();
         }
         let (cut, mut state, branches) = self.cut()?;
-        if cut.version == manifest.checkpoint_version {
+        if (cut.version, cut.segment) == (manifest.checkpoint_version, manifest.segment) {
+            // Where letting go of older segments failed before, it is tried again.
+            self.log.retire(cut.segment)?;
             self.drop_layers(cut.version);
             return Ok(Checkpoint { version: cut.version, time: cut.time, ..Checkpoint::default() });
         }

@@ -62,6 +62,7 @@ impl Store {
             let runs = self.runs.read().clone();
             let mut merge = Compaction::new(self, runs)?;
             if !merge.is_worth_it() {
+                self.end_rotation()?;
                 return Ok(Compacted { segments_removed, ..Compacted::default() });
             }
             if attempt == TRIES {
@@ -75,6 +76,7 @@ impl Store {
                 if trims {
                     self.drop_all_layers(self.checkpoint_version());
                 }
+                self.end_rotation()?;
                 return Ok(Compacted { segments_removed, ..compacted });
             }
         }
@@ -237,7 +239,8 @@ impl Compaction {
 
     /// Whether anything could come of it.
     pub fn is_worth_it(&self) -> bool {
-        self.inputs.len() > 1 || self.inputs.first().is_some_and(|run| self.plan.lets_go_of(run))
+        let key = self.writer.key();
+        self.inputs.len() > 1 || self.inputs.first().is_some_and(|run| run.key() != key || self.plan.lets_go_of(run))
     }
 
     /// Some more rows; true when it is done.

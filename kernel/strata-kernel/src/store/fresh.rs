@@ -67,7 +67,7 @@ impl Fresh {
         };
         let log = Log::create(&self.inside, self.options.log(self.database_id), manifest.anchor())?;
         let proven = log.close()?;
-        Manifest { proven, ..manifest }.write(&*self.inside.disk)?;
+        Manifest { proven, ..manifest }.write(&*self.inside.disk, None)?;
         check_free(&*self.outside.disk, &self.name, "database")?;
         self.outside.disk.rename(&self.temporary, &self.name)?;
         self.is_finished = true;

@@ -9,6 +9,7 @@ use super::{Recovered, Store};
 use crate::error::Result;
 use crate::log::{LogBytes, SegmentInfo};
 use crate::run::{self, CacheCounts, Run};
+use crate::seal::KeyId;
 use crate::{log, manifest};
 
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,8 @@ pub struct Info {
     /// Of the files; 0 without.
     pub format: u32,
     pub created: u64,
-    pub is_encrypted: bool,
+    /// What new files are sealed with.
+    pub key: Option<KeyId>,
     pub version: u64,
     pub durable_version: u64,
     /// Below this, history may be gone.
@@ -91,7 +93,7 @@ impl Store {
         let position = self.log.position();
         info.format = manifest::FORMAT;
         info.created = manifest.created_us;
-        info.is_encrypted = self.run_options().seal.is_some();
+        info.key = self.keys().map(|keys| keys.current());
         info.file_bytes = self.file_bytes()?;
         info.log = LogInfo {
             segments: self.log.segments(),

@@ -107,7 +107,7 @@ impl Store {
     /// Replace the MANIFEST. With the keeper's lock held.
     pub(super) fn switch(&self, manifest: Manifest) -> Result<()> {
         let manifest = Manifest { next_run: self.next_run.load(Ordering::Relaxed), ..manifest };
-        manifest.write(&*self.env.disk)?;
+        manifest.write(&*self.env.disk, self.keys().as_deref())?;
         self.checkpointed.store(manifest.proven, Ordering::Relaxed);
         self.checkpointed_at.store(self.env.clock.monotonic_us(), Ordering::Relaxed);
         if let Some(files) = self.files.lock().as_mut() {

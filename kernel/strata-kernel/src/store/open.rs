@@ -16,9 +16,12 @@ use crate::log::{Anchor, Durability, Entry, Log, LogOptions, StateHash};
 use crate::manifest::Manifest;
 use crate::payload::{self, Body, Logged, Meta, Number, Payload, Read};
 use crate::run::{self, BlockCache, Run, RunOptions};
+use crate::seal::{GivenKeys, Keyring};
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Encrypt a new database, and open one that is encrypted.
+    pub keys: Option<GivenKeys>,
     pub durability: Durability,
     /// Make the database when there is none.
     pub create: bool,
@@ -42,6 +45,7 @@ impl Default for Options {
     fn default() -> Options {
         let log = LogOptions::default();
         Options {
+            keys: None,
             durability: Durability::Buffered,
             create: true,
             read_only: false,
@@ -76,13 +80,18 @@ impl Options {
             flush_interval_us: self.flush_interval_us,
             compress_above: self.compress_above,
             database_id,
-            keys: None,
+            keys: self.ring(database_id),
         }
+    }
+
+    pub(super) fn ring(&self, database_id: [u8; 16]) -> Option<Arc<Keyring>> {
+        self.keys.as_ref().map(|given| Arc::new(given.ring(database_id)))
     }
 
     pub(super) fn runs(&self, database_id: [u8; 16]) -> RunOptions {
         let large_value_bytes = (self.block_bytes / 4).max(64);
-        RunOptions { block_bytes: self.block_bytes, large_value_bytes, ..RunOptions::new(database_id) }
+        let keys = self.ring(database_id);
+        RunOptions { keys, block_bytes: self.block_bytes, large_value_bytes, ..RunOptions::new(database_id) }
     }
 
     /// The share of the tables. A quarter of the budget is for blocks, and a quarter for what comes and goes.
@@ -138,6 +147,7 @@ impl Store {
             worker: OnceLock::new(),
             next_run: AtomicU64::new(1),
             run_bytes_written: AtomicU64::new(0),
+            keys: RwLock::default(),
             checkpointed: AtomicU64::new(0),
             checkpointed_at: AtomicU64::new(0),
             database_id: [0; 16],
@@ -197,15 +207,17 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
     let log = Log::create(&env, options.log(database_id), anchor)?;
     let created_us = env.clock.wall_us();
     let manifest = Manifest { database_id, created_us, segment: anchor.segment, ..Manifest::default() };
-    manifest.write(&*env.disk)?;
+    let keys = options.ring(database_id);
+    manifest.write(&*env.disk, keys.as_deref())?;
     let mut store = Store::assemble(env, log, options);
     store.database_id = database_id;
+    store.keys = RwLock::new(keys);
     store.own(manifest, lock)
 }
 
 fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
     let lock = lock(&env, options.read_only)?;
-    let manifest = Manifest::read(&*env.disk)?.ok_or_else(|| Error::Corrupt {
+    let manifest = Manifest::read(&*env.disk, &|id| options.ring(id))?.ok_or_else(|| Error::Corrupt {
         file: "MANIFEST".into(),
         offset: 0,
         reason: "it is missing".into(),
@@ -218,10 +230,10 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
     // Replayed into a store without a log, which the recovered log then takes the place of.
     let mut store = Store::assemble(env.clone(), Log::memory(&env, manifest.anchor()), options);
     store.database_id = manifest.database_id;
+    store.keys = RwLock::new(keys_of(&manifest, options));
     store.open_runs(&manifest)?;
     let open = if options.read_only { Log::read } else { Log::recover };
-    let (log, recovery) =
-        open(&env, options.log(manifest.database_id), manifest.anchor(), &mut |entry| store.replay(&entry))?;
+    let (log, recovery) = open(&env, store.log_options(), manifest.anchor(), &mut |entry| store.replay(&entry))?;
     store.log = log;
     let (checkpoint, records) = (manifest.checkpoint_version, recovery.records);
     store.recovered = Recovered { checkpoint, records, cut_bytes: recovery.cut_bytes };
@@ -229,6 +241,12 @@ fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
         clear_orphans(&env, &manifest)?;
     }
     store.own(manifest, lock)
+}
+
+/// The keys that were given. Before a change from plain to sealed has come to its end, the MANIFEST says so.
+fn keys_of(manifest: &Manifest, options: &Options) -> Option<Arc<Keyring>> {
+    let keys = options.ring(manifest.database_id)?;
+    Some(if manifest.plain_too { Arc::new(Keyring::clone(&keys).plain_too()) } else { keys })
 }
 
 /// Remove what a checkpoint or a compaction that did not come to its end has left. The MANIFEST was read and the log

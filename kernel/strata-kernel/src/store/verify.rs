@@ -106,7 +106,7 @@ impl Store {
         }
         verified.note(self.verify_manifest())?;
         let mut reader = Reader::new(in_memory, &manifest);
-        let options = self.options.log(self.database_id);
+        let options = self.log_options();
         let read = Log::read(&self.env, options, manifest.anchor(), &mut |entry| reader.take(&entry));
         if let Some((_, recovery)) = verified.note(read)? {
             verified.segments = recovery.segments;
@@ -122,7 +122,7 @@ impl Store {
         let damaged = |reason: &str| {
             Err(Error::Corrupt { file: manifest::PATH.to_owned(), offset: 0, reason: reason.to_owned() })
         };
-        match Manifest::read(&*self.env.disk)? {
+        match Manifest::read(&*self.env.disk, &|_| self.keys())? {
             Some(found) if found.database_id == self.database_id => Ok(()),
             Some(_) => damaged("it is that of another database"),
             None => damaged("it is missing"),

@@ -66,7 +66,7 @@ impl Opened {
 
 /// Open as the MANIFEST says; `None` when there is none.
 fn open(disk: &SimDisk, options: &LogOptions) -> Result<Option<Opened>> {
-    let Some(manifest) = Manifest::read(disk)? else { return Ok(None) };
+    let Some(manifest) = Manifest::read(disk, &|_| None)? else { return Ok(None) };
     let (anchor, env) = (manifest.anchor(), Sim::over(disk.clone(), 1).env());
     let mut entries = Vec::new();
     let (log, recovery) = Log::recover(&env, options.clone(), anchor, &mut |entry| {

@@ -218,7 +218,7 @@ fn sabotage_t19_named_before_it_is_synced_is_caught() {
 
 /// Change bytes of a payload and make the frame's checksum right again.
 fn with_payload(content: &[u8], at: usize, length: usize, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let framing = RunOptions { compress: false, ..options() }.framing(1);
+    let framing = RunOptions { compress: false, ..options() }.framing(1, KeyId::NONE).unwrap();
     let kind = FrameKind::from_u8(content[at]).unwrap();
     let payload = framing.open(kind, at as u64, content[at..at + length].to_vec()).unwrap();
     let mut bytes = payload.bytes().to_vec();

@@ -4,6 +4,7 @@ mod cache;
 mod damage;
 mod faults;
 mod model;
+mod sealed;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
