@@ -23,6 +23,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::env::Clock;
 use crate::error::{Error, Result};
 use crate::log::{Appended, StateHash};
+use crate::sabotage;
 use crate::state::BranchState;
 use crate::table::{ChangeKind, KeyHash, Version};
 use crate::value::path::Path;
@@ -229,6 +230,9 @@ impl Branch {
         let fork = self.parent.as_ref()?;
         let flat = self.flat.get().filter(|_| at.version >= fork.version);
         let fork = flat.unwrap_or(fork);
+        if sabotage::on("K21") {
+            return Some((&fork.branch, at));
+        }
         Some((&fork.branch, at.limited(fork.version)))
     }
 

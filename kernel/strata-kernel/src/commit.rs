@@ -67,6 +67,9 @@ impl Store {
         }
         let clashes = self.clashes(transaction, &line)?;
         if !clashes.is_empty() {
+            if sabotage::on("T35") {
+                self.commit_writes(&branch, &mut line, &writes_of(transaction), &transaction.meta, &[])?;
+            }
             // Wait until what came first can be read, or a retry would run into it again and again.
             self.settle(&branch, line)?;
             return Err(Error::Conflict(clashes));

@@ -118,6 +118,16 @@ impl Store {
         Ok(())
     }
 
+    /// What the tables of all branches hold, and what they may hold.
+    pub fn table_bytes(&self) -> (usize, usize) {
+        (self.shared.memory.bytes(), self.options.table_bytes())
+    }
+
+    /// What the block cache holds, and what it may hold.
+    pub fn cache_bytes(&self) -> (usize, usize) {
+        (self.cache.bytes(), self.cache.budget())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

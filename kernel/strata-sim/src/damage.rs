@@ -18,8 +18,11 @@ use crate::rows;
 use crate::tally::Tally;
 use crate::trace::Trace;
 
-/// Of a segment and of a record, from docs/design/format.md.
+/// Of a segment, of a record and of a run, from docs/design/format.md.
 pub const HEADER: usize = 64;
+/// Of a frame of a run, and what stands behind the last one.
+const FRAME_HEADER: usize = 20;
+const RUN_TAIL: usize = 24;
 
 /// Bits turned round in each database.
 const FLIPS: usize = 400;
@@ -37,6 +40,7 @@ pub fn row(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
         let subject = Subject::new(seed, clean)?;
         flips(&subject, seed, tally, trace).map_err(|why| format!("closed {clean}: {why}"))?;
         surgery(&subject, seed, tally, trace).map_err(|why| format!("closed {clean}: {why}"))?;
+        misdirected(&subject, seed, tally, trace).map_err(|why| format!("closed {clean}: {why}"))?;
     }
     Ok(())
 }
@@ -75,6 +79,7 @@ impl Subject {
                 let numbers = numbers(&store);
                 match compare::heads(&store, &numbers, state)
                     .and_then(|()| compare::everything(&store, &numbers, state))
+                    .and_then(|()| store.verify(&mut |_, _| Ok(())).map(|_| ()).map_err(String::from))
                 {
                     Ok(()) => Ok(Found::Version(version)),
                     // Runs are read when they are needed, and damage in them is told then.
@@ -195,6 +200,47 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
         }
     }
     Ok(())
+}
+
+/// Frames of runs in each other's places: whole, and valid but for where they are.
+fn misdirected(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    let rng = SimRng::new(seed ^ 0xD12E);
+    let files = contents(&subject.disk);
+    let runs = files.iter().filter(|(path, _)| path.ends_with(".run"));
+    let frames: Vec<(&String, &[u8], Range<usize>)> =
+        runs.flat_map(|(path, bytes)| frames(bytes).into_iter().map(move |frame| (path, &bytes[..], frame))).collect();
+    for (number, (path, bytes, frame)) in frames.iter().enumerate() {
+        let alike = |other: &&(&String, &[u8], Range<usize>)| {
+            let (found, payload) = (&other.1[other.2.clone()], FRAME_HEADER..frame.len());
+            found.len() == frame.len() && found[0] == bytes[frame.start] && {
+                found[payload.clone()] != bytes[frame.clone()][payload]
+            }
+        };
+        let Some((_, other, place)) = frames[number + 1..].iter().find(alike) else { continue };
+        if rng.chance(50) {
+            continue;
+        }
+        let disk = subject.disk.copy();
+        let mut damaged = bytes.to_vec();
+        damaged[frame.clone()].copy_from_slice(&other[place.clone()]);
+        disk.replace(path, damaged);
+        subject
+            .check(&disk, false, tally, trace)
+            .map_err(|why| format!("another frame at {frame:?} of {path}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Where the frames of a run lie.
+fn frames(content: &[u8]) -> Vec<Range<usize>> {
+    let mut frames = Vec::new();
+    let mut at = HEADER;
+    while at + FRAME_HEADER < content.len().saturating_sub(RUN_TAIL) {
+        let stored = u32::from_le_bytes(*content[at + 8..].first_chunk().expect("within a header")) as usize;
+        frames.push(at..at + FRAME_HEADER + stored);
+        at += FRAME_HEADER + stored;
+    }
+    frames
 }
 
 pub fn is_segment(path: &str) -> bool {

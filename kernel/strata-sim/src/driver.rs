@@ -1,6 +1,7 @@
 //! One database under test: every operation is done on the store and on the model, and must come out alike.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use strata_kernel::env::{Clock, Rng};
 use strata_kernel::store::{Options, Store};
 use strata_kernel::transaction::Transaction;
 
+use crate::between::{self, Plan};
 use crate::draft::Draft;
 use crate::model::{KEYSPACES, Model, Refusal, State};
 use crate::notes::{Acknowledged, Notes};
@@ -33,6 +35,8 @@ pub struct Driver {
     pub published: u64,
     /// Calls of the disk may fail.
     pub faults: bool,
+    /// Reads may give less than there is.
+    pub short_reads: bool,
     pub rng: SimRng,
     pub trace: Trace,
     pub open: Vec<(Transaction, Draft)>,
@@ -41,6 +45,12 @@ pub struct Driver {
     pub story: Vec<String>,
     pub handles: BTreeMap<u32, Arc<StoreBranch>>,
     watch: Arc<Mutex<Watch>>,
+    /// Others are at work during checkpoints; see `between`.
+    has_others: bool,
+    /// Little memory, and much that is done with files; see `workload`.
+    pub pressed: bool,
+    /// The moments in which files were made and removed.
+    pub busy: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +84,7 @@ impl Driver {
             store: None,
             numbers: [0; KEYSPACES.len()],
             faults: false,
+            short_reads: false,
             rng: SimRng::new(seed ^ 0xD21E),
             trace: Trace::default(),
             open: Vec::new(),
@@ -81,6 +92,9 @@ impl Driver {
             story: Vec::new(),
             handles: BTreeMap::new(),
             watch: Arc::default(),
+            has_others: false,
+            pressed: false,
+            busy: Vec::new(),
         }
     }
 
@@ -142,6 +156,11 @@ impl Driver {
     ///
     /// `moment` and `was_poisoned` are from before the call.
     pub fn settle(&mut self, predicted: Predicted, got: Result<u64, Error>, before: Before) -> Check {
+        let now = Acknowledged { moment: self.moment(), time_us: self.sim.clock.monotonic_us() };
+        self.settle_at(predicted, got, before, now)
+    }
+
+    fn settle_at(&mut self, predicted: Predicted, got: Result<u64, Error>, before: Before, now: Acknowledged) -> Check {
         self.check_watch()?;
         let Before { moment, was_poisoned } = before;
         match (predicted, got) {
@@ -149,7 +168,6 @@ impl Driver {
             (Ok(Ok(state)), Ok(version)) if version == state.version && !was_poisoned => {
                 self.push(state, moment);
                 self.published = version;
-                let now = Acknowledged { moment: self.moment(), time_us: self.sim.clock.monotonic_us() };
                 self.notes.acknowledge(version, now);
             }
             (_, Err(Error::Storage { .. } | Error::Corrupt { .. })) if self.faults => {}
@@ -194,10 +212,15 @@ impl Driver {
     }
 
     /// Look at all heads before each call of the disk: nobody may see what is not yet as safe as promised.
-    pub fn watch(&self) {
-        let watch = self.watch.clone();
+    pub fn watch(&mut self) {
+        self.has_others = true;
+        let shared = self.watch.clone();
         self.sim.disk.hook(Some(Arc::new(move |call| {
-            let mut watch = watch.lock();
+            if between::act(call) {
+                // They were told their commit is there, so everybody may see it.
+                shared.lock().heads.iter_mut().for_each(|(branch, head)| *head = branch.head());
+            }
+            let mut watch = shared.lock();
             let early = watch.heads.iter().find(|(branch, head)| branch.head() != *head).map(|(branch, head)| {
                 format!("before '{}' of {} a head was {}, not {head}", call.operation, call.path, branch.head())
             });
@@ -205,6 +228,42 @@ impl Driver {
                 watch.wrong = early;
             }
         })));
+    }
+
+    /// Let others read and commit while `work` is at the files.
+    pub fn with_others<T>(&mut self, work: impl FnOnce(&Store) -> T) -> Check<T> {
+        let begin = self.moment();
+        if self.has_others && self.below(3) > 0 {
+            self.plan();
+        }
+        let outcome = work(self.store());
+        self.busy.push(begin..self.moment());
+        let Some(Plan { writes, branch, done: Some(done), .. }) = between::take() else { return Ok(outcome) };
+        self.tell(format!("  meanwhile others wrote {:?} to {branch}", done.got));
+        self.excuse(done.seen).map_err(|why| format!("meanwhile: {why}"))?;
+        if let Some(got) = done.got {
+            let state = self.state();
+            let predicted = match state.by_name(&branch) {
+                Some(branch) => state.commit(branch.id, &writes, None, done.wall).map(Ok),
+                None => Err(Refusal::NotFound),
+            };
+            self.settle_at(predicted, got, done.before, done.acknowledged)?;
+        }
+        Ok(outcome)
+    }
+
+    fn plan(&self) {
+        between::plan(Plan {
+            calls: [1, 1 + self.below(8)][self.below(2)],
+            sim: self.sim.clone(),
+            store: self.store().clone(),
+            state: self.state(),
+            numbers: self.numbers,
+            branch: self.any_branch().to_owned(),
+            writes: self.any_writes(3),
+            faults: self.faults,
+            done: None,
+        });
     }
 
     pub fn check_watch(&self) -> Check {
@@ -231,8 +290,8 @@ impl Driver {
 /// How things stood when an operation began.
 #[derive(Debug, Clone, Copy)]
 pub struct Before {
-    moment: usize,
-    was_poisoned: bool,
+    pub moment: usize,
+    pub was_poisoned: bool,
 }
 
 fn is_refusal(refusal: Refusal, error: &Error) -> bool {

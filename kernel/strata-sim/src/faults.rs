@@ -26,6 +26,7 @@ const STEPS: usize = 14;
 
 /// Each kind of fault at each call of a short history.
 pub fn row(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    tally.workloads += 1;
     for kind in KINDS {
         every_call(seed, kind, tally, trace)?;
     }
@@ -37,7 +38,10 @@ pub fn every_call(seed: u64, kind: FaultKind, tally: &mut Tally, trace: &mut Tra
         let mut at = 0;
         loop {
             let fault = Fault { at, forever, kind };
-            tally.faults += 1;
+            match kind {
+                FaultKind::Sync(_) => tally.failed_syncs += 1,
+                _ => tally.faults += 1,
+            }
             let hit = run(seed, fault, trace).map_err(|why| format!("{fault:?}: {why}"))?;
             if !hit {
                 break;
@@ -52,8 +56,12 @@ pub fn every_call(seed: u64, kind: FaultKind, tally: &mut Tally, trace: &mut Tra
 fn run(seed: u64, fault: Fault, trace: &mut Trace) -> Check<bool> {
     let sim = Sim::new(seed);
     sim.disk.fail(fault);
-    let mut driver = Driver::new(sim.clone(), workload::options(&SimRng::new(seed)), seed);
+    let pressed = seed / 8 % 2 == 1;
+    let options = if pressed { workload::pressed_options } else { workload::options };
+    let mut driver = Driver::new(sim.clone(), options(&SimRng::new(seed)), seed);
+    driver.pressed = pressed;
     driver.faults = true;
+    driver.short_reads = matches!(fault.kind, FaultKind::ShortRead);
     driver.watch();
     match driver.start() {
         Ok(()) => {}
@@ -77,11 +85,16 @@ fn run(seed: u64, fault: Fault, trace: &mut Trace) -> Check<bool> {
 }
 
 fn work(driver: &mut Driver) -> Check {
-    for _ in 0..STEPS {
+    for step in 0..STEPS {
         if driver.store.is_none() {
             break; // creating or reopening failed
         }
-        driver.step()?;
+        // Each of these histories makes runs, and reads them.
+        if step % 5 == 4 {
+            driver.checkpoint()?
+        } else {
+            driver.step()?
+        }
         if driver.poisoned() {
             // Reads go on, and show what was published before.
             driver.excuse(compare::heads(driver.store(), &driver.numbers, &driver.state()))?;
@@ -113,6 +126,8 @@ fn healed(driver: &mut Driver, fault: Fault, seed: u64) -> Check {
     let mut found = Driver::found(sim, store, driver.options.clone(), model, notes, seed);
     compare::heads(found.store(), &found.numbers, &state)?;
     compare::everything(found.store(), &found.numbers, &state)?;
+    compare::files(&image)?;
+    found.store().verify(&mut |_, _| Ok(())).map_err(|error| format!("verifying: {error}"))?;
     // What opening showed was read back from the disk, so a power cut right after cannot take it.
     let again = Sim::over(image.crash(seed), seed);
     let again = Store::open(again.env(), &driver.options).map_err(|error| format!("refused after a cut: {error}"))?;

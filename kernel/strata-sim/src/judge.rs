@@ -1,7 +1,7 @@
 //! Crashing a history everywhere, and judging what each crash left.
 //!
 //! An image is opened like any database, and goes on like one: a few more operations, crashes of those and of the
-//! recovery itself, two deep. So nothing is special about a first crash.
+//! recovery itself, up to three deep. So nothing is special about a first crash.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::trace::Trace;
 /// Power cuts drawn for each moment, besides one death of the process.
 const DRAWS: u64 = 3;
 /// Crashes of what follows on a crash.
-const DEPTH_MAX: u32 = 2;
+const DEPTH_MAX: u32 = 3;
 
 pub struct Judge<'a> {
     driver: &'a Driver,
@@ -35,8 +35,18 @@ pub struct Judge<'a> {
 
 /// Everything that can go down in one history.
 pub fn crash_everywhere(driver: &Driver, tally: &mut Tally, trace: &mut Trace) -> Check {
+    crash_at(driver, 0..=driver.moment(), tally, trace)
+}
+
+/// Everything that can go down while files come and go.
+pub fn crash_busy(driver: &Driver, tally: &mut Tally, trace: &mut Trace) -> Check {
+    let moments: BTreeSet<usize> = driver.busy.iter().flat_map(|busy| busy.start..=busy.end).collect();
+    crash_at(driver, moments.into_iter(), tally, trace)
+}
+
+fn crash_at(driver: &Driver, moments: impl Iterator<Item = usize>, tally: &mut Tally, trace: &mut Trace) -> Check {
     let mut judge = Judge { driver, tally, trace, depth: 0, read_in_full: BTreeSet::new() };
-    for moment in 0..=driver.moment() {
+    for moment in moments {
         for draw in 0..DRAWS {
             judge.crash(moment, Crash::PowerCut, moment as u64 * DRAWS + draw)?;
         }
@@ -47,11 +57,7 @@ pub fn crash_everywhere(driver: &Driver, tally: &mut Tally, trace: &mut Trace) -
 
 impl Judge<'_> {
     fn crash(&mut self, moment: usize, crash: Crash, seed: u64) -> Check {
-        let disk = &self.driver.sim.disk;
-        let image = match crash {
-            Crash::PowerCut => disk.image_at(moment, seed),
-            Crash::Kill => disk.killed_at(moment, seed),
-        };
+        let image = image_of(&self.driver.sim.disk, moment, crash, seed);
         self.tally.crashed(self.depth, crash);
         self.examine(&image, moment, crash, seed).map_err(|why| format!("{crash:?} after call {moment}: {why}"))
     }
@@ -66,8 +72,8 @@ impl Judge<'_> {
         if seed.is_multiple_of(5) {
             options.durability = other(options.durability);
         }
-        self.open_again(image, &state, &options, seed)?;
-        if self.depth < DEPTH_MAX && seed.is_multiple_of(7) {
+        self.crash_again(&found, &state, &options, seed)?;
+        if self.depth < DEPTH_MAX && seed.is_multiple_of(if self.driver.pressed { 4 } else { 7 }) {
             self.go_on(found, seed)?;
         }
         Ok(())
@@ -87,13 +93,16 @@ impl Judge<'_> {
         let version = store.log.last_version();
         let (notes, promised) = (&self.driver.notes, &self.driver.options);
         notes.check(version, moment, crash, promised.durability, promised.flush_interval_us)?;
+        compare::files(image)?;
         if store.recovered.checkpoint + store.recovered.records != version || store.log.durable_version() != version {
             return Err(format!("version {version} has {:?}", store.recovered));
         }
         let model = self.driver.model.cut_at(version);
         let state = model.last().clone();
         let notes = notes.found(version, moment, crash, image.journal_len());
-        Ok((Driver::found(sim, store, options.clone(), model, notes, seed), state))
+        let mut found = Driver::found(sim, store, options.clone(), model, notes, seed);
+        found.pressed = self.driver.pressed;
+        Ok((found, state))
     }
 
     /// D2: everything is as the model has it at that one version.
@@ -101,6 +110,9 @@ impl Judge<'_> {
         compare::heads(found.store(), &found.numbers, state)?;
         if self.read_in_full.insert(state.version) || seed.is_multiple_of(64) {
             compare::everything(found.store(), &found.numbers, state)?;
+            // What was read of old versions has not taken the place of the new ones.
+            compare::heads(found.store(), &found.numbers, state)?;
+            found.store().verify(&mut |_, _| Ok(())).map_err(|error| format!("verifying: {error}"))?;
         }
         let next = self.driver.model.at(state.version + 1).map(|lost| (lost.version, lost.time));
         compare::outcomes(found.store(), state, next.as_slice())?;
@@ -125,17 +137,29 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// What opening showed is on disk: neither a second open nor another crash changes it.
-    fn open_again(&self, image: &SimDisk, state: &State, options: &Options, seed: u64) -> Check {
-        let left = if seed.is_multiple_of(2) { image.killed() } else { image.crash(seed) };
-        let sim = Sim::over(left, seed);
-        let store = Store::open(sim.env(), options).map_err(|error| format!("refused the second time: {error}"))?;
-        if store.log.last_version() != state.version || store.recovered.cut_bytes != 0 {
-            let (version, found) = (store.log.last_version(), &store.recovered);
-            return Err(format!("the second open gave version {version} ({found:?}), not {}", state.version));
+    /// What opening showed is on disk: neither another crash changes it, at the end of the recovery or in it, nor a second
+    /// open.
+    fn crash_again(&mut self, found: &Driver, state: &State, options: &Options, seed: u64) -> Check {
+        let (rng, disk) = (SimRng::new(seed ^ 0xA6A1), &found.sim.disk);
+        let end = found.moment();
+        let moment = if rng.chance(50) { end } else { rng.below(end as u64 + 1) as usize };
+        let crash = if seed.is_multiple_of(2) { Crash::Kill } else { Crash::PowerCut };
+        let image = image_of(disk, moment, crash, seed);
+        let told = |why: String| format!("{crash:?} after call {moment} of the recovery: {why}");
+        let nested = self.nested(found);
+        nested.tally.crashed(nested.depth, crash);
+        let (again, after) = nested.open(&image, moment, crash, options, seed).map_err(told)?;
+        if moment == end && (after.version != state.version || again.store().recovered.cut_bytes != 0) {
+            let (version, recovered) = (after.version, &again.store().recovered);
+            return Err(told(format!("it gave version {version} ({recovered:?}), not {}", state.version)));
         }
-        let numbers = numbers(&store);
-        compare::heads(&store, &numbers, state).map_err(|why| format!("the second open: {why}"))
+        compare::heads(again.store(), &again.numbers, &after).map_err(told)
+    }
+
+    /// The judge of what follows on a crash.
+    fn nested<'b>(&'b mut self, found: &'b Driver) -> Judge<'b> {
+        let depth = self.depth + 1;
+        Judge { driver: found, tally: self.tally, trace: self.trace, depth, read_in_full: BTreeSet::new() }
     }
 
     /// More operations on what was found, and crashes of those and of the recovery before them.
@@ -145,13 +169,7 @@ impl Judge<'_> {
             found.step().map_err(|why| format!("going on: {why}; it was {:?}", found.story.last()))?;
         }
         let moments = found.moment() as u64 + 1;
-        let mut nested = Judge {
-            driver: &found,
-            tally: self.tally,
-            trace: self.trace,
-            depth: self.depth + 1,
-            read_in_full: BTreeSet::new(),
-        };
+        let mut nested = self.nested(&found);
         for draw in 0..4 {
             let crash = if draw == 3 { Crash::Kill } else { Crash::PowerCut };
             nested
@@ -159,6 +177,13 @@ impl Judge<'_> {
                 .map_err(|why| format!("going on: {why}"))?;
         }
         Ok(())
+    }
+}
+
+fn image_of(disk: &SimDisk, moment: usize, crash: Crash, seed: u64) -> SimDisk {
+    match crash {
+        Crash::PowerCut => disk.image_at(moment, seed),
+        Crash::Kill => disk.killed_at(moment, seed),
     }
 }
 

@@ -7,6 +7,7 @@
 //! One seed decides everything. A failure prints the line that runs it again: `make sim SEED=8412`.
 
 mod arguments;
+mod between;
 mod compare;
 mod damage;
 mod doc;
@@ -121,14 +122,15 @@ fn determinism(arguments: &Arguments) -> bool {
 /// Plant each known bug and see whether it is caught.
 fn sabotage(arguments: &Arguments) -> bool {
     let mut caught = 0;
-    for twin in &twins::ALL {
-        match twin.hunt(arguments.seed.unwrap_or(1), HUNT_SEEDS) {
+    let hunts = twins::hunt_all(arguments.seed.unwrap_or(1), HUNT_SEEDS, arguments.workers);
+    for (twin, found) in twins::ALL.iter().zip(hunts) {
+        match found {
             Some(found) => {
                 caught += 1;
                 // A line is enough to see what gave it away; the seed gives the rest.
                 let why: String = found.why.lines().next().unwrap_or_default().chars().take(160).collect();
                 let tally = found.tally;
-                let runs = tally.images() + tally.faults + tally.damages;
+                let runs = tally.images() + tally.faults + tally.failed_syncs + tally.damages;
                 println!("{} caught seed={} after={runs}images  {} ({why})", twin.name, found.seed, twin.bug);
             }
             None => println!("{} MISSED in {HUNT_SEEDS} seeds  {}", twin.name, twin.bug),

@@ -249,6 +249,11 @@ impl Commit {
         cells.filter_map(move |((_, key), cell)| Some((key, cell.live(time)?)))
     }
 
+    /// Stream, next sequence, time and hash of the last event.
+    pub fn stream_ends(&self) -> impl Iterator<Item = (&Key, u64, u64, [u8; 32])> {
+        self.streams.iter().map(|(stream, end)| (stream, end.next, end.time, end.hash))
+    }
+
     pub fn stream_length(&self, stream: &Key) -> u64 {
         self.streams.get(stream).map_or(0, |end| end.next)
     }

@@ -4,12 +4,13 @@ use strata_kernel::Error;
 use strata_kernel::branch::Branch as StoreBranch;
 use strata_kernel::change::{Expiry, What, Write as StoreWrite};
 use strata_kernel::payload::Number;
+use strata_kernel::store::Store;
 use strata_kernel::value::{Op, Path, Step};
 
 use crate::compare;
 use crate::doc::Edit;
 use crate::driver::{Check, Driver, Predicted};
-use crate::model::{Branch, Key, Request, Write};
+use crate::model::{Branch, KEYSPACES, Key, Request, Write};
 
 /// A write with the bytes that the store borrows.
 pub struct Encoded {
@@ -45,7 +46,10 @@ impl Driver {
     /// At most `count` writes that rely on nothing read, as one commit.
     pub fn write(&mut self, count: usize) -> Check {
         let writes = self.any_writes(count);
-        let branch = self.any_branch();
+        self.write_to(self.any_branch(), writes)
+    }
+
+    pub fn write_to(&mut self, branch: &str, writes: Vec<Write>) -> Check {
         self.tell(format!("write {} to {branch}", Outline(&writes)));
         let before = self.before();
         let state = self.state();
@@ -55,22 +59,10 @@ impl Driver {
         };
         let encoded: Vec<Encoded> = writes.iter().map(|write| Encoded::of(&write.request)).collect();
         let requests: Vec<StoreWrite<'_>> =
-            writes.iter().zip(&encoded).map(|(write, encoded)| self.store_write(write, encoded)).collect();
+            writes.iter().zip(&encoded).map(|(write, encoded)| store_write(&self.numbers, write, encoded)).collect();
         let got = self.store().branch(branch).and_then(|branch| self.store().write(&branch, &requests));
         drop(requests);
         self.settle(predicted, got.map(|committed| committed.version), before)
-    }
-
-    fn store_write<'a>(&self, write: &'a Write, encoded: &'a Encoded) -> StoreWrite<'a> {
-        let what = match &write.request {
-            Request::Put(_) => What::Put(&encoded.bytes),
-            Request::PutFor(_, us) => What::PutFor(&encoded.bytes, Expiry::After(*us)),
-            Request::Delete => What::Delete,
-            Request::Patch(_) => What::Patch(&encoded.ops, None),
-            Request::Add(delta) => What::Add(Number::Int(*delta)),
-            Request::Append(kind, _) => What::Append { kind, value: &encoded.bytes, origin: None },
-        };
-        StoreWrite { keyspace: self.numbers[write.key.0], key: &write.key.1, what }
     }
 
     /// Delete some keys; those that do not exist need no commit.
@@ -117,26 +109,32 @@ impl Driver {
     /// Make the runs hold everything.
     pub fn checkpoint(&mut self) -> Check {
         self.tell("checkpoint".to_owned());
-        let was_poisoned = self.poisoned();
-        match self.store().checkpoint() {
-            Ok(made) if made.version == self.model.last().version && !was_poisoned => {
+        let (was_poisoned, version) = (self.poisoned(), self.model.last().version);
+        let made = self.with_others(Store::checkpoint)?;
+        match made {
+            // Others may have committed before the cut.
+            Ok(made) if (version..=self.model.last().version).contains(&made.version) && !was_poisoned => {
                 self.refresh();
                 Ok(())
             }
             Err(Error::Storage { .. }) if self.faults => Ok(()),
-            other => Err(format!("a checkpoint gave {other:?} at version {}", self.model.last().version)),
+            // A read that gives less than there is looks like damage.
+            Err(Error::Corrupt { .. }) if self.short_reads => Ok(()),
+            other => Err(format!("a checkpoint gave {other:?} at version {version}")),
         }
     }
 
     /// Merge all runs; nobody notices.
     pub fn compact(&mut self) -> Check {
         self.tell("compact".to_owned());
-        match self.store().compact(&mut |_, _| Ok(())) {
-            Ok(_) if !self.poisoned() => {
+        let was_poisoned = self.poisoned();
+        match self.with_others(|store| store.compact(&mut |_, _| Ok(())))? {
+            Ok(_) if !was_poisoned => {
                 self.refresh();
                 Ok(())
             }
-            Err(Error::Storage { .. } | Error::Corrupt { .. }) if self.faults => Ok(()),
+            Err(Error::Storage { .. }) if self.faults => Ok(()),
+            Err(Error::Corrupt { .. }) if self.short_reads => Ok(()),
             other => Err(format!("compaction gave {other:?}")),
         }
     }
@@ -145,6 +143,7 @@ impl Driver {
     pub fn reopen(&mut self) -> Check {
         self.tell("reopen".to_owned());
         let was_poisoned = self.poisoned();
+        let begin = self.moment();
         let Some(store) = self.let_go() else { return Ok(()) };
         let closed = store.close();
         if store.check_open().is_ok() {
@@ -165,6 +164,7 @@ impl Driver {
             Err(Error::Storage { .. } | Error::Corrupt { .. }) if self.faults => return Ok(()),
             Err(error) => return Err(format!("opening after a clean close failed: {error}")),
         }
+        self.busy.push(begin..self.moment());
         if self.store().recovered.cut_bytes != 0 {
             return Err("a clean close left something to cut".to_owned());
         }
@@ -200,6 +200,18 @@ impl Driver {
     pub fn handle(&self, id: u32) -> Option<&std::sync::Arc<StoreBranch>> {
         self.handles.get(&id)
     }
+}
+
+pub fn store_write<'a>(numbers: &[u32; KEYSPACES.len()], write: &'a Write, encoded: &'a Encoded) -> StoreWrite<'a> {
+    let what = match &write.request {
+        Request::Put(_) => What::Put(&encoded.bytes),
+        Request::PutFor(_, us) => What::PutFor(&encoded.bytes, Expiry::After(*us)),
+        Request::Delete => What::Delete,
+        Request::Patch(_) => What::Patch(&encoded.ops, None),
+        Request::Add(delta) => What::Add(Number::Int(*delta)),
+        Request::Append(kind, _) => What::Append { kind, value: &encoded.bytes, origin: None },
+    };
+    StoreWrite { keyspace: numbers[write.key.0], key: &write.key.1, what }
 }
 
 fn present_keys(branch: &Branch, keyspace: usize, keys: Vec<Vec<u8>>, wall: u64) -> Vec<Key> {

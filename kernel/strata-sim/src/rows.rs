@@ -14,6 +14,8 @@ use crate::{damage, faults, judge, workload};
 pub enum Row {
     /// F1, F2 and F6: one history, crashed everywhere.
     Crashes,
+    /// F2: one history with little memory, crashed wherever files come and go.
+    Pressed,
     /// Section 6: a long history of transactions, open at the same time.
     Isolation,
     /// F3: every call fails.
@@ -22,14 +24,14 @@ pub enum Row {
     Damage,
 }
 
-pub const ALL: [Row; 4] = [Row::Crashes, Row::Isolation, Row::Faults, Row::Damage];
+pub const ALL: [Row; 5] = [Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults, Row::Damage];
 
 /// The rows that a seed runs when there are many of them: the dear ones only now and then.
 pub fn of_seed(seed: u64) -> Vec<Row> {
-    match seed % 8 {
-        3 => vec![Row::Crashes, Row::Isolation, Row::Faults],
-        7 => vec![Row::Crashes, Row::Isolation, Row::Damage],
-        _ => vec![Row::Crashes, Row::Isolation],
+    match seed % 6 {
+        3 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults],
+        5 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Damage],
+        _ => vec![Row::Crashes, Row::Pressed, Row::Isolation],
     }
 }
 
@@ -37,6 +39,7 @@ pub fn of_seed(seed: u64) -> Vec<Row> {
 pub fn run(row: Row, seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     let body = || match row {
         Row::Crashes => crashes(seed, tally, trace),
+        Row::Pressed => pressed(seed, tally, trace),
         Row::Isolation => isolation(seed, tally, trace),
         Row::Faults => faults::row(seed, tally, trace),
         Row::Damage => damage::row(seed, tally, trace),
@@ -51,8 +54,17 @@ pub fn guarded(body: impl FnOnce() -> Check) -> Check {
 
 /// A new history: its options and its operations follow from the seed.
 pub fn history(seed: u64, steps: u64) -> Check<Driver> {
-    let rng = SimRng::new(seed);
-    let mut driver = Driver::new(Sim::new(seed), workload::options(&rng), seed);
+    lived(Driver::new(Sim::new(seed), workload::options(&SimRng::new(seed)), seed), steps)
+}
+
+/// The same with little memory.
+fn pressed_history(seed: u64, steps: u64) -> Check<Driver> {
+    let mut driver = Driver::new(Sim::new(seed), workload::pressed_options(&SimRng::new(seed)), seed);
+    driver.pressed = true;
+    lived(driver, steps)
+}
+
+fn lived(mut driver: Driver, steps: u64) -> Check<Driver> {
     driver.start().map_err(|error| format!("a new database was refused: {error}"))?;
     driver.watch();
     for _ in 0..steps {
@@ -68,18 +80,32 @@ fn crashes(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     let driver = history(seed, 20 + SimRng::new(seed ^ 0x57E9).below(41))?;
     tally.transactions(driver.tally);
     judge::crash_everywhere(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
+    conclude(&driver, trace);
+    Ok(())
+}
+
+fn pressed(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    tally.histories += 1;
+    let driver = pressed_history(seed ^ 0x9E55, 10 + SimRng::new(seed ^ 0x57E9).below(21))?;
+    tally.transactions(driver.tally);
+    judge::crash_busy(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
+    conclude(&driver, trace);
+    Ok(())
+}
+
+fn conclude(driver: &Driver, trace: &mut Trace) {
     trace.add(driver.trace);
     for path in driver.sim.disk.paths() {
         trace.text(&path);
         trace.bytes(&driver.sim.disk.content(&path).unwrap_or_default());
     }
-    Ok(())
 }
 
 fn isolation(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
-    let driver = history(seed ^ 0x1501_A710, 250)?;
-    tally.transactions(driver.tally);
-    trace.add(driver.trace);
+    for driver in [history(seed ^ 0x1501_A710, 200)?, pressed_history(seed ^ 0x1501_A710, 80)?] {
+        tally.transactions(driver.tally);
+        trace.add(driver.trace);
+    }
     Ok(())
 }
 

@@ -90,7 +90,8 @@ fn is_enough(arguments: &Arguments, shared: &Shared, first: u64, elapsed_us: u64
 pub fn is_deterministic(seeds: Range<u64>) -> Result<Trace, u64> {
     let trace_of = |seed| {
         let (mut tally, mut trace) = (Tally::default(), Trace::default());
-        let outcome = rows::run(rows::Row::Crashes, seed, &mut tally, &mut trace);
+        let rows = [rows::Row::Crashes, rows::Row::Pressed];
+        let outcome = rows.into_iter().try_for_each(|row| rows::run(row, seed, &mut tally, &mut trace));
         trace.text(&format!("{outcome:?}"));
         trace
     };

@@ -17,6 +17,10 @@ pub struct Tally {
     pub lost: u64,
     /// Runs with a call that failed.
     pub faults: u64,
+    /// And with a sync that failed.
+    pub failed_syncs: u64,
+    /// Histories that they were done to, at every call.
+    pub workloads: u64,
     pub damages: u64,
     /// Damage to an unclean end, which looks like a torn tail.
     pub ambiguous: u64,
@@ -50,6 +54,8 @@ impl Tally {
         self.torn += other.torn;
         self.lost += other.lost;
         self.faults += other.faults;
+        self.failed_syncs += other.failed_syncs;
+        self.workloads += other.workloads;
         self.damages += other.damages;
         self.ambiguous += other.ambiguous;
         self.transactions += other.transactions;
@@ -67,7 +73,8 @@ impl Tally {
         vec![
             row("F1", self.power_cuts, 0),
             row("F2", self.nested, 0),
-            row("F3", self.faults, 0),
+            format!("{} workloads={}", row("F3", self.faults, 0), self.workloads),
+            row("F4", self.failed_syncs, 0),
             row("F6", self.kills, 0),
             row("F8", self.damages, self.ambiguous),
             format!(

@@ -1,5 +1,8 @@
 //! The tests of the tests: each bug of reliability.md, section 7, that is in the source must be caught by its row.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 use strata_kernel::env::sim::{FaultKind, SyncFault};
 use strata_kernel::sabotage;
 
@@ -22,11 +25,15 @@ enum TwinRow {
 }
 
 const CRASHES: TwinRow = TwinRow::Whole(Row::Crashes);
+const PRESSED: TwinRow = TwinRow::Whole(Row::Pressed);
 const ISOLATION: TwinRow = TwinRow::Whole(Row::Isolation);
 const DAMAGE: TwinRow = TwinRow::Whole(Row::Damage);
 
-/// T12 has no point in the source; those above T34 belong to layers that are not here yet.
-pub const ALL: [Twin; 21] = [
+const FULL: TwinRow = TwinRow::Fault(FaultKind::Full);
+const SYNC: TwinRow = TwinRow::Fault(FaultKind::Sync(SyncFault::NewShownOldKept));
+
+/// By their names in reliability.md; those called K are of checkpoints and runs, and only here.
+pub const ALL: &[Twin] = &[
     twin("T01", "acknowledged while the bytes are still ours", CRASHES),
     twin("T02", "acknowledged before the sync", CRASHES),
     twin("T03", "the flusher never runs", CRASHES),
@@ -38,16 +45,55 @@ pub const ALL: [Twin; 21] = [
     twin("T09", "an ordinary torn tail is refused", CRASHES),
     twin("T10", "cut at damage in the middle of the log", DAMAGE),
     twin("T11", "a failed write is ignored", TwinRow::Fault(FaultKind::Errno(5))),
+    twin("T12", "a full disk is ignored", FULL),
     twin("T13", "a failed sync is tried again", TwinRow::Fault(FaultKind::Sync(SyncFault::Once))),
     twin("T14", "the cache is believed", TwinRow::Fault(FaultKind::Sync(SyncFault::NewShownOldKept))),
     twin("T15", "the checksum is not verified", DAMAGE),
     twin("T16", "the checksum leaves the length out", DAMAGE),
+    twin("T17", "the checksum leaves the place out", DAMAGE),
     twin("T18", "the MANIFEST is renamed unsynced", CRASHES),
+    twin("T19", "a run is named before it is synced", PRESSED),
+    twin("T20", "the log is removed before the MANIFEST is durable", PRESSED),
     twin("T21", "records are replayed twice", CRASHES),
+    twin("T21B", "records that runs hold are replayed", CRASHES),
+    twin("T22", "a run and its position are saved apart", CRASHES),
+    twin("T23", "runs are removed before the MANIFEST names others", PRESSED),
+    twin("T24", "the cache ignores its budget", ISOLATION),
     twin("T30", "published before it is logged", CRASHES),
     twin("T32", "what was read is not validated", ISOLATION),
     twin("T33", "ranges are not validated", ISOLATION),
     twin("T34", "a snapshot is off by one", ISOLATION),
+    twin("T35", "a write that conflicts is visible", ISOLATION),
+    twin("K01", "a checkpoint writes versions above its cut", PRESSED),
+    twin("K02", "a checkpoint loses the first version above the last one", PRESSED),
+    twin("K03", "a checkpoint writes the newest version of the last one again", PRESSED),
+    twin("K04", "the settled state of a branch is an older one's", PRESSED),
+    twin("K05", "a layer is dropped before a run holds it", PRESSED),
+    twin("K06", "a deletion is not written to a run", PRESSED),
+    twin("K07", "older runs are read first", PRESSED),
+    twin("K08", "an old version that was read is kept as the newest", PRESSED),
+    twin("K09", "the first of many commits is not written to a run", CRASHES),
+    twin("K10", "idempotency keys are not written to a run", CRASHES),
+    twin("K11", "notes are not written to a run", CRASHES),
+    twin("K12", "rows of a deleted parent are not written to a run", PRESSED),
+    twin("K13", "the number of a run is given twice", PRESSED),
+    twin("K14", "no sync of the directory of runs", PRESSED),
+    twin("K15", "a live run is removed as an orphan", CRASHES),
+    twin("K16", "the filter of a run leaves the branch out", PRESSED),
+    twin("K17", "a search misses the block that ends with the version", PRESSED),
+    twin("K18", "a checkpoint forgets the numbers of keyspaces", CRASHES),
+    twin("K19", "a checkpoint forgets its time", CRASHES),
+    twin("K20", "a run does not say which paths a patch touched", PRESSED),
+    twin("K21", "a parent is read beyond the fork", CRASHES),
+    twin("K22", "the id of a deleted branch is given again", PRESSED),
+    twin("K23", "a failed sync of a run is ignored", SYNC),
+    twin("K24", "a failed sync of a run is tried again", SYNC),
+    twin("K25", "no sync of the directory of the MANIFEST", CRASHES),
+    twin("K26", "a scan leaves frozen layers out", PRESSED),
+    twin("K27", "a scan back forgets that a key begins a block before", PRESSED),
+    twin("K28", "a history shows twice what is in a run and in memory", CRASHES),
+    twin("K29", "the MANIFEST takes more of the log for durable than is", CRASHES),
+    twin("K30", "a merge lets go of a deletion while older runs have the key", PRESSED),
 ];
 
 const fn twin(name: &'static str, bug: &'static str, row: TwinRow) -> Twin {
@@ -76,4 +122,20 @@ impl Twin {
         }
         None
     }
+}
+
+/// What came of the hunt for each bug, a few at a time.
+pub fn hunt_all(first: u64, seeds: u64, workers: usize) -> Vec<Option<Caught>> {
+    let next = AtomicUsize::new(0);
+    let caught: Vec<Mutex<Option<Caught>>> = ALL.iter().map(|_| Mutex::default()).collect();
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(twin) = ALL.get(number) else { break };
+            *caught[number].lock() = twin.hunt(first, seeds);
+        }
+    };
+    #[allow(clippy::disallowed_methods)] // A bug is planted on one thread, and each is hunted on one.
+    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+    caught.into_iter().map(Mutex::into_inner).collect()
 }

@@ -36,9 +36,19 @@ pub fn options(rng: &SimRng) -> Options {
     }
 }
 
+/// Little memory, so that tables are frozen, written out and dropped again and again, and what they held comes from runs.
+pub fn pressed_options(rng: &SimRng) -> Options {
+    let block_bytes = [96, 300][rng.below(2) as usize];
+    let memory_budget = [8 << 10, 8 << 10, 32 << 10][rng.below(3) as usize];
+    Options { memory_budget, block_bytes, ..options(rng) }
+}
+
 impl Driver {
     /// One operation of any kind.
     pub fn step(&mut self) -> Check {
+        if self.pressed {
+            return self.pressed_step();
+        }
         match self.below(100) {
             0..=13 => self.write(1),
             14..=21 => self.write(6),
@@ -53,10 +63,39 @@ impl Driver {
             86..=88 => self.stall(),
             89..=92 => self.jump(),
             93..=94 => self.reopen(),
-            95 => self.checkpoint(),
-            96 => self.compact(),
+            95..=96 => self.checkpoint(),
+            97 => self.compact(),
             _ => self.look(),
         }
+    }
+
+    /// More of what is done with files.
+    fn pressed_step(&mut self) -> Check {
+        match self.below(100) {
+            0..=19 => self.write(4),
+            20..=27 => self.burst(),
+            28..=32 => self.delete_keys(),
+            33..=48 => self.transaction(),
+            49..=56 => self.fork(),
+            57 => self.rename_branch(),
+            58..=63 => self.delete_branch(),
+            64..=65 => self.flush(),
+            66..=71 => self.pass(),
+            72..=73 => self.jump(),
+            74..=79 => self.reopen(),
+            80..=89 => self.checkpoint(),
+            90..=93 => self.compact(),
+            _ => self.look(),
+        }
+    }
+
+    /// Many versions of one key, so that they take more than a block.
+    fn burst(&mut self) -> Check {
+        let (key, branch) = (self.any_key(), self.any_branch());
+        (0..4 + self.below(10)).try_for_each(|number| {
+            let request = Request::Put(Doc::Int(number as i64));
+            self.write_to(branch, vec![Write { key: key.clone(), request }])
+        })
     }
 
     // --- what is drawn -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::log::{Stamp, StateHash};
 use crate::retention::Floors;
 use crate::run::{RowHash, Run};
+use crate::sabotage;
 use crate::state::BranchState;
 use crate::table::{KeyHash, Table, Version};
 
@@ -250,7 +251,8 @@ impl Branch {
                 read(Some(version).filter(|version| self.is_live(version, at)))
             })?;
             if let Some(found) = found {
-                let is_newest = runs[0].span(self.id).is_some_and(|span| span.newest <= at.version);
+                let is_newest =
+                    sabotage::on("K08") || runs[0].span(self.id).is_some_and(|span| span.newest <= at.version);
                 if let Some(newest) = newest.filter(|_| is_newest) {
                     self.warm(runs, keyspace, key, hash, &newest);
                 }
@@ -292,7 +294,8 @@ impl Branch {
         let runs = Arc::clone(&data.runs);
         drop(data);
         for run in runs.iter() {
-            let mut versions = run.versions(self.id, keyspace, key, below)?;
+            let below_memory = if sabotage::on("K28") { at } else { below };
+            let mut versions = run.versions(self.id, keyspace, key, below_memory)?;
             while let Some(row) = versions.row()?.filter(|_| rows.len() < limit) {
                 below = row.version.version.saturating_sub(1);
                 rows.push(HistoryRow::of(&row.version));

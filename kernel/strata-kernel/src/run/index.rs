@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 
 use super::block::common;
 use super::varint::{self, Reader};
+use crate::sabotage;
 
 /// So much may the keys of an index take, whatever its size: 1024 of the longest ones.
 const KEYS_SPARE: usize = 64 << 20;
@@ -76,6 +77,7 @@ impl Index {
             let middle = usize::midpoint(low, high);
             let is_before = match self.key(middle).cmp(key) {
                 Ordering::Less => true,
+                Ordering::Equal if sabotage::on("K17") => self.entries[middle].version >= at,
                 Ordering::Equal => self.entries[middle].version > at,
                 Ordering::Greater => false,
             };

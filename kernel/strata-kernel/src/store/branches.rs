@@ -10,6 +10,7 @@ use crate::branch::{Branch, Fork, Pin, Runs, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Stamp, StateHash};
 use crate::payload::BranchChange;
+use crate::sabotage;
 use crate::state::{BranchState, State};
 
 /// The branch that every database begins with.
@@ -101,7 +102,9 @@ impl Registry {
             ..BranchState::default()
         };
         let branches = self.with_ancestors().values().map(state).collect();
-        State { branches_hash: self.hash, next_branch: self.next_id, branches, ..State::default() }
+        let newest = self.by_name.values().map(|branch| branch.id).max().unwrap_or(0);
+        let next_branch = if sabotage::on("K22") { newest + 1 } else { self.next_id };
+        State { branches_hash: self.hash, next_branch, branches, ..State::default() }
     }
 
     fn insert(&mut self, branch: Arc<Branch>) {

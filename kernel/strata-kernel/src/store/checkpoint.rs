@@ -16,10 +16,11 @@ use super::Store;
 use super::layer_rows::LayerRows;
 use crate::branch::{Branch, CHUNK, Data, encode_chunk};
 use crate::error::Result;
-use crate::keyspaces::COMMITS;
+use crate::keyspaces::{COMMITS, IDEMPOTENCY, NOTES};
 use crate::log::{Cut, Stamp, StateHash};
 use crate::manifest::Manifest;
 use crate::run::{Run, RunWriter};
+use crate::sabotage;
 use crate::state::State;
 use crate::table::Version;
 
@@ -65,6 +66,9 @@ impl Store {
         self.log.flush()?;
         if self.is_short_of_memory() {
             self.freeze();
+            if sabotage::on("K05") {
+                self.drop_layers(u64::MAX);
+            }
         }
         let (cut, mut state, branches) = self.cut()?;
         if (cut.version, cut.segment) == (manifest.checkpoint_version, manifest.segment) {
@@ -79,23 +83,35 @@ impl Store {
             drop(branch.line.lock());
             (found.version, found.hash) = branch.data.read().state_at(cut.version);
         }
-        state.keyspaces = self.keyspaces.read().names().to_vec();
+        if !sabotage::on("K18") {
+            state.keyspaces = self.keyspaces.read().names().to_vec();
+        }
         (state.policies, state.erasures) = (manifest.state.policies.clone(), manifest.state.erasures.clone());
         let number = self.next_run();
-        let window = (manifest.checkpoint_version, cut.version);
+        let window = sabotaged_window((manifest.checkpoint_version, cut.version));
         let run = self.write_run(number, &branches, window)?;
         let settled: Vec<_> = state.branches.iter().map(|branch| (branch.id, (branch.version, branch.hash))).collect();
-        self.switch(Manifest {
-            segment: cut.segment,
-            proven: cut.position,
+        if sabotage::on("T20") {
+            self.log.retire(cut.segment)?;
+        }
+        let runs = manifest.runs.iter().copied().chain(run.as_ref().map(|run| run.number())).collect();
+        let manifest = Manifest {
+            segment: if sabotage::on("T21B") { manifest.segment } else { cut.segment },
+            proven: cut.position + u64::from(sabotage::on("K29")),
             checkpoint_version: cut.version,
-            checkpoint_time: cut.time,
-            runs: manifest.runs.iter().copied().chain(run.as_ref().map(|run| run.number())).collect(),
+            checkpoint_time: if sabotage::on("K19") { 0 } else { cut.time },
+            runs,
             state,
             ..manifest
-        })?;
+        };
+        if sabotage::on("T22") {
+            self.switch(Manifest { runs: self.manifest().unwrap_or_default().runs, ..manifest.clone() })?;
+        }
+        self.switch(manifest)?;
         self.publish(&branches, &settled, run.as_ref());
-        self.log.retire(cut.segment)?;
+        if !sabotage::on("T21B") {
+            self.log.retire(cut.segment)?;
+        }
         self.drop_layers(cut.version);
         let (rows, bytes) = run.as_ref().map_or((0, 0), |run| (run.rows(), run.file_bytes()));
         Ok(Checkpoint { version: cut.version, time: cut.time, run: run.map(|run| run.number()), rows, bytes })
@@ -109,7 +125,7 @@ impl Store {
 
     fn write_run(&self, number: u64, branches: &Branches, window: Window) -> Result<Option<Arc<Run>>> {
         let mut writer = RunWriter::create(&self.env.disk, number, &self.run_options())?;
-        for branch in branches.values() {
+        for branch in branches.values().filter(|branch| !(sabotage::on("K12") && branch.is_deleted())) {
             write_branch(&mut writer, branch, window)?;
         }
         if writer.rows() == 0 {
@@ -131,7 +147,9 @@ impl Store {
         self.runs.write().extend(run.cloned());
         for (id, settled) in settled {
             let mut data = branches[id].data.write();
-            data.settled = *settled;
+            if !sabotage::on("K04") {
+                data.settled = *settled;
+            }
             if let Some(run) = run.filter(|run| run.span(*id).is_some()) {
                 data.runs = std::iter::once(run).chain(data.runs.iter()).cloned().collect();
             }
@@ -178,11 +196,31 @@ fn write_branch(writer: &mut RunWriter, branch: &Arc<Branch>, window: Window) ->
     for keyspace in keyspaces {
         let mut rows = LayerRows::new(branch, keyspace, window);
         while let Some((key, version)) = rows.row() {
-            writer.add(branch.id, keyspace, key, &version)?;
+            if !is_sabotaged(keyspace, &version) {
+                writer.add(branch.id, keyspace, key, &version)?;
+            }
             rows.advance();
         }
     }
-    write_commits(writer, branch.id, &commits)
+    let lost = usize::from(sabotage::on("K09") && commits.len() > 1);
+    write_commits(writer, branch.id, &commits[lost..])
+}
+
+/// A window that is not the window, where that bug is planted.
+fn sabotaged_window((after, upto): Window) -> Window {
+    match () {
+        () if sabotage::on("K01") => (after, u64::MAX),
+        () if sabotage::on("K02") && after > 0 => (after + 1, upto),
+        () if sabotage::on("K03") => (after.saturating_sub(1), upto),
+        () => (after, upto),
+    }
+}
+
+/// Whether a planted bug loses the row.
+fn is_sabotaged(keyspace: u32, version: &Version<'_>) -> bool {
+    (sabotage::on("K06") && version.value.is_none())
+        || (sabotage::on("K10") && keyspace == IDEMPOTENCY)
+        || (sabotage::on("K11") && keyspace == NOTES)
 }
 
 /// The keyspaces that were written to within the window, ascending.

@@ -24,6 +24,7 @@ use crate::log::Stamp;
 use crate::manifest::Manifest;
 use crate::retention::{Floors, KeyFilter, Rule};
 use crate::run::{Run, RunWriter};
+use crate::sabotage;
 use crate::table::ChangeKind;
 
 /// What a compaction did.
@@ -105,10 +106,15 @@ impl Store {
         }
         let live = splice(&self.runs.read(), &inputs, made.as_ref());
         let runs = live.iter().map(|run| run.number()).collect();
+        if sabotage::on("T23") {
+            self.remove_runs(&inputs)?;
+        }
         self.switch(Manifest { runs, ..manifest })?;
         raised.keep();
         self.publish_all(live);
-        self.remove_runs(&inputs)?;
+        if !sabotage::on("T23") {
+            self.remove_runs(&inputs)?;
+        }
         let before: u64 = inputs.iter().map(|run| run.file_bytes()).sum();
         let after = made.as_ref().map_or(0, |run| run.file_bytes());
         Ok(Some(Compacted {
@@ -307,7 +313,8 @@ impl Compaction {
             self.removed += 1;
             return Ok(());
         }
-        if row.kind == ChangeKind::Delete && !group.rule.keeps_all() && self.plan.is_bottom(branch) {
+        let is_last = !group.rule.keeps_all() && self.plan.is_bottom(branch);
+        if row.kind == ChangeKind::Delete && (is_last || sabotage::on("K30")) {
             // With nothing below it, it says no more than its absence, once no read comes below it.
             group.deletions.push((version, row.expires));
             return Ok(());

@@ -13,9 +13,10 @@ use crate::env::{Env, Lock};
 use crate::error::{Error, Result};
 use crate::keyspaces::{CATALOGUE, Keyspaces};
 use crate::log::{Anchor, Durability, Entry, Log, LogOptions, StateHash};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::payload::{self, Body, Logged, Meta, Number, Payload, Read};
 use crate::run::{self, BlockCache, Run, RunOptions};
+use crate::sabotage;
 use crate::seal::{GivenKeys, Keyring};
 
 #[derive(Debug, Clone)]
@@ -252,12 +253,16 @@ fn keys_of(manifest: &Manifest, options: &Options) -> Option<Arc<Keyring>> {
 /// Remove what a checkpoint or a compaction that did not come to its end has left. The MANIFEST was read and the log
 /// recovered, so what it does not name is of no use; other files are none of ours.
 fn clear_orphans(env: &Env, manifest: &Manifest) -> Result<()> {
+    manifest::clear(&*env.disk)?;
     let Some(names) = env.disk.list(run::DIRECTORY)? else {
         env.disk.create_dir(run::DIRECTORY)?;
         return env.disk.sync_dir("");
     };
     for name in names {
-        if run::number_of(&name).is_some_and(|number| name.ends_with(".tmp") || !manifest.runs.contains(&number)) {
+        let is_orphan = |number| {
+            !manifest.runs.contains(&number) || (sabotage::on("K15") && manifest.runs.first() == Some(&number))
+        };
+        if run::number_of(&name).is_some_and(|number| name.ends_with(".tmp") || is_orphan(number)) {
             env.disk.remove(&format!("{}/{name}", run::DIRECTORY))?;
         }
     }
@@ -272,9 +277,13 @@ impl Store {
         let runs = manifest.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
         let mut by_branch: FxHashMap<u32, Vec<Arc<Run>>> = FxHashMap::default();
         for run in runs.iter().rev() {
+            check_versions(run, manifest.checkpoint_version)?;
             for span in run.spans() {
                 by_branch.entry(span.branch).or_default().push(Arc::clone(run));
             }
+        }
+        if sabotage::on("K07") {
+            by_branch.values_mut().for_each(|runs| runs.reverse());
         }
         let of = |branch| by_branch.get(&branch).map_or_else(Runs::default, |runs| runs.as_slice().into());
         let registry = match manifest.state.next_branch {
@@ -347,6 +356,18 @@ impl Store {
         };
         let learned = number.is_some_and(|number| self.keyspaces.write().learn(write.key, number));
         if learned { Ok(()) } else { Err(damaged("the catalogue contradicts itself".to_owned())) }
+    }
+}
+
+/// What lies above the checkpoint is the log's: in a run it would be a version that the log may yet give to another commit.
+fn check_versions(run: &Run, checkpoint: u64) -> Result<()> {
+    match run.spans().iter().map(|span| span.newest).max() {
+        Some(newest) if newest > checkpoint => Err(Error::Corrupt {
+            file: run::path(run.number()),
+            offset: 0,
+            reason: format!("it holds version {newest}, and the checkpoint is version {checkpoint}"),
+        }),
+        _ => Ok(()),
     }
 }
 
