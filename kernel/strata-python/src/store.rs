@@ -228,7 +228,7 @@ impl PyStore {
         py: Python<'py>,
         rows: Vec<(Option<String>, String, Vec<u8>, bool)>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let erasure = |(space, kind, key, is_prefix)| Erasure { space, kind, key, is_prefix };
+        let erasure = |(space, kind, key, is_prefix)| Erasure { space, kind, key, is_prefix, ..Erasure::default() };
         let erasures = rows.into_iter().map(erasure).collect();
         figures_of(py, self.run(py, |store| store.forget(erasures))?)
     }
