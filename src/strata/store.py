@@ -15,6 +15,7 @@ from strata._kernel import (
     after_fork_in_child,
     import_bundle,
     inspect,
+    restore,
     verify_bundle,
 )
 from strata._kernel import Store as KernelStore
@@ -26,6 +27,7 @@ __all__ = [
     "import_bundle",
     "inspect",
     "open_store",
+    "restore",
     "verify_bundle",
 ]
 

@@ -32,6 +32,8 @@ pub struct Manifest {
     pub checkpoint_time: u64,
     /// How new files are packed; see `log::Codec`.
     pub codec: u8,
+    /// A backup, which nobody has written to.
+    pub is_backup: bool,
     /// The number of the next run file: numbers are never given twice.
     pub next_run: u64,
     /// Numbers of the live run files, oldest first.
@@ -92,7 +94,7 @@ impl Manifest {
         for number in [created_us, segment, proven, checkpoint_version, checkpoint_time, next_run] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&[self.codec, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[self.codec, u8::from(self.is_backup), 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&(self.runs.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&(state.len() as u64).to_le_bytes());
         self.runs.iter().for_each(|run| bytes.extend_from_slice(&run.to_le_bytes()));
@@ -136,6 +138,7 @@ impl Manifest {
             checkpoint_time: number(64),
             next_run: number(72),
             codec: bytes[80],
+            is_backup: bytes[81] == 1,
             runs: runs.as_chunks().0.iter().map(|run| u64::from_le_bytes(*run)).collect(),
             state: State::decode(state)?,
         })

@@ -1,5 +1,6 @@
 //! The store: one database, its branches and its log.
 
+mod backup;
 mod branches;
 mod checkpoint;
 mod compact;
@@ -15,6 +16,7 @@ mod merge_rows;
 mod open;
 mod plan;
 mod policies;
+mod restore;
 mod rows;
 mod tidy;
 mod verify;
@@ -34,6 +36,7 @@ use crate::manifest::Manifest;
 use crate::run::{BlockCache, Run, RunOptions};
 use crate::state::State;
 
+pub use backup::Backup;
 pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
 pub use compact::Compacted;
@@ -42,6 +45,7 @@ pub use import::{import, verify_bundle};
 pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
 pub use plan::Erasure;
+pub use restore::{Moment, Restored, restore};
 pub use verify::{Problem, Progress, Verified};
 
 pub struct Store {

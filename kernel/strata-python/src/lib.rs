@@ -31,6 +31,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sim::PySimDisk>()?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(portable::import_bundle, module)?)?;
+    module.add_function(wrap_pyfunction!(portable::restore, module)?)?;
     module.add_function(wrap_pyfunction!(portable::verify_bundle, module)?)?;
     module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
     Ok(())

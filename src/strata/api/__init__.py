@@ -5,7 +5,7 @@ place.py        Branch, Space: read and write, look back, begin a transaction
 view.py         the same at an earlier version, read-only
 transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
-portable.py     bundles: export, import, verify
+portable.py     bundles and backups
 retention.py    how much history is kept
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
@@ -15,7 +15,7 @@ from strata.api.branches import Branches
 from strata.api.database import Database, open
 from strata.api.face import Spaces
 from strata.api.place import Branch, Space
-from strata.api.portable import import_, verify_bundle
+from strata.api.portable import import_, restore, verify_bundle
 from strata.api.retention import Retention
 from strata.api.transaction import Transaction
 from strata.api.view import View
@@ -31,5 +31,6 @@ __all__ = [
     "View",
     "import_",
     "open",
+    "restore",
     "verify_bundle",
 ]

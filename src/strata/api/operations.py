@@ -108,7 +108,7 @@ _ALL: Final = (
     *_operations(
         "", Database,
         read="durable_version outcome info",
-        admin="flush checkpoint compact forget verify export",
+        admin="flush checkpoint compact forget verify export backup",
     ),
 )  # fmt: skip
 
