@@ -30,6 +30,7 @@ from strata.api import (
     View,
     import_,
     open,
+    restore,
     verify_bundle,
 )
 from strata.core import errors
@@ -51,6 +52,7 @@ __all__ = [
     "errors",
     "import_",
     "open",
+    "restore",
     "verify_bundle",
 ]
 

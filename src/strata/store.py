@@ -15,6 +15,7 @@ from strata._kernel import (
     after_fork_in_child,
     import_bundle,
     inspect,
+    restore,
     sealed_with,
     verify_bundle,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "import_bundle",
     "inspect",
     "open_store",
+    "restore",
     "sealed_with",
     "verify_bundle",
 ]

@@ -40,6 +40,8 @@ pub struct Manifest {
     pub checkpoint_time: u64,
     /// How new files are packed; see `log::Codec`.
     pub codec: u8,
+    /// A backup, which nobody has written to.
+    pub is_backup: bool,
     /// The number of the next run file: numbers are never given twice.
     pub next_run: u64,
     /// Numbers of the live run files, oldest first.
@@ -120,7 +122,7 @@ impl Manifest {
         for number in [created_us, segment, proven, checkpoint_version, checkpoint_time, next_run] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&[self.codec, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[self.codec, u8::from(self.is_backup), 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&(self.runs.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&(stored as u64).to_le_bytes());
         bytes.extend_from_slice(&key.0);
@@ -171,6 +173,7 @@ impl Manifest {
             checkpoint_time: number(64),
             next_run: number(72),
             codec: bytes[80],
+            is_backup: bytes[81] == 1,
             runs: runs.as_chunks().0.iter().map(|run| u64::from_le_bytes(*run)).collect(),
             plain_too: false,
             state: State::default(),

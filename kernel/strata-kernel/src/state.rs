@@ -158,12 +158,14 @@ fn encode_erasure(erasure: &Erasure, out: &mut Vec<u8>) {
     put_bytes(out, erasure.kind.as_bytes());
     put_bytes(out, &erasure.key);
     out.push(u8::from(erasure.is_prefix));
+    put_varint(out, erasure.upto);
 }
 
 fn decode_erasure(input: &mut Input<'_>) -> Result<Erasure> {
     let space = input.optional(Input::text)?;
     let (kind, key) = (input.text()?, input.take()?.to_vec());
-    Ok(Erasure { space, kind, key, is_prefix: input.byte()? == 1 })
+    let is_prefix = input.byte()? == 1;
+    Ok(Erasure { space, kind, key, is_prefix, upto: input.varint()? })
 }
 
 #[cfg(test)]
@@ -191,7 +193,7 @@ mod tests {
                 kind: None,
                 keep: Keep { last: Some(3), for_us: Some(1 << 40), needs_both: true },
             }],
-            erasures: vec![Erasure { space: None, kind: "kv".into(), key: b"k".to_vec(), is_prefix: true }],
+            erasures: vec![Erasure { space: None, kind: "kv".into(), key: b"k".to_vec(), is_prefix: true, upto: 900 }],
         }
     }
 

@@ -1,5 +1,6 @@
 //! The store: one database, its branches and its log.
 
+mod backup;
 mod branches;
 mod checkpoint;
 mod compact;
@@ -16,6 +17,7 @@ mod merge_rows;
 mod open;
 mod plan;
 mod policies;
+mod restore;
 mod rotate;
 mod rows;
 mod tidy;
@@ -37,6 +39,7 @@ use crate::run::{BlockCache, Run, RunOptions};
 use crate::seal::Keyring;
 use crate::state::State;
 
+pub use backup::Backup;
 pub use branches::{BranchInfo, Registry};
 pub use checkpoint::Checkpoint;
 pub use compact::Compacted;
@@ -45,6 +48,7 @@ pub use import::{import, verify_bundle};
 pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
 pub use plan::Erasure;
+pub use restore::{Moment, Restored, restore};
 pub use verify::{Problem, Progress, Verified};
 
 pub struct Store {

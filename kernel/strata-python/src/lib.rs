@@ -32,6 +32,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(store::sealed_with, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(portable::import_bundle, module)?)?;
+    module.add_function(wrap_pyfunction!(portable::restore, module)?)?;
     module.add_function(wrap_pyfunction!(portable::verify_bundle, module)?)?;
     module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
     Ok(())

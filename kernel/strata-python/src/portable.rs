@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use strata_kernel::Error;
 use strata_kernel::env::{Env, real};
-use strata_kernel::store::{self, Bundle};
+use strata_kernel::store::{self, Backup, Bundle, Moment};
 
 use crate::errors::{guarded, to_python};
 
@@ -27,6 +27,23 @@ pub fn bundle_dict<'py>(py: Python<'py>, bundle: &Bundle) -> PyResult<Bound<'py,
     found.set_item("rows", bundle.rows)?;
     found.set_item("bytes", bundle.bytes)?;
     found.set_item("sha256", PyBytes::new(py, &bundle.digest))?;
+    Ok(found)
+}
+
+pub fn backup_dict<'py>(py: Python<'py>, backup: &Backup) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    let Backup { version, time, runs, bytes, new_runs, linked_runs, copied_bytes, removed_runs } = *backup;
+    let figures = [
+        ("version", version),
+        ("time", time),
+        ("runs", runs),
+        ("bytes", bytes),
+        ("new_runs", new_runs),
+        ("linked_runs", linked_runs),
+        ("copied_bytes", copied_bytes),
+        ("removed_runs", removed_runs),
+    ];
+    figures.into_iter().try_for_each(|(name, figure)| found.set_item(name, figure))?;
     Ok(found)
 }
 
@@ -54,4 +71,27 @@ pub fn import_bundle<'py>(py: Python<'py>, bundle: &str, path: &str) -> PyResult
         store::import(&from, &name, &to, &target)
     })?;
     bundle_dict(py, &found)
+}
+
+/// Make the database `path` of the one in a directory, as it is, or was at a version or a time.
+#[pyfunction]
+#[pyo3(signature = (backup, path, version=None, time=None, /))]
+pub fn restore<'py>(
+    py: Python<'py>,
+    backup: &str,
+    path: &str,
+    version: Option<u64>,
+    time: Option<u64>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let moment = version.map(Moment::Version).or(time.map(Moment::Time)).unwrap_or(Moment::Newest);
+    let made = run(py, || {
+        let (to, target) = outside(path)?;
+        store::restore(&real::env(backup), &to, &target, moment)
+    })?;
+    let found = PyDict::new(py);
+    found.set_item("version", made.version)?;
+    found.set_item("time", made.time)?;
+    found.set_item("branches", &made.branches)?;
+    found.set_item("rows", made.rows)?;
+    Ok(found)
 }

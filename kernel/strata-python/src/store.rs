@@ -16,7 +16,7 @@ use crate::branch::PyBranch;
 use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
-use crate::portable::{bundle_dict, outside};
+use crate::portable::{backup_dict, bundle_dict, outside};
 use crate::progress::Teller;
 use crate::sim::PySimDisk;
 
@@ -262,7 +262,7 @@ impl PyStore {
         py: Python<'py>,
         rows: Vec<(Option<String>, String, Vec<u8>, bool)>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let erasure = |(space, kind, key, is_prefix)| Erasure { space, kind, key, is_prefix };
+        let erasure = |(space, kind, key, is_prefix)| Erasure { space, kind, key, is_prefix, ..Erasure::default() };
         let erasures = rows.into_iter().map(erasure).collect();
         figures_of(py, self.run(py, |store| store.forget(erasures))?)
     }
@@ -288,6 +288,13 @@ impl PyStore {
         let problems = verified.problems.into_iter().map(|problem| (problem.file, problem.offset, problem.reason));
         found.set_item("problems", PyList::new(py, problems.collect::<Vec<_>>())?)?;
         Ok(found)
+    }
+
+    #[pyo3(signature = (to, progress=None, /))]
+    fn backup<'py>(&self, py: Python<'py>, to: &str, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+        let mut teller = Teller::new(progress);
+        let outcome = self.run(py, |store| store.backup(&real::env(to), &mut |done, all| teller.tell(done, all)));
+        backup_dict(py, &teller.raised.map_or(outcome, Err)?)
     }
 
     #[pyo3(signature = (path, branch=None, history=false, /))]

@@ -6,7 +6,7 @@ view.py         the same at an earlier version, read-only
 transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
 encryption.py   keys, in the forms in which they are given
-portable.py     bundles: export, import, verify
+portable.py     bundles and backups
 retention.py    how much history is kept
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
@@ -16,7 +16,7 @@ from strata.api.branches import Branches
 from strata.api.database import Database, open
 from strata.api.face import Spaces
 from strata.api.place import Branch, Space
-from strata.api.portable import import_, verify_bundle
+from strata.api.portable import import_, restore, verify_bundle
 from strata.api.retention import Retention
 from strata.api.transaction import Transaction
 from strata.api.view import View
@@ -32,5 +32,6 @@ __all__ = [
     "View",
     "import_",
     "open",
+    "restore",
     "verify_bundle",
 ]

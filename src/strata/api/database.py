@@ -16,7 +16,7 @@ from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
-from strata.api.portable import BundleInfo, check_path, export
+from strata.api.portable import BackupInfo, BundleInfo, backup, check_path, export
 from strata.api.retention import Retention
 from strata.api.upkeep import CheckpointInfo, CompactInfo, Mode, RowProgress, checkpoint, compact
 from strata.api.verify import Progress, VerifyReport, verify
@@ -150,6 +150,21 @@ class Database(Place):
         Cost: reads all files from the disk, and every event.
         """
         return verify(self._store, progress)
+
+    def backup(self, to: str | os.PathLike[str], *, progress: Progress | None = None) -> BackupInfo:
+        """Make directory `to` a backup of what is committed, and return what it holds and took.
+
+        It is a database that opens. Made again into the same directory, it takes only what is new. Others may
+        go on writing meanwhile; a crash leaves the older backup or the newer one.
+
+        Args:
+            to: a directory that is empty, does not exist, or is a backup of this database.
+            progress: called now and then with the bytes of files that are done and those there are. What it
+                raises ends the backup, and the older one stays.
+        Raises: InvalidInput for another directory, for a backup that was written to since, and in memory.
+        Cost: a checkpoint, and the new runs: links where it is the same file system, else copies.
+        """
+        return backup(self._store, to, progress)
 
     def export(
         self, path: str | os.PathLike[str], *, branch: str | None = None, history: bool = False

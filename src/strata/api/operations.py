@@ -108,7 +108,7 @@ _ALL: Final = (
     *_operations(
         "", Database,
         read="durable_version outcome info",
-        admin="flush checkpoint compact forget verify export rotate_key",
+        admin="flush checkpoint compact forget verify export backup rotate_key",
     ),
 )  # fmt: skip
 

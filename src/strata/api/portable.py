@@ -1,13 +1,17 @@
-"""Bundles: what a database holds, as one file to keep, to send, and to make a database of again."""
+"""Bundles and backups: what a database holds, as one file or a second directory, and a database again."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from strata.api.instants import Instant
+from strata.core.clock import to_datetime, to_micros
 from strata.core.errors import InvalidInput
-from strata.core.keys import check_name
+from strata.core.keys import check_int, check_name
 from strata.core.protocols import Store
 
 AnyPath = str | os.PathLike[str]
@@ -25,6 +29,66 @@ class BundleInfo:
     """The length of the file."""
     sha256: str
     """Of all but the last 32 bytes, which say it, too. Without history: the same for the same content."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """What a backup holds, and what it took."""
+
+    version: int
+    """Everything up to this version is in it."""
+    timestamp: datetime | None
+    """When `version` was committed; None before the first commit."""
+    runs: int
+    bytes: int
+    """Of the runs."""
+    new_runs: int
+    """Those that an earlier backup had not left there."""
+    linked_runs: int
+    """Of the new ones, those that are the same file as the database's: they took no space."""
+    copied_bytes: int
+    removed_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreInfo:
+    """What was restored."""
+
+    version: int
+    timestamp: datetime | None
+    branches: tuple[str, ...]
+    rows: int
+
+
+def backup(store: Store, to: AnyPath, progress: Callable[[int, int], object] | None) -> BackupInfo:
+    """Make a directory a backup of what is committed."""
+    made = store.backup(check_path(to), progress)
+    return BackupInfo(timestamp=_instant(made.pop("time")), **made)
+
+
+def restore(backup: AnyPath, path: AnyPath, *, at: Instant | None = None) -> RestoreInfo:
+    """Make the database `path` of the one in directory `backup`, as it is or as it was `at` some point.
+
+    `backup` may be a backup, or any database that nobody has open to write; it is only read. The new one has
+    an id of its own, and `path` appears when all is there. Branches are called as they are now; those that
+    are younger than `at` are gone, and so is what was written later.
+
+    Args:
+        at: a version, an aware datetime or ISO 8601 text. Left out: the newest.
+    Raises: AlreadyExists when there is something at `path`; NotFound when there is nothing in `backup`;
+        Locked when it is open elsewhere; Corrupt when it is damaged; HistoryTrimmed when `at` is not kept.
+    Cost: reads all rows and writes those that are kept, in little memory.
+    """
+    from strata.store import restore
+
+    version = check_int(at, "version") if type(at) is int else None
+    time = to_micros(at) if at is not None and version is None else None
+    made = restore(check_path(backup), check_path(path), version, time)
+    return RestoreInfo(made["version"], _instant(made["time"]), tuple(made["branches"]), made["rows"])
+
+
+def _instant(time: int) -> datetime | None:
+    return to_datetime(time) if time else None
 
 
 def export(store: Store, path: AnyPath, branch: str | None, history: bool) -> BundleInfo:

@@ -1,4 +1,4 @@
-"""Take a database elsewhere: export, import."""
+"""Take a database elsewhere: export, import, backup, restore."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ def import_(arguments: Namespace) -> int:
     if arguments.path is None:
         raise InvalidInput("say which directory to make", hint="or --check to make none")
     _say(strata.import_(arguments.bundle, arguments.path))
+    return 0
+
+
+def backup(arguments: Namespace) -> int:
+    """Make or renew a backup; print what it holds and took."""
+    with strata.open(arguments.path, create=False) as db:
+        made = db.backup(arguments.to)
+    print(
+        f"version {made.version:,}: {made.bytes:,} bytes in {made.runs} runs,"
+        f" {made.new_runs} of them new ({made.linked_runs} linked, {made.copied_bytes:,} bytes copied)"
+    )
+    return 0
+
+
+def restore(arguments: Namespace) -> int:
+    """Make a database of a backup; print what is in it."""
+    at = arguments.at
+    made = strata.restore(arguments.backup, arguments.path, at=int(at) if at and at.isdecimal() else at)
+    print(f"version {made.version:,} of {', '.join(made.branches)}: {made.rows:,} rows")
     return 0
 
 

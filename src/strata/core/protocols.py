@@ -323,6 +323,13 @@ class Store(Protocol):
         disk, all 0 without files; and `problems`, a list of file, offset and reason, at most one of a file.
         """
 
+    def backup(self, to: str, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]:
+        """Make the directory `to` a backup of what is committed.
+
+        Returns: `version`, its `time`, `runs` and their `bytes`; of them `new_runs`, of those `linked_runs`;
+            `copied_bytes`, `removed_runs`.
+        """
+
     def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
         """Write what is committed to the new file `path`: the newest, or all versions.
 

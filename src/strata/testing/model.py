@@ -232,6 +232,9 @@ class Model:
         self.check_open()
         return {"records": 0, "segments": 0, "runs": 0, "rows": 0, "version": 0, "problems": []}
 
+    def backup(self, to: str, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]:
+        raise InvalidInput("the oracle has no files and makes none")
+
     def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
         raise InvalidInput("the oracle has no files and makes none")
 

@@ -1,5 +1,6 @@
 //! A directory of a disk as a disk of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Disk, File, Lock};
@@ -47,6 +48,14 @@ impl Disk for Below {
 
     fn remove(&self, path: &str) -> Result<()> {
         self.disk.remove(&self.at(path))
+    }
+
+    fn link(&self, path: &str, from: &dyn Disk, source: &str) -> Result<bool> {
+        self.disk.link(&self.at(path), from, source)
+    }
+
+    fn real_path(&self, path: &str) -> Option<PathBuf> {
+        self.disk.real_path(&self.at(path))
     }
 
     fn remove_dir(&self, path: &str) -> Result<()> {

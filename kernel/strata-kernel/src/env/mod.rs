@@ -8,6 +8,7 @@ mod below;
 pub mod real;
 pub mod sim;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -49,6 +50,16 @@ pub trait Disk: Send + Sync {
     /// Atomically give `from`, a file or a directory, the name `to`. A file replaces the one that was there.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
     fn remove(&self, path: &str) -> Result<()>;
+    /// Give a file of another disk the name `path` here, too, so that nothing is copied; false where that cannot be.
+    fn link(&self, path: &str, from: &dyn Disk, source: &str) -> Result<bool> {
+        let _ = (path, from, source);
+        Ok(false)
+    }
+    /// Where the system has a file, if it has it.
+    fn real_path(&self, path: &str) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
     /// Remove an empty directory.
     fn remove_dir(&self, path: &str) -> Result<()>;
     /// Make the names in a directory durable.

@@ -159,6 +159,17 @@ impl Disk for RealDisk {
         retry(|| fs::remove_file(&place)).map_err(|error| storage("remove", &place, error))
     }
 
+    fn link(&self, path: &str, from: &dyn Disk, source: &str) -> Result<bool> {
+        let Some(source) = from.real_path(source) else { return Ok(false) };
+        // Another file system, one without links, too many of them, or no name any more: then it is copied, which says
+        // what is wrong if that does not work either.
+        Ok(retry(|| fs::hard_link(&source, self.at(path))).is_ok())
+    }
+
+    fn real_path(&self, path: &str) -> Option<PathBuf> {
+        Some(self.at(path))
+    }
+
     fn remove_dir(&self, path: &str) -> Result<()> {
         let place = self.at(path);
         retry(|| fs::remove_dir(&place)).map_err(|error| storage("remove directory", &place, error))

@@ -222,6 +222,29 @@ impl Run {
         size_of::<Run>() + self.footer.top.memory_bytes() + self.footer.spans.capacity() * size_of::<Span>()
     }
 
+    /// Copy the file; tells the bytes so far.
+    pub fn copy_to(&self, to: &dyn File, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut at = 0;
+        while at < self.size {
+            let bytes = self.read_bytes(at, (self.size - at).min(1 << 20) as usize)?;
+            to.write_at(at, &bytes)?;
+            at += bytes.len() as u64;
+            progress(at)?;
+        }
+        Ok(())
+    }
+
+    /// Whether another file has its length and its footer: then it is a copy, as far as that tells.
+    pub fn ends_like(&self, other: &dyn File) -> Result<bool> {
+        if other.size()? != self.size {
+            return Ok(false);
+        }
+        let end = self.read_bytes(self.frames_end, (self.size - self.frames_end) as usize)?;
+        let mut found = vec![0; end.len()];
+        let count = other.read_at(self.frames_end, &mut found)?;
+        Ok(count == end.len() && found == end)
+    }
+
     /// Drop its frames from the cache: when the run is removed.
     pub fn forget(&self) {
         self.cache.forget(self.number());

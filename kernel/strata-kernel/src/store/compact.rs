@@ -212,7 +212,7 @@ struct Group {
     key: Vec<u8>,
     filter: KeyFilter,
     rule: Rule,
-    erased: bool,
+    erased_upto: u64,
     /// Deletions that are kept if anything older is.
     deletions: Vec<(u64, u64)>,
 }
@@ -290,10 +290,10 @@ impl Compaction {
         if self.group.as_ref().is_some_and(|group| group.branch != branch) {
             self.end_branch()?;
         }
-        let erased = self.plan.erases(keyspace, &key);
+        let erased_upto = self.plan.erased_upto(keyspace, &key);
         let rule = self.plan.rule(branch, keyspace)?;
         let (filter, deletions) = (KeyFilter::default(), Vec::new());
-        self.group = Some(Group { branch, keyspace, key, filter, rule, erased, deletions });
+        self.group = Some(Group { branch, keyspace, key, filter, rule, erased_upto, deletions });
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Compaction {
         let row = self.rows.info().expect("the caller looked");
         let group = self.group.as_mut().expect("it was begun");
         let (branch, keyspace, version) = (row.branch, row.keyspace, row.version);
-        let is_gone = group.erased
+        let is_gone = version <= group.erased_upto
             || self.plan.is_unseen(branch, version)
             || (keyspace == IDEMPOTENCY && row.expires <= self.plan.now);
         if is_gone {

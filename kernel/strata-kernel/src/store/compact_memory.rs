@@ -19,15 +19,23 @@ impl Store {
         let branches: Vec<_> = plan.branches().map(|(_, branch)| Arc::clone(branch)).collect();
         let mut removed = 0;
         for branch in branches {
-            removed += rewrite(&branch, &mut plan)?;
+            removed += match rewrite(&branch, &mut plan)? {
+                Some(removed) => removed,
+                None => {
+                    // What is to be erased goes all the same.
+                    let mut erasing = self.plan(true)?;
+                    erasing.keep_history();
+                    rewrite(&branch, &mut erasing)?.unwrap_or(0)
+                }
+            };
         }
         let reclaimed_bytes = before as i64 - self.shared.memory.bytes() as i64;
         Ok(Compacted { reclaimed_bytes, versions_removed: removed, ..Compacted::default() })
     }
 }
 
-/// Write the tables of a branch anew, unless a pin came in the way. Returns how many versions went.
-fn rewrite(branch: &Branch, plan: &mut Plan) -> Result<u64> {
+/// Write the tables of a branch anew. Returns how many versions went; `None` when a pin came in the way.
+fn rewrite(branch: &Branch, plan: &mut Plan) -> Result<Option<u64>> {
     // No commit comes between the reading and the switch.
     let _line = branch.line.lock();
     let mut removed = 0;
@@ -43,11 +51,14 @@ fn rewrite(branch: &Branch, plan: &mut Plan) -> Result<u64> {
         }
     }
     floors.sort_unstable();
-    if removed == 0 || branch.raise_floors(&floors, plan.pins(branch.id)).is_none() {
-        return Ok(0);
+    if removed == 0 {
+        return Ok(Some(0));
+    }
+    if branch.raise_floors(&floors, plan.pins(branch.id)).is_none() {
+        return Ok(None);
     }
     branch.data.write().active.replace(tables);
-    Ok(removed)
+    Ok(Some(removed))
 }
 
 /// What is kept of one keyspace.
@@ -73,7 +84,7 @@ impl<'a> Filter<'a> {
             self.key = key.to_vec();
             self.versions = KeyFilter::default();
         }
-        let is_gone = self.plan.erases(self.keyspace, key)
+        let is_gone = version.version <= self.plan.erased_upto(self.keyspace, key)
             || self.plan.is_unseen(self.branch, version.version)
             || (self.keyspace == IDEMPOTENCY && version.expires <= self.plan.now);
         let pins = self.plan.pins(self.branch);

@@ -1,6 +1,7 @@
 //! Erasure: what `forget` names goes out of all versions of all branches, out of memory and files.
 //!
-//! It stands in the MANIFEST from the beginning to the end, so a crash in between does not stop it. A checkpoint lets go
+//! It stands in the MANIFEST from the beginning to the end, so a crash in between does not stop it, with the version up to
+//! which it goes, so that it never takes what was put later. A checkpoint lets go
 //! of the log; a compaction of everything leaves out what is named. What readers brought into memory from the old runs
 //! meanwhile goes last.
 
@@ -10,11 +11,13 @@ use crate::error::Result;
 impl Store {
     /// Erase what `erasures` name. It is gone from the directory when this returns; after a crash in between the next
     /// opening goes on with it.
-    pub fn forget(&self, erasures: Vec<Erasure>) -> Result<Compacted> {
+    pub fn forget(&self, mut erasures: Vec<Erasure>) -> Result<Compacted> {
+        let upto = self.log.last_version();
+        erasures.iter_mut().for_each(|erasure| erasure.upto = upto);
         // Several may be at it, so each adds and takes back its own.
         self.change_state(|state| state.erasures.extend_from_slice(&erasures))?;
         let outcome = self.erase();
-        // Also after a failure: else what is put under these keys later would be erased as well.
+        // Also after a failure: it was told, and nothing of it is to be done behind the caller's back.
         let taken_back = self.take_back(&erasures);
         outcome.and_then(|done| taken_back.map(|()| done))
     }

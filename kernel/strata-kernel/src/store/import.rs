@@ -360,7 +360,7 @@ fn copy_history(reader: &mut BundleReader, writer: &mut RunWriter) -> Result<()>
 }
 
 /// A database has the branch that it is opened with.
-fn with_main(mut state: State) -> State {
+pub(super) fn with_main(mut state: State) -> State {
     if !state.branches.iter().any(|branch| branch.name == MAIN && !branch.is_deleted) {
         let created = state.branches.iter().map(|branch| branch.created).max().unwrap_or(0);
         let main = BranchState { id: state.next_branch, name: MAIN.to_owned(), created, ..BranchState::default() };

@@ -302,6 +302,8 @@ impl Store {
         self.next_run = AtomicU64::new(manifest.next_run.max(newest));
         self.checkpointed = AtomicU64::new(manifest.proven);
         self.checkpointed_at = AtomicU64::new(self.env.clock.monotonic_us());
+        // What this writes makes it a database of its own.
+        let manifest = Manifest { is_backup: false, ..manifest };
         self.files = Mutex::new(Some(Files { manifest, _lock: lock }));
         let store = Arc::new(self);
         if !store.read_only {

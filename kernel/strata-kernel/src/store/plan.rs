@@ -33,6 +33,8 @@ pub struct Erasure {
     pub key: Vec<u8>,
     /// Of all keys that begin with it, or of this key alone.
     pub is_prefix: bool,
+    /// The newest version that goes: what is put later stays, also when a failing disk keeps this standing.
+    pub upto: u64,
 }
 
 struct BranchPlan {
@@ -124,15 +126,17 @@ impl Plan {
         Ok(Rule { last: keep.last, after, needs_both: keep.needs_both })
     }
 
-    pub fn erases(&self, keyspace: u32, key: &[u8]) -> bool {
+    /// Up to which version a key is erased; 0 when it is not.
+    pub fn erased_upto(&self, keyspace: u32, key: &[u8]) -> u64 {
         let Some((space, kind)) = (keyspace as usize).checked_sub(1).and_then(|index| self.names.get(index)) else {
-            return false;
+            return 0;
         };
-        self.erasures.iter().any(|erasure| {
+        let of_key = self.erasures.iter().filter(|erasure| {
             erasure.kind == *kind
                 && erasure.space.as_ref().is_none_or(|own| own == space)
                 && if erasure.is_prefix { key.starts_with(&erasure.key) } else { key == erasure.key }
-        })
+        });
+        of_key.map(|erasure| erasure.upto).max().unwrap_or(0)
     }
 
     /// Whether one run alone has something that may go.

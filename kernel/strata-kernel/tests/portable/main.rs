@@ -1,0 +1,5 @@
+//! What goes out of a database and comes in again.
+
+mod backup;
+mod bundle;
+mod grown;
