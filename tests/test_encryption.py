@@ -25,10 +25,10 @@ def fill(db: strata.Database) -> None:
         db.kv.put(f"{CANARY}/{number}", {CANARY: [CANARY]})
     db.state.set(CANARY, CANARY)
     db.json.set(CANARY, "$", {CANARY: CANARY})
-    db.events.append(CANARY, CANARY, {"said": CANARY})
+    db.events.append(CANARY, {"said": CANARY}, stream=CANARY)
     db.branches.fork("main", CANARY)
     db.space(CANARY).kv.put("key", 1)
-    with db.transaction(message=CANARY, author=CANARY, idempotency_key=CANARY) as transaction:
+    with db.transaction(message=CANARY, actor=CANARY, idempotency_key=CANARY) as transaction:
         transaction.kv.put("key", CANARY)
 
 
@@ -58,7 +58,9 @@ def test_nothing_shows_open_or_closed(tmp_path: Path) -> None:
         assert db.verify().ok
 
 
-@pytest.mark.parametrize("wrong", [None, NEWER, [NEWER, bytes(range(9, 41))]])
+@pytest.mark.parametrize(
+    "wrong", [None, NEWER, [NEWER, bytes(range(9, 41))]], ids=["none", "another", "others"]
+)
 def test_without_the_key_it_stays_closed(tmp_path: Path, wrong: Any) -> None:
     path = tmp_path / "a.strata"
     with strata.open(path, key=KEY) as db:
@@ -181,7 +183,7 @@ def test_memory_takes_no_key() -> None:
 
 
 def test_on_a_simulated_disk() -> None:
-    disk = SimDisk()
+    disk = SimDisk(1)
     with strata.open(disk=disk, key=KEY) as db:
         db.kv.put("a", 1)
     with strata.open(disk=disk, key=lambda key_id: KEY) as db:
