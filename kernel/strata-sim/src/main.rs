@@ -122,7 +122,8 @@ fn determinism(arguments: &Arguments) -> bool {
 /// Plant each known bug and see whether it is caught.
 fn sabotage(arguments: &Arguments) -> bool {
     let mut caught = 0;
-    let hunts = twins::hunt_all(arguments.seed.unwrap_or(1), HUNT_SEEDS, arguments.workers);
+    let first = if arguments.quick { arguments.seed } else { Some(arguments.seed.unwrap_or(1)) };
+    let hunts = twins::hunt_all(first, HUNT_SEEDS, arguments.workers);
     for (twin, found) in twins::ALL.iter().zip(hunts) {
         match found {
             Some(found) => {

@@ -30,8 +30,8 @@ pub fn options(rng: &SimRng) -> Options {
         memory_budget: [8 << 10, 64 << 10, 1 << 20, 1 << 30][rng.below(4) as usize],
         checkpoint_bytes: [1500, 6000, 64 << 20][rng.below(3) as usize],
         checkpoint_interval_us: [5_000_000, 300_000_000][rng.below(2) as usize],
-        branches_deep: [1, 2, 8][rng.below(3) as usize],
         block_bytes: [96, 300, 4096][rng.below(3) as usize],
+        branches_deep: [1, 2, 8][rng.below(3) as usize],
         ..Options::default()
     }
 }
