@@ -259,8 +259,7 @@ def test_keep_last_shrinks_to_what_survives(tmp_path):
             db.kv.put_many({f"k{key}": noise(version * keys + key) for key in range(keys)})
             if version % 10 == 0:
                 db.checkpoint()
-        done = db.compact()
-        assert done.versions_removed >= keys * (versions - 3) * 0.9
+        db.compact()  # some went before, in the background
         assert all(len(db.kv.history(f"k{key}")) == 3 for key in range(keys))
     with strata.open(tmp_path / "fresh.strata") as fresh:
         for version in range(versions - 3, versions):
