@@ -9,7 +9,8 @@ What a child acknowledges goes into a pipe, one line for each call, written afte
     ack THREAD STEP VERSION FORK BEGAN ENDED  VERSION 0: nothing was committed (Conflict); FORK: where a fork
                                               begins, else 0; times in microseconds
     durable VERSION AT                        what the handle had said is durable by then
-    load NAME WHAT                            a disturbance that ended well
+    begin NAME                                a disturbance begins
+    load NAME WHAT                            it ended well
     stop THREAD STEP TEXT                     the disk said no, as it may when the power goes
     bug TEXT                                  anything else
 """
@@ -33,7 +34,7 @@ import strata
 from crash import operations
 from crash.operations import Plan
 from strata.errors import Conflict, OutcomeUnknown, StorageError
-from strata.store import open_store
+from strata.store import KernelStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,17 @@ class Spec:
     life: int
     threads: int
     leftovers: tuple[str, ...] = ()
-    segment_bytes: int = 32 << 10  # so that the log begins a new segment every few dozen commits
-    flush_interval_ms: float = 100
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What the kernel is opened with: small sizes, so that segments change and checkpoints come often."""
+        chance = random.Random(f"{self.seed} options")
+        return {
+            "flush_interval_us": chance.choice((5_000, 20_000, 100_000)),
+            "segment_bytes": chance.choice((8 << 10, 32 << 10, 128 << 10)),
+            "memory_budget": chance.choice((64 << 10, 1 << 20, 1 << 30)),
+            "checkpoint_bytes": chance.choice((16 << 10, 64 << 10, 64 << 20)),
+        }
 
     def plan(self, thread: int) -> Plan:
         return Plan(self.seed, self.life, thread, tuple(self.leftovers[thread :: self.threads]))
@@ -82,19 +92,14 @@ class Writer:
     def open(self) -> None:
         spec = self.spec
         self.tell("open")
-        store = open_store(
-            spec.path,
-            durability=spec.durability,
-            create=False,
-            segment_bytes=spec.segment_bytes,
-            flush_interval_ms=spec.flush_interval_ms,
-        )
+        store = KernelStore.open(spec.path, spec.durability, False, False, spec.options)
         self.db = strata.Database(store, path=Path(spec.path))
         self.tell("ready")
 
     def work(self) -> None:
         plans = map(self.spec.plan, range(self.spec.threads))
-        bodies = [partial(self.write, plan) for plan in plans] + [self.disturb]
+        bodies = [partial(self.write, plan) for plan in plans]
+        bodies += [partial(self.disturb, name, load) for name, load in LOADS.items()]
         threads = [threading.Thread(target=self.guarded, args=(body,)) for body in bodies]
         for thread in threads:
             thread.start()
@@ -122,24 +127,24 @@ class Writer:
             fork_version = self.db.branches.get(op.target).fork_version if op.kind == "fork" else 0
             self.tell("ack", plan.thread, step, version, fork_version, began, ended)
 
-    def disturb(self) -> None:
-        """Whatever else goes on in a database while it is written to, in an order that the seed decides."""
-        chance = random.Random(f"{self.spec.seed} {self.spec.life}")
-        loads = list(LOADS.items())
+    def disturb(self, name: str, load: Load) -> None:
+        """Whatever else goes on in a database while it is written to, again and again."""
+        chance = random.Random(f"{self.spec.seed} {self.spec.life} {name}")
         while True:
-            name, load = chance.choice(loads)
+            time.sleep(chance.random() * 0.01)
+            self.tell("begin", name)
             try:
                 for what in load(self, chance):
                     self.tell(*what)
             except (StorageError, OutcomeUnknown) as error:
                 self.tell("stop", "load", name, repr(error))
                 return
-            time.sleep(chance.random() * 0.005)
 
 
 # --- disturbances: each does its work and yields what is to be told of it ------------------------------
 
 Told = Iterator[tuple[object, ...]]
+Load = Callable[[Writer, random.Random], Told]
 
 
 def durable(writer: Writer, chance: random.Random) -> Told:
@@ -156,9 +161,17 @@ def verify(writer: Writer, chance: random.Random) -> Told:
     yield "load", "verify", report.version
 
 
-LOADS: dict[str, Callable[[Writer, random.Random], Told]] = {
+def checkpoint(writer: Writer, chance: random.Random) -> Told:
+    made = writer.db.checkpoint()
+    yield "load", "checkpoint", made.version
+    # What is in runs needs no log, and what is in the log was synced before it went.
+    yield "durable", made.version, micros()
+
+
+LOADS: dict[str, Load] = {
     "durable": durable,
     "flush": flush,
+    "checkpoint": checkpoint,
     "verify": verify,
 }
 

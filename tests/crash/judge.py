@@ -104,7 +104,7 @@ class Judge:
                 f"{len(lost)} acknowledged commits are lost, {lost[0]} the first: found {version}"
             )
         span_us = max(ack.began for ack in lost) - min(ack.ended for ack in lost)
-        if span_us > life.spec.flush_interval_ms * 1000:
+        if span_us > life.spec.options["flush_interval_us"]:
             raise Violation(f"{len(lost)} acknowledged commits of {span_us} us are lost")
         return max(span_us, 0)
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from crash import rows
-from crash.child import Spec
+from crash.child import LOADS, Spec
 from crash.judge import Judge
 from crash.life import Nursery, Until
 
@@ -23,12 +23,15 @@ LOG_BYTES_PER_S = (
 
 
 def moment(chance: random.Random) -> Until:
-    """When to kill: mostly among the commits, sometimes while it opens, sometimes later by the clock."""
+    """When to kill: while it opens, in the middle of a disturbance, among the commits, later by the clock."""
     match chance.randrange(8):
         case 0:
             return Until(seconds=chance.random() * 0.005)
-        case 1 | 2:
+        case 1:
             return Until(seconds=chance.uniform(0.01, 0.12))
+        case 2 | 3 | 4:
+            name = chance.choice([name for name in LOADS if name not in ("durable", "verify")])
+            return Until(load=name, times=chance.randint(1, 3), seconds=chance.random() * 0.01)
     return Until(acks=int(2 ** chance.uniform(0, 8)))
 
 

@@ -39,6 +39,7 @@ class Life:
     acks: list[Ack] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)  # per thread, the first that no word came of
     durable: list[tuple[int, int]] = field(default_factory=list)  # version, when
+    begun: dict[str, tuple[int, float]] = field(default_factory=dict)  # how often, and when the last time
     loads: dict[str, int] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
     bugs: list[str] = field(default_factory=list)
@@ -61,6 +62,8 @@ class Life:
                     self.acks.append(Ack(op, version, fork_version, began, ended))
             case "durable":
                 self.durable.append((int(rest[0]), int(rest[1])))
+            case "begin":
+                self.begun[rest[0]] = (self.begun.get(rest[0], (0, 0.0))[0] + 1, time.monotonic())
             case "load":
                 self.loads[rest[0]] = self.loads.get(rest[0], 0) + 1
             case "stop":
@@ -81,21 +84,26 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """When to end a life: after so many acknowledgements, or so long after it began to open."""
+    """When to end a life: after so many acknowledgements, or by the clock.
+
+    The clock starts when it begins to open, or when a disturbance begins for the n-th time.
+    """
 
     acks: int | None = None
-    seconds: float | None = None
+    seconds: float = 0
+    load: str | None = None
+    times: int = 1
 
-    def is_over(self, life: Life) -> bool:
+    def patience_s(self, life: Life) -> float | None:
+        """How long to wait yet; None until more is heard."""
         if self.acks is not None:
-            return len(life.acks) >= self.acks
-        assert self.seconds is not None
-        return life.opened is not None and time.monotonic() - life.opened >= self.seconds
-
-    def patience_ms(self, life: Life) -> float:
-        if self.seconds is None or life.opened is None:
-            return LONGEST_S * 1000
-        return max(0.0, life.opened + self.seconds - time.monotonic()) * 1000
+            return 0.0 if len(life.acks) >= self.acks else None
+        if self.load is None:
+            begun = life.opened
+        else:
+            times, begun = life.begun.get(self.load, (0, None))
+            begun = begun if times >= self.times else None
+        return None if begun is None else max(0.0, begun + self.seconds - time.monotonic())
 
 
 def with_paths() -> dict[str, str]:
@@ -141,10 +149,10 @@ class Nursery:
         poll.register(self._reader, select.POLLIN)
         rest = ""
         try:
-            while not until.is_over(life) and not life.bugs and not life.stops:
-                if poll.poll(until.patience_ms(life)):
+            while (wait_s := until.patience_s(life)) != 0 and not life.bugs and not life.stops:
+                if poll.poll((wait_s or LONGEST_S) * 1000):
                     rest = self._listen(life, rest)
-                elif until.seconds is None or life.opened is None:
+                elif wait_s is None:
                     life.bugs.append(f"bug it said nothing for {LONGEST_S} s")
             life.ends = child.micros()
             if end is not None:

@@ -16,7 +16,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from crash import private, rows
+from crash import kill, private, rows
 from crash.child import Spec
 from crash.judge import Judge
 from crash.life import Nursery, Until
@@ -26,13 +26,8 @@ IMAGE_BYTES = 24 << 20
 
 
 def moment(chance: random.Random) -> Until:
-    """When to cut: sometimes while it opens, mostly among the commits; a flush interval holds many."""
-    match chance.randrange(8):
-        case 0:
-            return Until(seconds=chance.random() * 0.01)
-        case 1 | 2 | 3:
-            return Until(seconds=chance.uniform(0.01, 0.3))
-    return Until(acks=int(2 ** chance.uniform(0, 8)))
+    """When to cut: as one kills, and late enough for flush intervals to pass."""
+    return Until(seconds=chance.uniform(0.01, 0.3)) if chance.random() < 0.3 else kill.moment(chance)
 
 
 def cut_again_and_again(
@@ -43,18 +38,9 @@ def cut_again_and_again(
     path = image.at / "power.strata"
     judge = Judge(path, seed)
     judge.create(durability)
-    interval_ms = chance.choice((5, 20, 100))
     with Nursery() as nursery:
         for life_number in range(rounds):
-            spec = Spec(
-                str(path),
-                durability,
-                seed,
-                life_number,
-                THREADS,
-                judge.leftovers(),
-                flush_interval_ms=interval_ms,
-            )
+            spec = Spec(str(path), durability, seed, life_number, THREADS, judge.leftovers())
             life = nursery.live(spec, moment(chance), image.cut_power)
             image.unmount()
             image.mount()
@@ -63,6 +49,7 @@ def cut_again_and_again(
             row.count("commits", len(life.acks))
             row.count("unacknowledged", found.unacknowledged)
             row.count("lost", found.lost)
+            row.count("checkpoints", life.loads.get("checkpoint", 0))
             row.ambiguous += found.ambiguous
             row.most("span_ms_max", found.span_us / 1000)
 
