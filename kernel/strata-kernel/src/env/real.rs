@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Clock, Disk, Env, File, Lock, Next, Rng, Spawn, Task, Worker};
 use crate::error::{Error, Result};
+use crate::sabotage;
 
 /// The world as it is, with the files of one database under `root`.
 pub fn env(root: impl Into<PathBuf>) -> Env {
@@ -39,15 +40,28 @@ pub fn env(root: impl Into<PathBuf>) -> Env {
 
 pub struct RealDisk {
     root: PathBuf,
+    /// The directories that were synced, held open: a process without descriptors must not fail a sync for lack of
+    /// one, which would poison the log.
+    directories: Mutex<Vec<(String, Arc<fs::File>)>>,
 }
 
 impl RealDisk {
     pub fn new(root: impl Into<PathBuf>) -> RealDisk {
-        RealDisk { root: root.into() }
+        RealDisk { root: root.into(), directories: Mutex::default() }
     }
 
     fn at(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+    }
+
+    fn directory(&self, path: &str) -> Result<Arc<fs::File>> {
+        let mut directories = self.directories.lock();
+        if let Some((_, known)) = directories.iter().find(|(other, _)| other == path) {
+            return Ok(known.clone());
+        }
+        let directory = Arc::new(self.file("open directory", path, fs::OpenOptions::new().read(true))?);
+        directories.push((path.to_owned(), directory.clone()));
+        Ok(directory)
     }
 
     fn file(&self, operation: &'static str, path: &str, options: &fs::OpenOptions) -> Result<fs::File> {
@@ -162,8 +176,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &str) -> Result<()> {
-        let place = self.at(path);
-        sync_directory(&place).map_err(|error| storage("sync directory", &place, error))
+        let directory = self.directory(path)?;
+        retry(|| directory.sync_all()).map_err(|error| storage("sync directory", &self.at(path), error))
     }
 
     fn lock(&self, path: &str, owner: Option<&str>) -> Result<Box<dyn Lock>> {
@@ -235,7 +249,7 @@ impl File for RealFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(self.fail("write"))
+        self.file.write_all_at(bytes, offset).or_else(swallowed).map_err(self.fail("write"))
     }
 
     fn sync(&self) -> Result<()> {
@@ -252,7 +266,11 @@ impl File for RealFile {
     }
 
     fn allocate(&self, size: u64) -> Result<()> {
-        if reserve(&self.file, size).map_err(self.fail("reserve space in"))? && self.size()? >= size {
+        if reserve(&self.file, size)
+            .or_else(|error| swallowed(error).map(|()| false))
+            .map_err(self.fail("reserve space in"))?
+            && self.size()? >= size
+        {
             return Ok(());
         }
         // A file system that cannot reserve: a full disk then shows at a write, which poisons the log, and not here.
@@ -265,6 +283,12 @@ impl File for RealFile {
             .map_err(self.fail("drop the cache of"))?;
         Ok(())
     }
+}
+
+/// A planted bug: what a full disk says goes unheard.
+fn swallowed(error: io::Error) -> io::Result<()> {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge);
+    if sabotage::on("T12") && is_full { Ok(()) } else { Err(error) }
 }
 
 /// Whether the file system reserved the space; an error only when it tried and could not.
