@@ -67,6 +67,11 @@ def micros() -> int:
     return time.monotonic_ns() // 1000
 
 
+def opened(spec: Spec, *, create: bool = False) -> strata.Database:
+    store = KernelStore.open(spec.path, spec.durability, create, False, spec.options)
+    return strata.Database(store, path=Path(spec.path))
+
+
 class Writer:
     """One child at work."""
 
@@ -92,8 +97,7 @@ class Writer:
     def open(self) -> None:
         spec = self.spec
         self.tell("open")
-        store = KernelStore.open(spec.path, spec.durability, False, False, spec.options)
-        self.db = strata.Database(store, path=Path(spec.path))
+        self.db = opened(spec)
         self.tell("ready")
 
     def work(self) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import strata
+from crash import child
+from crash.child import Spec
 from crash.life import Ack, Life
 from crash.operations import SHARED, STREAMS, Op, do
 from strata.errors import StrataError
@@ -56,9 +58,9 @@ class Judge:
         """The branches that a new life need not go on with."""
         return tuple(name for name in self.model.branches if name not in SHARED)
 
-    def create(self, durability: str) -> None:
+    def create(self, spec: Spec) -> None:
         """Make the database, with all that the operations need; the model gets the same."""
-        with strata.open(self.path, durability=durability) as db:
+        with child.opened(spec, create=True) as db:
             for place in (db, db.space("notes")):
                 place.kv.put("n", 0)
             db.branches.fork("main", "side")
@@ -150,7 +152,7 @@ class Judge:
             elif row is not None:
                 raise Violation(f"nobody issued version {version}: {row}")
         self.version = newest
-        return life.spec.threads - len(under_way)
+        return len(life.under_way()) - len(under_way)
 
     def _again(self, op: Op, version: int, fork_version: int) -> None:
         model: Any = self.model._store
@@ -205,7 +207,7 @@ def shows(db: strata.Database, op: Op, version: int, row: Any) -> bool:
 
 def _mark(view: Any, op: Op, version: int) -> bool:
     match op.kind:
-        case "put" | "put_many" | "cas":
+        case "put" | "put_many" | "cas" | "blob":
             entry = view.kv.entry("swapped" if op.kind == "cas" else op.key)
             return entry is not None and entry.version == version and entry.value["op"] == op.name
         case "set_state" | "transition":

@@ -39,7 +39,7 @@ def kill_again_and_again(row: rows.Row, path: Path, seed: int, *, rounds: int, d
     """Kill a child on one database `rounds` times. Raises: Violation."""
     chance = random.Random(seed)
     judge = Judge(path, seed)
-    judge.create(durability)
+    judge.create(Spec(str(path), durability, seed, 0, THREADS))
     with Nursery() as nursery:
         for life_number in range(rounds):
             spec = Spec(str(path), durability, seed, life_number, THREADS, judge.leftovers())

@@ -45,6 +45,7 @@ class Life:
     bugs: list[str] = field(default_factory=list)
     opened: float | None = None  # when it said that it opens
     ready: bool = False
+    unknown: list[Op] | None = None  # known here if it did not die
     ends: int = 1 << 62  # when its end began, in microseconds
 
     def hear(self, line: str) -> None:
@@ -73,6 +74,8 @@ class Life:
 
     def under_way(self) -> list[Op]:
         """What may have been going on when it died: of each thread, the operation no word came of."""
+        if self.unknown is not None:
+            return self.unknown
         threads = range(self.spec.threads)
         return [self.spec.plan(thread).op(self.steps.get(thread, 0)) for thread in threads]
 

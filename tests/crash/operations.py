@@ -149,6 +149,11 @@ def rows(db: strata.Branch, op: Op) -> int | None:
     return tx.version
 
 
+def blob(db: strata.Space, op: Op) -> int | None:
+    """As many bytes that cannot be packed as the amount says."""
+    return db.kv.put(op.key, {"op": op.name, "bytes": random.Random(op.name).randbytes(op.amount)})
+
+
 DO: dict[str, Callable[[Any, Op], int | None]] = {
     "put": put,
     "put_many": put_many,
@@ -163,6 +168,7 @@ DO: dict[str, Callable[[Any, Op], int | None]] = {
     "rows": rows,
 }
 WRITES = (*DO, "put", "put", "append", "append", "transfer")
+DO["blob"] = blob  # where room is to be filled, and nowhere else
 
 
 def do(db: strata.Database, op: Op, fork_version: int | None = None) -> int | None:

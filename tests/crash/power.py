@@ -37,7 +37,7 @@ def cut_again_and_again(
     chance = random.Random(seed)
     path = image.at / "power.strata"
     judge = Judge(path, seed)
-    judge.create(durability)
+    judge.create(Spec(str(path), durability, seed, 0, THREADS))
     with Nursery() as nursery:
         for life_number in range(rounds):
             spec = Spec(str(path), durability, seed, life_number, THREADS, judge.leftovers())

@@ -96,6 +96,11 @@ class Image:
         shell("umount", "--lazy", str(self.at.parent))
 
 
+def shell_quietly(*command: str) -> None:
+    """For what may be done already."""
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+
+
 def shell(*command: str) -> None:
     """Raises: Missing when the system does not let us."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)

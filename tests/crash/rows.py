@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from crash import private
 from crash.life import with_paths
@@ -46,6 +47,12 @@ class Row:
             f"{self.name} runs={self.runs} violations={self.violations} skipped={self.skipped} "
             f"ambiguous={self.ambiguous} seeds={self.first}..{self.last}{notes}"
         )
+
+
+def free_bytes(path: Path) -> int:
+    """Return how much room there is at a place."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def skip(name: str, needs: str) -> int:
