@@ -33,7 +33,7 @@ const PARTS: usize = 8;
 /// Faults that a worker takes at a time.
 const CHUNK: usize = 512;
 /// A history that has not come so far by then never will.
-const STEPS_MAX: usize = 20_000;
+const STEPS_MAX: usize = 2_000;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -97,11 +97,11 @@ enum Found {
 
 impl Subject {
     fn new(seed: u64, clean: bool) -> Check<Subject> {
-        let mut driver = rows::history(seed, 20)?;
+        let mut driver = rows::history(seed, 40)?;
         let size = |driver: &Driver| contents(&driver.sim.disk).iter().map(|(_, content)| content.len()).sum::<usize>();
         let mut steps = 0;
         while size(&driver) < DATABASE_BYTES {
-            driver.step()?;
+            driver.grow()?;
             steps += 1;
             if steps > STEPS_MAX {
                 return Err(format!("{} bytes after {steps} steps", size(&driver)));

@@ -58,6 +58,18 @@ impl Driver {
         }
     }
 
+    /// One operation of those that make a database larger, and that do not look at all of it.
+    pub fn grow(&mut self) -> Check {
+        match self.below(20) {
+            0..=9 => self.write(6),
+            10..=16 => self.transaction(),
+            17 => self.delete_keys(),
+            18 => self.pass(),
+            _ if self.below(4) == 0 => self.checkpoint(),
+            _ => self.fork(),
+        }
+    }
+
     // --- what is drawn -------------------------------------------------------------------------------
 
     pub fn any_key(&self) -> Key {
