@@ -9,6 +9,7 @@ use strata_kernel::Result;
 use strata_kernel::env::sim::{Call, EIO, ENOSPC, Fault, FaultKind, Sim, SimDisk, SimRng, SyncFault};
 use strata_kernel::log::{Anchor, Cut, Durability, Log, LogOptions, SegmentInfo, StateHash};
 use strata_kernel::manifest::Manifest;
+use strata_kernel::seal::KeyId;
 
 use super::crash::BOTH;
 use super::harness::{Run, Seen, Step, contents, is_typed, options, options_of, random_steps, report, scale};
@@ -28,7 +29,7 @@ fn checkpoint(run: &Run, early: bool) -> Result<Cut> {
     if early {
         run.log().retire(cut.segment)?;
     }
-    manifest(&run.options, cut.anchor()).write(&run.sim.disk)?;
+    manifest(&run.options, cut.anchor()).write(&run.sim.disk, None)?;
     run.log().retire(cut.segment)?;
     Ok(cut)
 }
@@ -36,7 +37,7 @@ fn checkpoint(run: &Run, early: bool) -> Result<Cut> {
 /// A run whose MANIFEST is on its disk.
 fn begin(sim: Sim, seed: u64, options: LogOptions) -> Result<Run> {
     let mut run = Run::over(sim, seed, options)?;
-    manifest(&run.options, Anchor::default()).write(&run.sim.disk)?;
+    manifest(&run.options, Anchor::default()).write(&run.sim.disk, None)?;
     run.created = run.sim.disk.journal_len();
     Ok(run)
 }
@@ -148,7 +149,7 @@ fn f2_retiring_at_open_survives_a_crash_at_every_call() {
     let mut run = begin(Sim::new(1), 1, options(Durability::Strict)).unwrap();
     (0..20).for_each(|_| run.step(Step::Commit(600)).unwrap());
     let cut = run.log().cut().unwrap();
-    manifest(&run.options, cut.anchor()).write(&run.sim.disk).unwrap();
+    manifest(&run.options, cut.anchor()).write(&run.sim.disk, None).unwrap();
     run.step(Step::Commit(30)).unwrap();
     let disk = run.sim.disk.killed();
     assert!(disk.paths().len() > 4);
@@ -227,7 +228,7 @@ fn a_cut_without_records_behind_it_changes_nothing() {
     let calls = run.sim.disk.journal_len();
     assert_eq!(run.log().cut(), Ok(second));
     assert_eq!(run.sim.disk.journal_len(), calls, "nothing was to be done");
-    assert_eq!(run.log().segments(), [SegmentInfo { number: 2, bytes: 64 }]);
+    assert_eq!(run.log().segments(), [SegmentInfo { key: KeyId::NONE, number: 2, bytes: 64 }]);
     // Recovery anchored there finds nothing, and goes on with the next version and a time that is not lower.
     let opened = open(&run.sim.disk.killed(), &run.options).unwrap().unwrap();
     assert_eq!((opened.entries.len(), opened.log.cut()), (0, Ok(second)));
