@@ -81,7 +81,11 @@ impl Subject {
                     .and_then(|()| compare::everything(&store, &numbers, state))
                     .and_then(|()| store.verify(&mut |_, _| Ok(())).map(|_| ()).map_err(String::from))
                 {
-                    Ok(()) => Ok(Found::Version(version)),
+                    // What no read came to is told by who reads everything.
+                    Ok(()) => match store.verify(&mut |_, _| Ok(())).and_then(|verified| verified.whole()) {
+                        Err(Error::Corrupt { .. } | Error::TooNew { .. }) => Ok(Found::Damage),
+                        _ => Ok(Found::Version(version)),
+                    },
                     // Runs are read when they are needed, and damage in them is told then.
                     Err(why) if why.contains(" is damaged at byte ") => Ok(Found::Damage),
                     Err(why) => Err(why),
