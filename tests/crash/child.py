@@ -10,7 +10,8 @@ What a child acknowledges goes into a pipe, one line for each call, written afte
                                               begins, else 0; times in microseconds
     durable VERSION AT                        what the handle had said is durable by then
     begin NAME                                a disturbance begins
-    load NAME WHAT                            it ended well
+    load NAME                                 it ended well
+    backup VERSION AT                         the backup had come so far by then
     stop THREAD STEP TEXT                     the disk said no, as it may when the power goes
     bug TEXT                                  anything else
 """
@@ -162,20 +163,38 @@ def flush(writer: Writer, chance: random.Random) -> Told:
 def verify(writer: Writer, chance: random.Random) -> Told:
     report = writer.db.verify()
     assert report.ok, report
-    yield "load", "verify", report.version
+    yield "load", "verify"
 
 
 def checkpoint(writer: Writer, chance: random.Random) -> Told:
     made = writer.db.checkpoint()
-    yield "load", "checkpoint", made.version
+    yield "load", "checkpoint"
     # What is in runs needs no log, and what is in the log was synced before it went.
     yield "durable", made.version, micros()
+
+
+def compact(writer: Writer, chance: random.Random) -> Told:
+    writer.db.compact()
+    yield "load", "compact"
+
+
+def backup(writer: Writer, chance: random.Random) -> Told:
+    made = writer.db.backup(backup_of(writer.spec))
+    yield "backup", made.version, micros()
+    yield "load", "backup"
+
+
+def backup_of(spec: Spec) -> Path:
+    """Where the backup lies: beside the database, on the same disk, so that runs are linked."""
+    return Path(spec.path).with_name("backup")
 
 
 LOADS: dict[str, Load] = {
     "durable": durable,
     "flush": flush,
     "checkpoint": checkpoint,
+    "compact": compact,
+    "backup": backup,
     "verify": verify,
 }
 

@@ -53,6 +53,7 @@ class Judge:
         self.clock = FakeClock(0)
         self.model = strata.Database(Model(self.clock))
         self.version = 0
+        self.backup = 0  # how far it must have come
 
     def leftovers(self) -> tuple[str, ...]:
         """The branches that a new life need not go on with."""
@@ -92,6 +93,7 @@ class Judge:
             self._check_forks(life)
             unacknowledged = self._replay(db, life, report.version)
             self._compare(db, looks)
+        self._check_backup(life)
         return Found(open_s, log_bytes, len(lost), len(gone) - len(lost), span_us, unacknowledged)
 
     def _check_lost(self, lost: list[Ack], life: Life, version: int, power_cut: bool) -> int:
@@ -121,6 +123,24 @@ class Judge:
             before = [ack.version for ack in commits if ack.op.branch in names and ack.ended < fork.began]
             if not max(before, default=0) <= fork.fork_version < fork.version:
                 raise Violation(f"{fork} lacks version {max(before)}")
+
+    def _check_backup(self, life: Life) -> None:
+        """A crash leaves the older backup or the newer one, and each is the state at its version."""
+        self.backup = max([self.backup, *(version for version, at in life.backups if at < life.ends)])
+        path = child.backup_of(life.spec)
+        if not self.backup and not (path / "MANIFEST").exists():
+            return  # there is none yet
+        try:
+            db = strata.open(path, read_only=True)
+        except StrataError as error:
+            raise Violation(f"the backup was refused: {error!r}") from error
+        with db:
+            report = db.verify()
+            if not report.ok or not self.backup <= report.version <= self.version:
+                raise Violation(f"the backup is of {report}, not between {self.backup} and {self.version}")
+            for name in set(db.branches) & set(self.model.branches):
+                ours = self.model.branch(name).at(report.version)
+                alike(ours, db.branch(name), f"{name} in the backup at version {report.version}")
 
     # --- the replay ----------------------------------------------------------------------------------
 

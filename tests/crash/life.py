@@ -39,6 +39,7 @@ class Life:
     acks: list[Ack] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)  # per thread, the first that no word came of
     durable: list[tuple[int, int]] = field(default_factory=list)  # version, when
+    backups: list[tuple[int, int]] = field(default_factory=list)
     begun: dict[str, tuple[int, float]] = field(default_factory=dict)  # how often, and when the last time
     loads: dict[str, int] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
@@ -63,6 +64,8 @@ class Life:
                     self.acks.append(Ack(op, version, fork_version, began, ended))
             case "durable":
                 self.durable.append((int(rest[0]), int(rest[1])))
+            case "backup":
+                self.backups.append((int(rest[0]), int(rest[1])))
             case "begin":
                 self.begun[rest[0]] = (self.begun.get(rest[0], (0, 0.0))[0] + 1, time.monotonic())
             case "load":

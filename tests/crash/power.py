@@ -49,7 +49,8 @@ def cut_again_and_again(
             row.count("commits", len(life.acks))
             row.count("unacknowledged", found.unacknowledged)
             row.count("lost", found.lost)
-            row.count("checkpoints", life.loads.get("checkpoint", 0))
+            for name, times in life.loads.items():
+                row.count(name, times)
             row.ambiguous += found.ambiguous
             row.most("span_ms_max", found.span_us / 1000)
 
