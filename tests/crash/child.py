@@ -50,6 +50,12 @@ class Spec:
     leftovers: tuple[str, ...] = ()
 
     @property
+    def loads(self) -> tuple[str, ...]:
+        """The disturbances of this life. Not all: flushed every few milliseconds nothing could be lost."""
+        chance = random.Random(f"{self.seed} {self.life} loads")
+        return tuple(name for name in LOADS if chance.random() < 0.5)
+
+    @property
     def options(self) -> dict[str, int]:
         """What the kernel is opened with: small sizes, so that segments change and checkpoints come often."""
         chance = random.Random(f"{self.seed} options")
@@ -104,7 +110,9 @@ class Writer:
     def work(self) -> None:
         plans = map(self.spec.plan, range(self.spec.threads))
         bodies = [partial(self.write, plan) for plan in plans]
-        bodies += [partial(self.disturb, name, load) for name, load in LOADS.items()]
+        bodies += [
+            partial(self.disturb, name, load) for name, load in LOADS.items() if name in self.spec.loads
+        ]
         threads = [threading.Thread(target=self.guarded, args=(body,)) for body in bodies]
         for thread in threads:
             thread.start()

@@ -41,16 +41,16 @@ class Room:
 
     def _tmpfs(self) -> None:
         private.shell("mount", "-t", "tmpfs", "-o", f"size={self.bytes}", "none", str(self.path))
-        self.grow = lambda: private.shell("mount", "-o", "remount,size=16m", str(self.path))
+        self.grow = lambda: private.shell("mount", "-o", "remount,size=128m", str(self.path))
 
     def _inodes(self) -> None:
         number = 6 + self.bytes // STEP_BYTES % 20
-        private.shell("mount", "-t", "tmpfs", "-o", f"size=16m,nr_inodes={number}", "none", str(self.path))
+        private.shell("mount", "-t", "tmpfs", "-o", f"size=128m,nr_inodes={number}", "none", str(self.path))
         self.grow = lambda: private.shell("mount", "-o", "remount,nr_inodes=1000", str(self.path))
 
     def _ext4(self) -> None:
         self.path.rmdir()
-        image = private.Image(self.top, LARGEST_BYTES * 2)
+        image = private.Image(self.top, 16 * LARGEST_BYTES)
         self.path = image.at
         filler = image.at / "filler"
         with open(filler, "wb") as file:

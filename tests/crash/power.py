@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from crash import kill, private, rows
@@ -25,9 +26,9 @@ THREADS = 8
 IMAGE_BYTES = 24 << 20
 
 
-def moment(chance: random.Random) -> Until:
+def moment(chance: random.Random, loads: Sequence[str]) -> Until:
     """When to cut: as one kills, and late enough for flush intervals to pass."""
-    return Until(seconds=chance.uniform(0.01, 0.3)) if chance.random() < 0.3 else kill.moment(chance)
+    return Until(seconds=chance.uniform(0.01, 0.3)) if chance.random() < 0.3 else kill.moment(chance, loads)
 
 
 def cut_again_and_again(
@@ -41,7 +42,7 @@ def cut_again_and_again(
     with Nursery() as nursery:
         for life_number in range(rounds):
             spec = Spec(str(path), durability, seed, life_number, THREADS, judge.leftovers())
-            life = nursery.live(spec, moment(chance), image.cut_power)
+            life = nursery.live(spec, moment(chance, spec.loads), image.cut_power)
             image.unmount()
             image.mount()
             found = judge.examine(life, power_cut=True)
