@@ -3,6 +3,8 @@
 //! The files are opened read-only, with what their log holds. Rows above the version are left out, and so are branches that
 //! are younger. Names of branches and policies are those of now.
 
+use std::collections::BTreeSet;
+
 use super::export::cut;
 use super::fresh::{Fresh, check_free};
 use super::import::with_main;
@@ -80,10 +82,8 @@ fn find(all: &Everything, moment: Moment) -> Result<Stamp> {
 fn state_at(all: &Everything, at: Stamp) -> Result<(State, Limits)> {
     let mut state = State { branches: Vec::new(), ..all.state.clone() };
     let mut limits = Limits::new();
-    for branch in &all.state.branches {
-        if !was_there(all, branch, &at)? {
-            continue;
-        }
+    let there = all_there(all, &at)?;
+    for branch in all.state.branches.iter().filter(|branch| there.contains(&branch.id)) {
         if let Some(oldest) = branch.floors.iter().map(|floor| floor.1).max().filter(|floor| *floor > at.version) {
             return Err(Error::HistoryTrimmed { requested: at.version, oldest });
         }
@@ -94,6 +94,18 @@ fn state_at(all: &Everything, at: Stamp) -> Result<(State, Limits)> {
     }
     state.policies.retain(|policy| policy.branch.is_none_or(|branch| limits.contains_key(&branch)));
     Ok((with_main(state), limits))
+}
+
+/// The branches that had been made, and what they were forked off: parents stand before their children.
+fn all_there(all: &Everything, at: &Stamp) -> Result<BTreeSet<u32>> {
+    let mut there = BTreeSet::new();
+    for branch in all.state.branches.iter().rev() {
+        if there.contains(&branch.id) || was_there(all, branch, at)? {
+            there.insert(branch.id);
+            there.extend([branch.parent, branch.flat].into_iter().flatten().map(|(parent, _)| parent));
+        }
+    }
+    Ok(there)
 }
 
 /// Whether a branch had been made. Where it has written only later, the times tell, which may be equal.

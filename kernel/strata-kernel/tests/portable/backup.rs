@@ -117,6 +117,17 @@ proptest! {
 }
 
 #[test]
+fn a_branch_is_restored_with_those_that_it_was_forked_off() {
+    // Forked before the first commit, which is on the oldest, and older than any instant that a commit tells.
+    let forks = [Step::Fork(0, 0, 0), Step::Fork(1, 1, 0), Step::Fork(0, 2, 0), Step::Put(3, 0, 0, 0)];
+    let [(sim, _store), _] = grown(&forks);
+    for version in 0..=4 {
+        let (_, then) = restored(&sim.disk.killed(), Moment::Version(version)).unwrap();
+        check(&then);
+    }
+}
+
+#[test]
 fn what_is_no_backup_of_it_is_refused_and_stays() {
     let sim = Sim::new(1);
     let store = Store::open(sim.env(), &options(true)).unwrap();
