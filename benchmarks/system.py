@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 Rows = Sequence[tuple[Any, Any]]
+LEAST_BUDGET = 1 << 20  # of memory; ours takes no less
 
 
 class Absent(Exception):

@@ -15,7 +15,7 @@ from benchmarks.measure import Figures, together
 from benchmarks.processes import Bench, noting
 from benchmarks.report import Line
 from benchmarks.rows import ROWS, VALUE_BYTES, Goal, Workload
-from benchmarks.system import System
+from benchmarks.system import LEAST_BUDGET, System
 
 WITHIN = 1.5
 KEYS = {"plain": None, "encrypted": bytes(range(32))}
@@ -54,7 +54,8 @@ def _filled(adapter: type[System], path: Path, step: str, how: str, work: Worklo
     work.load(system)
     if step == "random get":
         system.close()
-        system = adapter("buffered", path, secret=KEYS[how], budget=work.keys * VALUE_BYTES // BUDGET_SHARE)
+        budget = max(work.keys * VALUE_BYTES // BUDGET_SHARE, LEAST_BUDGET)
+        system = adapter("buffered", path, secret=KEYS[how], budget=budget)
         work.know(system)
     try:
         yield system

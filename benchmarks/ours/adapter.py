@@ -7,8 +7,8 @@ from typing import Any, ClassVar, cast
 
 import strata
 import strata.store  # the kernel, which is otherwise loaded by the first opening: the peers' are here too
-from benchmarks.system import Absent, Rows, System
-from strata.errors import InvalidInput
+from benchmarks.system import Rows, System
+from strata.api.database import Durability
 
 
 class Strata(System):
@@ -23,40 +23,23 @@ class Strata(System):
 
     def __init__(self, mode: str, path: Path, **settings: Any) -> None:
         super().__init__(mode, path, **settings)
-        if mode == "memory":
-            self.db = strata.open()
-        else:
-            self.db = self._open(path / "ours.strata", **settings)
+        self.db = strata.open() if mode == "memory" else self._open(path / "ours.strata", **settings)
 
     def _open(self, path: Path, budget: int | None = None, secret: bytes | None = None) -> strata.Database:
-        given: dict[str, Any] = {"memory_budget": budget, "key": secret}
-        given = {name: value for name, value in given.items() if value is not None}
-        try:
-            return strata.open(path, durability=cast(Any, self.mode), **given)
-        except (TypeError, InvalidInput) as error:
-            if not given:
-                raise
-            raise Absent(f"not yet: {error}") from error
-
-    def _method(self, *names: str) -> Any:
-        found: Any = self.db
-        for name in names:
-            if not hasattr(found, name):
-                raise Absent(f"not yet: db.{'.'.join(names)}")
-            found = getattr(found, name)
-        return found
+        durability = cast(Durability, self.mode)
+        return strata.open(path, durability=durability, memory_budget=budget, key=secret)
 
     def close(self) -> None:
         self.db.close()
 
     def checkpoint(self) -> None:
-        self._method("checkpoint")()
+        self.db.checkpoint()
 
     def compact(self) -> None:
-        self._method("compact")()
+        self.db.compact()
 
     def keep_last(self, versions: int) -> None:
-        self._method("retention", "set")(getattr(strata, "KeepLast")(versions))  # noqa: B009
+        self.db.retention.set(strata.KeepLast(versions))
 
     def get(self, keys: list[str]) -> Any:
         get = self.db.kv.get
