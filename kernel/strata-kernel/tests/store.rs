@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use strata_kernel::Error;
 use strata_kernel::branch::{At, Branch, Range, RowBuffer};
 use strata_kernel::change::{What, Write};
+use strata_kernel::env::Clock;
 use strata_kernel::env::sim::Sim;
 use strata_kernel::footprint::Footprint;
 use strata_kernel::payload::{self, Body, CommitWriter, Meta, Number, Payload, Read};
@@ -64,6 +65,26 @@ fn a_log_without_its_manifest_is_refused_and_stays_as_it_is() {
     assert!(before.iter().filter(|(_, path)| path.starts_with("WAL/")).count() > 1);
     assert!(matches!(Store::open(sim.env(), &options).map(drop), Err(Error::Corrupt { .. })));
     assert_eq!(content(), before);
+}
+
+/// A branch was deleted while somebody held on to it. Its rows took more than half of the tables' share, no checkpoint could
+/// let go of them, and after each the keeper woke itself: it never rested again.
+#[test]
+fn the_keeper_rests_while_memory_stays_short() {
+    let sim = Sim::new(1);
+    let store = Store::open(sim.env(), &Options { memory_budget: 64 << 10, ..Options::default() }).unwrap();
+    store.create("large").unwrap();
+    let (large, keyspace) = (store.branch("large").unwrap(), store.keyspace("default", "kv"));
+    for key in 0..48u8 {
+        put(&store, &large, keyspace, &[key], &[&[0xc5, 0x04, 0][..], &[7; 0x400]].concat());
+    }
+    store.delete_branch("large").unwrap();
+    let (held, may_hold) = store.table_bytes();
+    assert!(held > may_hold / 2, "{held} of {may_hold}");
+    let now = sim.clock.monotonic_us();
+    let rounds = (0..100).take_while(|_| sim.spawn.run_due(now) > 0).count();
+    assert!(rounds < 10, "it comes back again and again");
+    drop(large);
 }
 
 /// The patch was taken for a put, and a put needs a value: the commit panicked.

@@ -26,8 +26,11 @@ impl Store {
         if self.is_closed() {
             return Next::Stop;
         }
-        if self.is_checkpoint_due() {
-            let _ = self.checkpoint();
+        if self.is_checkpoint_due() && self.check_store_writable().is_ok() {
+            // Not as callers do it, who wake the keeper: it would never rest where memory stays short, as it does while somebody
+            // holds on to a large branch that is deleted.
+            let _alone = self.keeper.lock();
+            let _ = self.checkpoint_alone();
         }
         let pause = self.tidy().unwrap_or(u64::MAX);
         Next::After(pause.min(self.options.checkpoint_interval_us))
