@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from strata.primitives import Events, Json, Kv, State
+from strata.primitives import Events, Json, Kv, State, Traces
 from strata.testing import FakeClock, Model
 
 KINDS = ["model", "kernel"]
@@ -29,6 +29,7 @@ class Face:
         self.events = Events(source.keyspace(space, Events.LAYOUT))
         self.state = State(source.keyspace(space, State.LAYOUT))
         self.json = Json(source.keyspace(space, Json.LAYOUT))
+        self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
 
 
 class Place(Face):
@@ -68,6 +69,7 @@ def dump(face: Face) -> dict[str, Any]:
         "kv": list(face.kv.scan()),
         "state": [(name, face.state.get(name)) for name in face.state.list()],
         "json": [(name, face.json.get(name)) for name in face.json.list()],
+        "traces": list(face.traces.list()),
         "events": {
             stream: [
                 (event.sequence, event.type, event.payload) for event in face.events.range(stream=stream)

@@ -87,8 +87,8 @@ def test_info(capsys, path):
     code, out, _ = strata_(capsys, "info", path)
     assert code == 0
     assert "branches         2\n" in out
-    assert "space default    kv 4, events 0, state 0, json 0\n" in out
-    assert "space notes      kv 1, events 1, state 0, json 0\n" in out
+    assert "space default    kv 4\n" in out
+    assert "space notes      kv 1, events 1\n" in out
 
 
 def test_branches(capsys, path):

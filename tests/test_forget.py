@@ -72,6 +72,25 @@ def test_each_primitive_forgets_its_own(db):
     assert db.events.streams() == ["b"] and db.events.len("b") == 3 and db.verify().ok
 
 
+def test_a_trace_goes_with_the_rows_by_which_it_is_found(db):
+    """Its tags are part of keys, where they would stay."""
+    for id in ("t1", "t1-a", "u"):
+        db.traces.record("thought", id=id, tags=[CANARY, "kept"] if id == "t1" else ["kept"], started=1)
+    db.traces.record("thought", id="below", parent="t1")
+    db.branches.fork("main", "f")
+    db.branch("f").traces.record("query", id="t2", tags=["kept"])
+    db.traces.record("query", id="t2", tags=[CANARY])
+    db.forget("traces", "t1")
+    assert [trace.id for trace in db.traces.by_tag("kept")] == ["t1-a", "u"]
+    assert db.traces.count(tag=CANARY) == 1 and db.traces.count() == 4 and not db.traces.exists("t1")
+    db.forget("traces", prefix="t")
+    for place in (db, db.branch("f")):
+        assert [trace.id for trace in place.traces.list()] == ["u", "below"]
+        assert place.traces.count(tag=CANARY) == 0 and place.traces.count(kind="query") == 0
+    if db.path is not None:
+        assert not any(CANARY.encode() in file.read_bytes() for file in db.path.rglob("*") if file.is_file())
+
+
 def test_spaces(db):
     for space in ("default", "x", "y"):
         fill(db.space(space))

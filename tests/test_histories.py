@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 from strata.core.errors import Conflict, StrataError
 from strata.testing import FakeClock, Model
 
+TRACES = st.sampled_from(["t1", "t2", "t3"])
 KEYS = st.sampled_from(["a", "a/b", "ab", "b"])
 DOCS = st.sampled_from(["d", "e"])
 STREAMS = st.sampled_from(["main", "log"])
@@ -91,6 +92,15 @@ WRITES = st.one_of(
     op("state", "delete", KEYS),
     op("events", "append", st.sampled_from(["t", "u"]), st.just({"b": 1, "a": [2]}), stream=STREAMS),
     op("events", "append_many", st.lists(st.tuples(st.just("m"), st.just({})), max_size=3), stream=STREAMS),
+    op(
+        "traces",
+        "record",
+        st.sampled_from(["thought", "query"]),
+        id=TRACES,
+        parent=st.none() | TRACES,
+        tags=st.lists(st.sampled_from(["x", "y"]), max_size=2),
+        writes=st.sampled_from([[], ["strata://main/default/kv/a"]]),
+    ),
 )
 JSON_WRITES = st.one_of(
     op("json", "create", DOCS, JSON, ttl=TTLS),
@@ -131,6 +141,10 @@ READS = st.one_of(
     ),
     op("events", "len", STREAMS),
     op("events", "verify"),
+    op("traces", "get", TRACES),
+    op("traces", "children", TRACES),
+    op("traces", "by_tag", st.just("x"), reverse=st.booleans(), limit=st.none() | st.just(1)),
+    op("traces", "count", kind=st.sampled_from([None, "query"])),
 )
 OPERATIONS = WRITES | JSON_WRITES | READS
 

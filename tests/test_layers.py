@@ -36,7 +36,7 @@ IMPORTS = {
 }
 # What a primitive means must not depend on the machine or the moment: time and chance are passed in.
 WORLD = {"os", "io", "pathlib", "socket", "subprocess", "tempfile", "shutil", "random", "secrets", "time"}
-DOORS = {"core/clock.py", "core/atomic.py"}  # the clock, and the pause between two attempts
+DOORS = {"core/clock.py", "core/atomic.py", "core/ids.py"}  # the clock, a pause, and chance
 
 
 class Import(NamedTuple):

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
-from strata.primitives import Events, Json, Kv, State
+from strata.primitives import Events, Json, Kv, State, Traces
 
 PRIMITIVES: dict[str, type[Any]] = {
     "kv": Kv,
     "events": Events,
     "state": State,
     "json": Json,
+    "traces": Traces,
 }
 
 
@@ -39,6 +40,7 @@ class Face:
     events: Events
     state: State
     json: Json
+    traces: Traces
 
     def __init__(self, source: Source, space: str) -> None:
         self._source = source

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import EllipsisType
+from typing import cast
 
 from strata.api.face import PRIMITIVES
 from strata.api.retention import check_primitive
@@ -12,6 +14,7 @@ from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
 from strata.core.protocols import ErasureRow, Store
 from strata.core.refs import EntityRef
+from strata.primitives.index import Indexed
 
 Where = str | EllipsisType | None  # a space, the handle's, or all
 
@@ -26,9 +29,28 @@ class ForgetInfo:
 
 
 def forget(store: Store, row: ErasureRow) -> ForgetInfo:
-    """Let the store forget what `row` says."""
-    done = store.forget([row])
+    """Let the store forget what `row` says, and what follows from it."""
+    done = store.forget([row, *_derived(store, *row)])
     return ForgetInfo(done["versions_removed"], done["reclaimed_bytes"], done["log_segments_removed"])
+
+
+def _derived(
+    store: Store, space: str | None, kind: str, start: bytes, is_prefix: bool
+) -> Iterator[ErasureRow]:
+    """Yield the rows that follow from those to be forgotten, on any branch, such as those of an index."""
+    primitive = PRIMITIVES[kind]
+    if not issubclass(primitive, Indexed):
+        return
+    for info in store.branches():
+        branch = store.branch(info.name)
+        for name in branch.spaces() if space is None else [space]:
+            rows = branch.keyspace(name, primitive.LAYOUT)
+            for key in rows.scan_keys(start, None, None, False, None) if is_prefix else [start]:
+                for value, _, _, is_deleted, _ in rows.history(key, None, None):
+                    if not is_deleted:
+                        yield from (
+                            (space, kind, *row) for row in primitive._derived(cast(bytes, key), value)
+                        )
 
 
 def erasure_of(

@@ -18,7 +18,7 @@ from strata.api.database import Database
 from strata.api.face import Spaces
 from strata.api.place import Place
 from strata.api.retention import Retention
-from strata.primitives import Events, Json, Kv, State
+from strata.primitives import Events, Json, Kv, State, Traces
 
 Access = Literal["read", "write", "admin"]
 
@@ -96,6 +96,11 @@ _ALL: Final = (
         read="get entry exists list count history find",
         write="set delete destroy merge",
         step="create patch cas append insert",
+    ),
+    *_operations(
+        "traces.", Traces,
+        read="get exists children tree roots by_kind by_tag between list count",
+        step="record",
     ),
     *_operations(
         "branches.", Branches,

@@ -121,8 +121,10 @@ def _upkeep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     retention.add_argument("--branch", help="for this branch (all)")
     retention.add_argument("--space", help="for this space (all)")
     retention.add_argument("--primitive", help="for this primitive (all)")
-    forget.add_argument("primitive", metavar="PRIMITIVE", help="kv, events, state or json")
-    forget.add_argument("key", metavar="KEY", help="the key, or the name of a stream, cell or document")
+    forget.add_argument("primitive", metavar="PRIMITIVE", help="kv, events, state, json or traces")
+    forget.add_argument(
+        "key", metavar="KEY", help="the key, or the name of a stream, cell, document or trace"
+    )
     forget.add_argument("--prefix", action="store_true", help="all that begin with KEY")
     where = forget.add_mutually_exclusive_group()
     where.add_argument("--space", default="default", help="the space (default)")

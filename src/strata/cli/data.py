@@ -27,7 +27,8 @@ def info(arguments: Namespace) -> int:
     rows = found.rows()
     rows.append(("newest commit", show_time(newest[0].time) if newest else "none"))
     for space, sizes in spaces.items():
-        rows.append((f"space {space}", ", ".join(f"{name} {size:,}" for name, size in sizes.items())))
+        held = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+        rows.append((f"space {space}", held or "empty"))
     print("\n".join(f"{name:<16} {value}" for name, value in rows))
     return 0
 

@@ -4,5 +4,18 @@ from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
 from strata.primitives.state import Cell, State
+from strata.primitives.traces import Trace, Traces, TraceTree
 
-__all__ = ["Cell", "ChainReport", "Event", "Events", "Json", "Kv", "Origin", "State"]
+__all__ = [
+    "Cell",
+    "ChainReport",
+    "Event",
+    "Events",
+    "Json",
+    "Kv",
+    "Origin",
+    "State",
+    "Trace",
+    "TraceTree",
+    "Traces",
+]
