@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import databases
 import pytest
 
-from strata.errors import AlreadyExists, InvalidInput, NotFound
+import strata
+from strata.core.errors import run_over
+from strata.errors import AlreadyExists, HistoryTrimmed, InvalidInput, NotFound, Protected, RunClosed
 from strata.testing import Model
 
 
@@ -52,6 +56,102 @@ def test_a_fork_of_the_past(db):
     assert list(db.branches.fork("main", "nothing", at=0).kv) == []
     assert db.branches.get("by-version").fork_version == versions[1]
     assert db.branches.get("by-version").parent == "main"
+
+
+def test_a_protected_branch_takes_no_writes_and_stays(db):
+    db.kv.put("k", 1)
+    kept = db.branches.fork("main", "kept")
+    open_since_before = kept.transaction()
+    open_since_before.kv.put("k", 2)
+    db.branches.protect("kept", "released")
+    info = db.branches.get("kept")
+    assert (info.sealed, info.protected) == ("released", True)
+    writes = (
+        open_since_before.commit,
+        lambda: kept.kv.put("k", 2),
+        lambda: kept.kv.delete("nothing"),
+        lambda: kept.kv.incr("n"),
+        lambda: kept.kv.put_many({"a": 1}),
+        lambda: kept.events.append("e", {}),
+        lambda: kept.json.set("d", "$.a", 1),
+        lambda: kept.state.set("s", 1),
+        lambda: db.branches.delete("kept"),
+        lambda: db.branches.rename("kept", "other"),
+    )
+    for write in writes:
+        with pytest.raises(Protected, match="released") as caught:
+            write()
+        assert (caught.value.branch, caught.value.reason) == ("kept", "released")
+    assert dict(kept.kv.scan()) == {"k": 1}
+    kept.transaction().commit()  # which wrote nothing
+    db.branches.fork("kept", "free").kv.put("k", 3)
+    db.branches.unprotect("kept")
+    kept.kv.put("k", 4)
+    assert db.branches.get("kept").sealed is None
+    with pytest.raises(NotFound):
+        db.branches.protect("nobody")
+
+
+def test_the_branch_of_a_run_that_is_over_stays_closed(db):
+    db.branches.fork("main", "work")
+    db._store.seal("work", run_over("r 1 is not this", "failed"))
+    with pytest.raises(RunClosed) as caught:
+        db.branch("work").kv.put("k", 1)
+    assert (caught.value.run, caught.value.status) == ("r 1 is not this", "failed")
+    with pytest.raises(RunClosed):
+        db.branches.unprotect("work")
+    db.branches.rename("work", "done")
+    db.branches.delete("done")
+
+
+def test_a_tag_names_a_version_that_stays(db):
+    first = db.kv.put("k", 1)
+    tag = db.branches.tag("v1", note="good")
+    assert (tag.name, tag.branch, tag.version, tag.note) == ("v1", "main", first, "good")
+    second = db.kv.put("k", 2)
+    assert db.branches.tag("v2", at=second - 1).version in (first, second - 1)
+    assert db.at(db.branches.tags["v1"]).kv.get("k") == 1
+    assert db.branches.fork("main", "from-tag", at=tag).kv.get("k") == 1
+    assert list(db.branches.tags) == ["v1", "v2"]
+    with pytest.raises(AlreadyExists):
+        db.branches.tag("v1")
+    with pytest.raises(InvalidInput, match="of branch 'main'"):
+        db.branch("from-tag").at(tag)
+    for name in ("", "_v", "a\nb", 7):
+        with pytest.raises(InvalidInput):
+            db.branches.tag(name)
+    db.branches.untag("v1")
+    with pytest.raises(NotFound):
+        db.branches.untag("v1")
+    db.branches.tag("gone", "from-tag")
+    db.branches.delete("from-tag")
+    assert list(db.branches.tags) == ["v2"]
+
+
+def test_seals_and_tags_outlive_the_process(tmp_path):
+    for checkpointed in (False, True):
+        path = tmp_path / f"{checkpointed}"
+        with strata.open(path) as db:
+            first = db.kv.put("k", 1)
+            db.branches.tag("v1", note="ä")
+            db.kv.put("k", 2)
+            db.branches.fork("main", "kept")
+            db.branches.protect("kept", "released")
+            db.kv.put("k", 3)
+            db.retention.set(strata.KeepLast(1))
+            db.compact() if checkpointed else shutil.copytree(path, tmp_path / "killed")
+        with strata.open(path if checkpointed else tmp_path / "killed") as db:
+            tag = db.branches.tags["v1"]
+            assert (tag.version, tag.note) == (first, "ä")
+            assert db.at(tag).kv.get("k") == 1
+            with pytest.raises(Protected, match="released"):
+                db.branch("kept").kv.put("k", 3)
+            if checkpointed:
+                db.kv.put("k", 4)
+                db.branches.untag("v1")
+                db.compact()
+                with pytest.raises(HistoryTrimmed):
+                    db.at(tag.version).kv.get("k")
 
 
 def test_forks_of_forks(db):

@@ -23,6 +23,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::env::Clock;
 use crate::error::{Error, Result};
 use crate::log::{Appended, StateHash};
+use crate::payload::Seal;
 use crate::sabotage;
 use crate::state::BranchState;
 use crate::table::{ChangeKind, KeyHash, Version};
@@ -90,6 +91,8 @@ pub struct Branch {
     clock: Arc<dyn Clock>,
     head: AtomicU64,
     deleted: AtomicBool,
+    is_sealed: AtomicBool,
+    seal: Mutex<Option<Seal>>,
 }
 
 /// What all branches of a database have in common.
@@ -145,6 +148,8 @@ impl Branch {
             clock: Arc::clone(&shared.clock),
             head: AtomicU64::new(state.version),
             deleted: AtomicBool::new(state.is_deleted),
+            is_sealed: AtomicBool::new(state.seal.is_some()),
+            seal: Mutex::new(state.seal.clone()),
         }
     }
 
@@ -166,6 +171,27 @@ impl Branch {
 
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed.load(Ordering::Acquire)
+    }
+
+    pub fn seal(&self) -> Option<Seal> {
+        self.seal.lock().clone()
+    }
+
+    pub fn set_seal(&self, seal: Option<Seal>) {
+        let mut held = self.seal.lock();
+        self.is_sealed.store(seal.is_some(), Ordering::Release);
+        *held = seal;
+    }
+
+    /// The error for what its seal does not let happen.
+    pub fn protected(&self) -> Error {
+        let reason = self.seal().map_or_else(String::new, |seal| seal.reason);
+        Error::Protected { branch: self.name.read().clone(), reason }
     }
 
     /// The time of a read: the clock's where it is of the present.

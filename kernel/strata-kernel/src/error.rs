@@ -41,6 +41,11 @@ pub enum Error {
     },
     Closed(&'static str),
     ReadOnly(String),
+    /// The branch is sealed.
+    Protected {
+        branch: String,
+        reason: String,
+    },
     /// Another process, or another handle of this one, owns the directory.
     Locked {
         path: String,
@@ -99,6 +104,7 @@ impl fmt::Display for Error {
             Error::HistoryTrimmed { requested, oldest } => {
                 write!(f, "version {requested} is no longer kept; the oldest is {oldest}")
             }
+            Error::Protected { branch, reason } => write!(f, "branch '{branch}' is sealed: {reason}"),
             Error::LimitExceeded { what, limit, actual } => write!(f, "{what} is {actual}, the limit is {limit}"),
             Error::Closed(what) => write!(f, "the {what} is closed"),
             Error::Locked { path, owner } => write!(f, "'{path}' is open elsewhere ({owner})"),

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! commit   1 | branch varint | flags u8 | [meta] | count varint | writes | [reads]
-//! branch   2 | kind u8 (1 create, 2 rename, 3 delete) | id varint | name | [parent varint + 1, fork version varint]
+//! branch   2 | kind u8 | id varint | what the kind has
+//!          1 create: name, parent varint + 1, fork version varint; 2 rename: name; 3 delete;
+//!          4 seal: what is refused u8 (0 nothing, 1 writes, 2 being deleted and renamed too), reason;
+//!          5 tag: name, version varint, [note]; 6 untag: name
 //! meta     message, actor, cause, idempotency key: each a presence byte, then a string where present
 //! write    kind u8 | keyspace varint | key | body
 //!          put, append: value bytes; put that expires: value bytes, instant varint; delete: nothing; patch: operations;
@@ -122,6 +125,34 @@ pub enum BranchChange {
     Create { id: u32, name: String, parent: Option<(u32, u64)> },
     Rename { id: u32, name: String },
     Delete { id: u32 },
+    Seal { id: u32, seal: Option<Seal> },
+    Tag { id: u32, name: String, version: u64, note: Option<String> },
+    Untag { id: u32, name: String },
+}
+
+/// Why a branch takes no more writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    pub reason: String,
+    /// Whether it may not be deleted and renamed either.
+    pub is_protected: bool,
+}
+
+impl Seal {
+    pub fn encode(seal: Option<&Seal>, out: &mut Vec<u8>) {
+        out.push(seal.map_or(0, |seal| 1 + u8::from(seal.is_protected)));
+        if let Some(seal) = seal {
+            put_bytes(out, seal.reason.as_bytes());
+        }
+    }
+
+    pub fn decode(input: &mut Input<'_>) -> Result<Option<Seal>> {
+        match input.byte()? {
+            0 => Ok(None),
+            kind @ (1 | 2) => Ok(Some(Seal { is_protected: kind == 2, reason: input.text()? })),
+            _ => Err(input.wrong("seal")),
+        }
+    }
 }
 
 /// Writes a commit payload piece by piece, into a buffer that is used again.
@@ -200,6 +231,23 @@ impl BranchChange {
             BranchChange::Delete { id } => {
                 out.push(3);
                 put_varint(&mut out, u64::from(*id));
+            }
+            BranchChange::Seal { id, seal } => {
+                out.push(4);
+                put_varint(&mut out, u64::from(*id));
+                Seal::encode(seal.as_ref(), &mut out);
+            }
+            BranchChange::Tag { id, name, version, note } => {
+                out.push(5);
+                put_varint(&mut out, u64::from(*id));
+                put_bytes(&mut out, name.as_bytes());
+                put_varint(&mut out, *version);
+                put_optional(&mut out, note.as_ref().map(String::as_bytes));
+            }
+            BranchChange::Untag { id, name } => {
+                out.push(6);
+                put_varint(&mut out, u64::from(*id));
+                put_bytes(&mut out, name.as_bytes());
             }
         }
         out
@@ -301,6 +349,12 @@ impl<'a> Input<'a> {
             }
             2 => Ok(BranchChange::Rename { id, name: self.text()? }),
             3 => Ok(BranchChange::Delete { id }),
+            4 => Ok(BranchChange::Seal { id, seal: Seal::decode(self)? }),
+            5 => {
+                let (name, version) = (self.text()?, self.varint()?);
+                Ok(BranchChange::Tag { id, name, version, note: self.optional(Input::text)? })
+            }
+            6 => Ok(BranchChange::Untag { id, name: self.text()? }),
             _ => Err(self.wrong("branch change")),
         }
     }

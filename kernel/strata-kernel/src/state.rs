@@ -5,13 +5,14 @@
 //! state    registry hash 16 | next branch varint | count varint | branches | count varint | keyspaces
 //! branch   id varint | flags u8 (1 deleted, and seen by a fork) | name | parent varint + 1 | fork version varint
 //!          | ancestor past which it is flat varint + 1 | version varint
-//!          | created varint | newest version varint | state hash 16
+//!          | created varint | newest version varint | state hash 16 | floors | seal
 //! keyspace space | kind: in order of their numbers, from 1; both empty for a number that nothing has
 //! ```
 
 use crate::error::Result;
 use crate::log::StateHash;
 use crate::pack::{Input, put_bytes, put_optional, put_varint};
+use crate::payload::Seal;
 use crate::retention::{Floors, Keep, Policy};
 use crate::store::Erasure;
 
@@ -26,6 +27,19 @@ pub struct State {
     pub policies: Vec<Policy>,
     /// Erasures that are not complete yet.
     pub erasures: Vec<Erasure>,
+    /// By name.
+    pub tags: Vec<Tag>,
+}
+
+/// A name for one version of a branch, which stays as it is while the name does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tag {
+    pub name: String,
+    pub branch: u32,
+    pub version: u64,
+    /// When it was given.
+    pub created: u64,
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +57,7 @@ pub struct BranchState {
     pub is_deleted: bool,
     /// By keyspace, what is the oldest version that can be read.
     pub floors: Floors,
+    pub seal: Option<Seal>,
 }
 
 const DELETED: u8 = 1;
@@ -62,6 +77,8 @@ impl State {
         self.policies.iter().for_each(|policy| encode_policy(policy, &mut out));
         put_varint(&mut out, self.erasures.len() as u64);
         self.erasures.iter().for_each(|erasure| encode_erasure(erasure, &mut out));
+        put_varint(&mut out, self.tags.len() as u64);
+        self.tags.iter().for_each(|tag| tag.encode(&mut out));
         out
     }
 
@@ -77,8 +94,10 @@ impl State {
         let policies = (0..count).map(|_| decode_policy(&mut input)).collect::<Result<Vec<_>>>()?;
         let count = input.varint()?;
         let erasures = (0..count).map(|_| decode_erasure(&mut input)).collect::<Result<Vec<_>>>()?;
+        let count = input.varint()?;
+        let tags = (0..count).map(|_| Tag::decode(&mut input)).collect::<Result<Vec<_>>>()?;
         let ascend = branches.is_sorted_by(|a, b| a.id < b.id) && branches.iter().all(|b| b.id < next_branch);
-        let state = State { branches_hash, next_branch, branches, keyspaces, policies, erasures };
+        let state = State { branches_hash, next_branch, branches, keyspaces, policies, erasures, tags };
         if ascend && input.is_at_end() { Ok(state) } else { Err(input.wrong("end")) }
     }
 }
@@ -100,6 +119,7 @@ impl BranchState {
             put_varint(out, u64::from(keyspace));
             put_varint(out, floor);
         }
+        Seal::encode(self.seal.as_ref(), out);
     }
 
     fn decode(input: &mut Input<'_>) -> Result<BranchState> {
@@ -114,7 +134,25 @@ impl BranchState {
         if !floors.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(input.wrong("floors"));
         }
-        Ok(BranchState { id, name, parent, flat, created, version, hash, is_deleted: flags & DELETED != 0, floors })
+        let is_deleted = flags & DELETED != 0;
+        let seal = Seal::decode(input)?;
+        Ok(BranchState { id, name, parent, flat, created, version, hash, is_deleted, floors, seal })
+    }
+}
+
+impl Tag {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.name.as_bytes());
+        put_varint(out, u64::from(self.branch));
+        put_varint(out, self.version);
+        put_varint(out, self.created);
+        put_text(out, self.note.as_ref());
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Tag> {
+        let (name, branch) = (input.text()?, input.id()?);
+        let (version, created) = (input.varint()?, input.varint()?);
+        Ok(Tag { name, branch, version, created, note: input.optional(Input::text)? })
     }
 }
 
@@ -180,8 +218,15 @@ mod tests {
             floors: vec![(1, 800)],
             ..BranchState::default()
         };
-        let fork =
-            BranchState { id: 3, parent: Some((0, 400)), is_deleted: true, hash: StateHash([9; 16]), ..main.clone() };
+        let seal = Some(Seal { reason: "it is over".into(), is_protected: true });
+        let fork = BranchState {
+            seal,
+            id: 3,
+            parent: Some((0, 400)),
+            is_deleted: true,
+            hash: StateHash([9; 16]),
+            ..main.clone()
+        };
         State {
             branches_hash: StateHash([1; 16]),
             next_branch: 4,
@@ -194,6 +239,7 @@ mod tests {
                 keep: Keep { last: Some(3), for_us: Some(1 << 40), needs_both: true },
             }],
             erasures: vec![Erasure { space: None, kind: "kv".into(), key: b"k".to_vec(), is_prefix: true, upto: 900 }],
+            tags: vec![Tag { name: "täg".into(), branch: 3, version: 800, created: 70, note: Some("n".into()) }],
         }
     }
 

@@ -20,6 +20,7 @@ mod policies;
 mod restore;
 mod rotate;
 mod rows;
+mod tags;
 mod tidy;
 mod verify;
 mod version_set;
@@ -107,6 +108,9 @@ impl Store {
 
     pub fn check_writable(&self, branch: &Branch) -> Result<()> {
         self.check_readable(branch)?;
+        if branch.is_sealed() {
+            return Err(branch.protected());
+        }
         self.check_store_writable()
     }
 

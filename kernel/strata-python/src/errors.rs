@@ -46,30 +46,30 @@ fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResul
             "Conflict"
         }
         Error::HistoryTrimmed { requested, oldest } => {
-            fields.set_item("requested", requested)?;
-            fields.set_item("oldest", oldest)?;
+            set_numbers(&fields, [("requested", requested), ("oldest", oldest)])?;
             "HistoryTrimmed"
         }
         Error::LimitExceeded { what, limit, actual } => {
             fields.set_item("what", what)?;
-            fields.set_item("limit", limit)?;
-            fields.set_item("actual", actual)?;
+            set_numbers(&fields, [("limit", limit), ("actual", actual)])?;
             "LimitExceeded"
         }
         Error::Closed(_) => "Closed",
         Error::ReadOnly(_) => "ReadOnly",
+        Error::Protected { branch, reason } => {
+            set_texts(&fields, [("branch", &branch), ("reason", &reason)])?;
+            "Protected"
+        }
         Error::TooNew { .. } => {
             fields.set_item("hint", "open it with a newer release of Strata")?;
             "ReadOnly"
         }
         Error::Locked { path, owner } => {
-            fields.set_item("path", path)?;
-            fields.set_item("owner", owner)?;
+            set_texts(&fields, [("path", &path), ("owner", &owner)])?;
             "Locked"
         }
         Error::Storage { operation, path, errno, .. } => {
-            fields.set_item("operation", operation)?;
-            fields.set_item("path", path)?;
+            set_texts(&fields, [("operation", operation), ("path", &path)])?;
             fields.set_item("errno", errno)?;
             "StorageError"
         }
@@ -95,8 +95,15 @@ fn build(py: Python<'_>, error: Error, store: Option<(&Store, &str)>) -> PyResul
 }
 
 fn set_name(fields: &Bound<'_, PyDict>, what: &str, name: &str) -> PyResult<()> {
-    fields.set_item("what", what)?;
-    fields.set_item("name", name)
+    set_texts(fields, [("what", what), ("name", name)])
+}
+
+fn set_texts<const N: usize>(fields: &Bound<'_, PyDict>, texts: [(&str, &str); N]) -> PyResult<()> {
+    texts.into_iter().try_for_each(|(name, text)| fields.set_item(name, text))
+}
+
+fn set_numbers<const N: usize>(fields: &Bound<'_, PyDict>, numbers: [(&str, u64); N]) -> PyResult<()> {
+    numbers.into_iter().try_for_each(|(name, number)| fields.set_item(name, number))
 }
 
 /// Fill in `keys`, `paths` and `ranges`.

@@ -8,6 +8,7 @@ use strata_kernel::Error;
 use strata_kernel::env::{Clock, Env, real};
 use strata_kernel::log::Durability;
 use strata_kernel::manifest::Manifest;
+use strata_kernel::payload::Seal;
 use strata_kernel::retention::{Keep, Policy};
 use strata_kernel::seal::{GivenKeys, Key};
 use strata_kernel::store::{Compacted, Erasure, Options, Store};
@@ -139,7 +140,10 @@ impl PyStore {
         let list = PyList::empty(py);
         for info in self.run(py, Store::branches)? {
             let (fork, head) = (info.fork_version, info.head);
-            list.append(class.call1((info.id, info.name, info.parent, fork, head, info.created))?)?;
+            let is_protected = info.seal.as_ref().is_some_and(|seal| seal.is_protected);
+            let sealed = info.seal.map(|seal| seal.reason);
+            let told = (info.id, info.name, info.parent, fork, head, info.created, sealed, is_protected);
+            list.append(class.call1(told)?)?;
         }
         Ok(list)
     }
@@ -162,6 +166,38 @@ impl PyStore {
     #[pyo3(signature = (name, /))]
     fn delete(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
         self.run(py, |store| store.delete_branch(name))
+    }
+
+    #[pyo3(signature = (name, reason, protected=false, /))]
+    fn seal(&self, py: Python<'_>, name: &str, reason: Option<String>, protected: bool) -> PyResult<u64> {
+        let seal = reason.map(|reason| Seal { reason, is_protected: protected });
+        self.run(py, |store| store.seal(name, seal))
+    }
+
+    #[pyo3(signature = (name, branch, version=None, note=None, /))]
+    fn tag(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        branch: &str,
+        version: Option<u64>,
+        note: Option<String>,
+    ) -> PyResult<u64> {
+        self.run(py, |store| store.tag(name, branch, version, note))
+    }
+
+    #[pyo3(signature = (name, /))]
+    fn untag(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.run(py, |store| store.untag(name))
+    }
+
+    fn tags<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let class = py.import("strata.core.protocols")?.getattr("Tag")?;
+        let list = PyList::empty(py);
+        for (tag, branch) in self.run(py, Store::tags)? {
+            list.append(class.call1((tag.name, branch, tag.version, tag.created, tag.note))?)?;
+        }
+        Ok(list)
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<u64> {

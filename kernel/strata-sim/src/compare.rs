@@ -81,6 +81,7 @@ pub fn outcomes(store: &Store, state: &State, lost: &[(u64, u64)]) -> Check {
 
 fn same_branches(store: &Store, state: &State) -> Check {
     let info = |branch: &Branch| BranchInfo {
+        seal: None,
         id: branch.id,
         name: branch.name.clone(),
         parent: branch.parent.and_then(|(parent, _)| Some(state.branches.get(&parent)?.name.clone())),

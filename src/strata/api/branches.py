@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from strata.api.instants import Instant, version_of
 from strata.api.place import Branch
 from strata.api.table import Table
-from strata.core.errors import NotFound
-from strata.core.keys import check_name
-from strata.core.protocols import BranchInfo, Store
+from strata.core.errors import NotFound, from_kernel
+from strata.core.keys import check_name, check_text
+from strata.core.protocols import BranchInfo, Store, Tag
 
 
 class Branches:
@@ -68,6 +68,50 @@ class Branches:
         Raises: NotFound.
         """
         return self._store.delete(name)
+
+    def protect(self, name: str, reason: str = "it is protected") -> int:
+        """Refuse all writes to a branch, and to delete or rename it; return the version of that.
+
+        Writes, merges into it among them, raise Protected with `reason`. Forks of it are free.
+        Raises: NotFound.
+        """
+        return self._store.seal(name, check_text(reason, "reason"), True)
+
+    def unprotect(self, name: str) -> int:
+        """Let a branch be written to again, and return the version of that.
+
+        Raises: NotFound; RunClosed for the branch of a run that is over, which stays as it is.
+        """
+        info = self.get(name)
+        if info.sealed is not None and not info.protected:
+            raise from_kernel("Protected", "", {"branch": name, "reason": info.sealed})
+        return self._store.seal(name, None)
+
+    def tag(
+        self, name: str, branch: str = "main", *, at: Instant | None = None, note: str | None = None
+    ) -> Tag:
+        """Name a version of a branch, its newest or that `at` some point before, and return the tag.
+
+        What it names stays readable whatever `retention` says, until the tag is taken away or its branch is
+        deleted: `db.at(db.branches.tags["v1"])` reads it, and a fork may begin there.
+        Raises: AlreadyExists; NotFound; HistoryTrimmed when `at` is no longer kept.
+        """
+        version = None if at is None else version_of(self._store.branch(branch), at)
+        check_name(name, "tag")
+        self._store.tag(name, branch, version, None if note is None else check_text(note, "note"))
+        return self.tags[name]
+
+    def untag(self, name: str) -> int:
+        """Take a tag away, and return the version of that.
+
+        Raises: NotFound.
+        """
+        return self._store.untag(name)
+
+    @property
+    def tags(self) -> dict[str, Tag]:
+        """All tags by name, sorted."""
+        return {tag.name: tag for tag in self._store.tags()}
 
     def __iter__(self) -> Iterator[str]:
         return (info.name for info in self._store.branches())

@@ -1,4 +1,4 @@
-"""Points in history: a version, an aware datetime, or ISO 8601 text with an offset."""
+"""Points in history: a version, a tag, an aware datetime, or ISO 8601 text with an offset."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from datetime import datetime
 from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int
-from strata.core.protocols import Branch
+from strata.core.protocols import Branch, Tag
 
-Instant = int | datetime | str
+Instant = int | datetime | str | Tag
 
 
 def version_of(branch: Branch, when: Instant) -> int:
-    """Return the version of `branch` that `when` names: itself, or the newest at or before an instant.
+    """Return the version of `branch` that `when` names: itself, a tag's, or the newest up to an instant.
 
     Raises: InvalidInput for anything else, and for an instant without a time zone.
     """
     if type(when) is int:
         return when if 0 <= when < 2**63 else check_int(when, "version")  # which says why not
+    if isinstance(when, Tag):
+        if when.branch != branch.name:
+            raise InvalidInput(
+                f"tag {when.name!r} is of branch {when.branch!r}, not of {branch.name!r}",
+                hint=f"as in db.branch({when.branch!r}).at(tag)",
+            )
+        return when.version
     if isinstance(when, str | datetime):
         return branch.version_at(to_micros(when))
     raise InvalidInput(

@@ -104,8 +104,8 @@ _ALL: Final = (
     ),
     *_operations(
         "branches.", Branches,
-        read="get list",
-        admin="create fork rename delete",
+        read="get list tags",
+        admin="create fork rename delete protect unprotect tag untag",
     ),
     *_operations("spaces.", Spaces, read="list"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),

@@ -24,7 +24,7 @@ from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Branch as NativeBranch
-from strata.core.protocols import Commit, Store
+from strata.core.protocols import Commit, Store, Tag
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ class Place(Face):
         return Space(self._store, self._branch, check_name(name, "space"))
 
     def at(self, when: Instant) -> View:
-        """Return everything as it was at `when`: a version, an aware datetime or an ISO 8601 string.
+        """Return everything as it was at `when`: a version, a tag, an aware datetime or an ISO 8601 text.
 
         An instant means the newest commit at or before it; before the first commit all is empty. It shows
         what had not expired by then, and a version shows what had not expired by the time of its commit.
@@ -69,7 +69,7 @@ class Place(Face):
         Cost: none worth naming; nothing is copied.
         """
         version = version_of(self._branch, when)
-        time = None if isinstance(when, int) else to_micros(when)
+        time = None if isinstance(when, int | Tag) else to_micros(when)
         return View(self._branch.view(version, time), self._space)
 
     def transaction(

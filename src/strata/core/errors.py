@@ -10,6 +10,7 @@ StrataError                      .code (stable)  .hint (what to do)
 │  └─ MergeConflict              .conflicts: resolve and merge again
 ├─ Closed                        the handle is closed
 ├─ ReadOnly                      the handle or the files refuse writes
+├─ Protected                     .branch .reason: it takes no writes
 ├─ Locked                        another process owns the files
 ├─ NeedsKey                      .needed .given: the files are encrypted, and not with a key that was given
 ├─ InvalidTransition             .from_ .to: not a step of this lifecycle
@@ -24,6 +25,7 @@ StrataError                      .code (stable)  .hint (what to do)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -201,6 +203,17 @@ class ReadOnly(StrataError):
     code = "read_only"
 
 
+class Protected(StrataError):
+    """The branch takes no writes, or must stay as it is."""
+
+    code = "protected"
+    names: ClassVar[tuple[str, ...]] = ("branch", "reason")
+
+    def __init__(self, message: str = "", *, branch: str = "", reason: str = "", hint: str = "") -> None:
+        super().__init__(message or f"branch {branch!r} takes no writes: {reason}", hint=hint)
+        self.branch, self.reason = branch, reason
+
+
 class Locked(StrataError):
     """Another process owns the files."""
 
@@ -327,6 +340,15 @@ def all_errors() -> dict[str, type[StrataError]]:
     return found
 
 
+# Why the branch of a run takes no more writes; see `run_over`.
+_RUN_OVER = re.compile(r"run (.+) is (\w+)", re.DOTALL)
+
+
+def run_over(run: str, status: str) -> str:
+    """Return the reason that a branch is sealed with when its run is over: writes to it raise RunClosed."""
+    return f"run {run} is {status}"
+
+
 def from_kernel(name: str, message: str, fields: Mapping[str, Any]) -> StrataError:
     """Return the error that the kernel names.
 
@@ -338,6 +360,9 @@ def from_kernel(name: str, message: str, fields: Mapping[str, Any]) -> StrataErr
         return InternalError(f"{name}: {message}", hint="please report this")
     if issubclass(cls, Conflict):
         return conflict(fields.get("keys", ()), fields.get("paths", ()), fields.get("ranges", ()))
+    over = _RUN_OVER.fullmatch(str(fields.get("reason"))) if cls is Protected else None
+    if over is not None:
+        return RunClosed(run=over[1], status=over[2], hint=str(fields.get("hint", "")))
     known = {field: value for field, value in fields.items() if field in cls.names or field == "hint"}
     return cls(message, **known)
 

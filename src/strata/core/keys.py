@@ -12,6 +12,7 @@ from strata.core.errors import InvalidInput, LimitExceeded
 
 MAX_KEY_BYTES: Final = 1024
 MAX_NAME_BYTES: Final = 255
+MAX_TEXT_BYTES: Final = 65_536
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -38,6 +39,12 @@ def check_name(name: Any, what: str, *, reserved: bool = False) -> str:
             f"{what} {name!r} starts with '_', which is reserved", hint=f"use {name.lstrip('_')!r}"
         )
     return str(name)
+
+
+def check_text(text: Any, what: str) -> str:
+    """Return `text` if it is a str of 1 to 65,536 bytes of UTF-8: a reason, a note."""
+    _sized(text, what, MAX_TEXT_BYTES)
+    return str(text)
 
 
 def check_int(number: Any, what: str, least: int = 0) -> int:

@@ -195,6 +195,19 @@ class BranchInfo:
     fork_version: int | None
     head: int  # version of its newest commit
     created: int  # time
+    sealed: str | None = None  # why it takes no writes
+    protected: bool = False  # nor may be deleted or renamed
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for one version of a branch, which retention keeps as long as the name is there."""
+
+    name: str
+    branch: str
+    version: int
+    created: int  # time
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +269,21 @@ class Store(Protocol):
 
     def fork(self, source: str, name: str, at: int | None = None, /) -> int: ...
     def rename(self, old: str, new: str, /) -> int: ...
-    def delete(self, name: str, /) -> int: ...
+    def delete(self, name: str, /) -> int:
+        """Also takes its tags away."""
+
+    def seal(self, name: str, reason: str | None, protected: bool = False, /) -> int:
+        """Refuse all writes to a branch from now on, with `reason`; None lets them in again.
+
+        A `protected` one cannot be deleted or renamed either. Returns the version of that."""
+
+    def tag(self, name: str, branch: str, version: int | None = None, note: str | None = None, /) -> int:
+        """Name a version of a branch (past the newest: the newest), and return it."""
+
+    def untag(self, name: str, /) -> int: ...
+    def tags(self) -> list[Tag]:
+        """Sorted by name."""
+
     @property
     def durable_version(self) -> int:
         """Everything up to this version survives a power cut."""

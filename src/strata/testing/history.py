@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from strata.core.errors import from_kernel
 from strata.core.paths import overlap, render
 from strata.core.protocols import Commit, ErasureRow, HistoryRow, Key, Path
 from strata.core.values import decode
@@ -67,7 +68,18 @@ class Line:
     created: int
     points: list[Point]
     deleted: bool = False
+    sealed: str | None = None  # why it takes no writes
+    protected: bool = False  # nor may be deleted or renamed
     results: dict[str, Point] = field(default_factory=dict)  # by idempotency key
+
+    def check_writable(self) -> None:
+        """Refuse to write to a branch that is sealed."""
+        if self.sealed is not None:
+            raise from_kernel("Protected", "", {"branch": self.name, "reason": self.sealed})
+
+    def check_unprotected(self) -> None:
+        if self.protected:
+            self.check_writable()
 
     @property
     def newest(self) -> Point:

@@ -331,6 +331,7 @@ class Automatic(Writing):
 
     def _commit(self, step: Callable[[Inside], T]) -> tuple[T, int]:
         with self.branch.store.lock:  # so that nothing comes in between
+            self.branch.line.check_writable()
             transaction, inside = self.begin()
             result = step(inside)
             return result, transaction.commit()

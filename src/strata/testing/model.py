@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, conflict
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import KEEP, BranchInfo, Commit, ErasureRow, Layout, PolicyRow
+from strata.core.protocols import KEEP, BranchInfo, Commit, ErasureRow, Layout, PolicyRow, Tag
 from strata.core.values import encode
 from strata.testing.history import (
     EMPTY,
@@ -53,6 +53,7 @@ class Model:
         self._policies: dict[
             tuple[int | None, str | None, str | None], tuple[int | None, int | None, bool]
         ] = {}
+        self._tags: dict[str, tuple[Line, int, int, str | None]] = {}
         self._deleted: list[Line] = []  # which views may still show
         self._readers: weakref.WeakSet[ModelSnapshot | ModelTransaction] = weakref.WeakSet()
 
@@ -85,6 +86,8 @@ class Model:
                 line.fork_version,
                 line.newest.version,
                 line.created,
+                line.sealed,
+                line.protected,
             )
             for _, line in sorted(self.lines.items())
         ]
@@ -117,15 +120,50 @@ class Model:
         with self.lock:
             line = self.line(old)
             self._check_free(new)
+            line.check_unprotected()
             self.lines[new] = self.lines.pop(old)
             line.name = new
             return self.tick()[0]
 
     def delete(self, name: str, /) -> int:
         with self.lock:
-            self.line(name).deleted = True
+            line = self.line(name)
+            line.check_unprotected()
+            line.deleted = True
+            self._tags = {tag: found for tag, found in self._tags.items() if found[0] is not line}
             self._deleted.append(self.lines.pop(name))
             return self.tick()[0]
+
+    def seal(self, name: str, reason: str | None, protected: bool = False, /) -> int:
+        with self.lock:
+            line = self.line(name)
+            line.sealed, line.protected = reason, reason is not None and protected
+            return self.tick()[0]
+
+    def tag(self, name: str, branch: str, version: int | None = None, note: str | None = None, /) -> int:
+        with self.lock:
+            self.check_open()
+            if name in self._tags:
+                raise AlreadyExists(what="tag", name=name)
+            line = self.line(branch)
+            head = line.newest.version
+            tagged = head if version is None else min(head, check_int(version, "version"))
+            self._tags[name] = line, tagged, self.tick()[1], note
+            return tagged
+
+    def untag(self, name: str, /) -> int:
+        with self.lock:
+            self.check_open()
+            if self._tags.pop(name, None) is None:
+                raise NotFound(what="tag", name=name)
+            return self.tick()[0]
+
+    def tags(self) -> list[Tag]:
+        self.check_open()
+        return [
+            Tag(name, line.name, version, time, note)
+            for name, (line, version, time, note) in sorted(self._tags.items())
+        ]
 
     def _check_free(self, name: str) -> None:
         self.check_open()
@@ -404,6 +442,7 @@ class ModelTransaction:
             return self.snapshot  # whoever only reads saw one version, and that is enough
         with self.branch.store.lock:
             line = self.branch.line
+            line.check_writable()
             first = None if self.idempotency_key is None else line.results.get(self.idempotency_key)
             if first is not None and first.time + IDEMPOTENCY_LIFETIME_US > self.branch.store.time:
                 return first.version

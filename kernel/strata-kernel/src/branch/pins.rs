@@ -66,7 +66,7 @@ impl Branch {
     }
 
     /// Pin without a look at the floors: for a fork, whose version is known to be there.
-    pub(super) fn force_pin(self: &Arc<Branch>, version: u64) -> Pin {
+    pub(crate) fn force_pin(self: &Arc<Branch>, version: u64) -> Pin {
         let mut pin = Pin(Vec::with_capacity(1));
         let mut branch = self;
         loop {

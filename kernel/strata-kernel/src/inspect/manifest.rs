@@ -80,7 +80,17 @@ fn of_state(state: &State, at: u64, sink: Sink<'_>) -> Result<()> {
             .with("created", branch.created)
             .with("version", branch.version)
             .with("hash", show::id(&branch.hash.0))
+            .with_some("sealed", branch.seal.as_ref().map(|seal| show::quoted(seal.reason.as_bytes(), 80)))
             .with_some("deleted", branch.is_deleted.then_some("yes, and kept for its forks"));
+        sink(line)?;
+    }
+    for tag in &state.tags {
+        let line = Line::new(at, "tag")
+            .with("name", show::quoted(tag.name.as_bytes(), 80))
+            .with("branch", tag.branch)
+            .with("version", tag.version)
+            .with("created", tag.created)
+            .with_some("note", tag.note.as_ref().map(|note| show::quoted(note.as_bytes(), 80)));
         sink(line)?;
     }
     for (number, (space, kind)) in (1_u32..).zip(&state.keyspaces) {

@@ -193,6 +193,19 @@ fn of_branches(line: Line, change: &BranchChange) -> Line {
         BranchChange::Rename { id, name: new } => {
             line.with("says", "rename branch").with("branch", *id).with("name", name(new))
         }
+        BranchChange::Seal { id, seal } => line
+            .with("says", if seal.is_some() { "seal branch" } else { "unseal branch" })
+            .with("branch", *id)
+            .with_some("reason", seal.as_ref().map(|seal| show::quoted(seal.reason.as_bytes(), 80))),
+        BranchChange::Tag { id, name, version, note } => line
+            .with("says", "tag")
+            .with("branch", *id)
+            .with("name", show::quoted(name.as_bytes(), 80))
+            .with("version", *version)
+            .with_some("note", note.as_ref().map(|note| show::quoted(note.as_bytes(), 80))),
+        BranchChange::Untag { id, name } => {
+            line.with("says", "untag").with("branch", *id).with("name", show::quoted(name.as_bytes(), 80))
+        }
         BranchChange::Delete { id } => line.with("says", "delete branch").with("branch", *id),
     }
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Store;
+use super::tags::Tagged;
 use rustc_hash::FxHashMap;
 
 use crate::branch::{Branch, Fork, Pin, Runs, Shared};
 use crate::error::{Error, Result};
 use crate::log::{Stamp, StateHash};
-use crate::payload::BranchChange;
+use crate::payload::{BranchChange, Seal};
 use crate::sabotage;
-use crate::state::{BranchState, State};
+use crate::state::{BranchState, State, Tag};
 
 /// The branch that every database begins with.
 pub const MAIN: &str = "main";
@@ -20,6 +21,7 @@ pub struct Registry {
     by_name: BTreeMap<String, Arc<Branch>>,
     by_id: FxHashMap<u32, Arc<Branch>>,
     next_id: u32,
+    pub(super) tags: BTreeMap<String, Tagged>,
     shared: Shared,
     /// The chain of the records that change this set.
     pub hash: StateHash,
@@ -33,6 +35,7 @@ pub struct BranchInfo {
     pub fork_version: Option<u64>,
     pub head: u64,
     pub created: u64,
+    pub seal: Option<Seal>,
 }
 
 impl Registry {
@@ -50,6 +53,7 @@ impl Registry {
             by_name: BTreeMap::new(),
             by_id: FxHashMap::default(),
             next_id: state.next_branch,
+            tags: BTreeMap::new(),
             shared: shared.clone(),
             hash: state.branches_hash,
         };
@@ -72,6 +76,9 @@ impl Registry {
             if !branch.is_deleted {
                 registry.insert(made);
             }
+        }
+        for tag in &state.tags {
+            registry.add_tag(tag.clone()).ok_or_else(|| unknown(tag.branch))?;
         }
         Ok(registry)
     }
@@ -99,12 +106,14 @@ impl Registry {
             flat: branch.flat().map(|fork| (fork.branch.id, fork.version)),
             is_deleted: branch.is_deleted(),
             floors: branch.data.read().floors.clone(),
+            seal: branch.seal(),
             ..BranchState::default()
         };
         let branches = self.with_ancestors().values().map(state).collect();
         let newest = self.by_name.values().map(|branch| branch.id).max().unwrap_or(0);
         let next_branch = if sabotage::on("K22") { newest + 1 } else { self.next_id };
-        State { branches_hash: self.hash, next_branch, branches, ..State::default() }
+        let tags = self.tags.values().map(|tagged| tagged.tag.clone()).collect();
+        State { branches_hash: self.hash, next_branch, branches, tags, ..State::default() }
     }
 
     fn insert(&mut self, branch: Arc<Branch>) {
@@ -150,7 +159,17 @@ impl Registry {
                 let branch = self.by_id.remove(id).ok_or_else(|| unknown(*id))?;
                 branch.mark_deleted();
                 self.by_name.remove(&*branch.name.read());
+                self.tags.retain(|_, tagged| tagged.tag.branch != *id);
             }
+            BranchChange::Seal { id, seal } => {
+                self.by_id(*id).ok_or_else(|| unknown(*id))?.set_seal(seal.clone());
+            }
+            BranchChange::Tag { id, name, version, note } => {
+                let (name, note) = (name.clone(), note.clone());
+                let tag = Tag { name, branch: *id, version: *version, created: stamp.time, note };
+                self.add_tag(tag).ok_or_else(|| unknown(*id))?;
+            }
+            BranchChange::Untag { name, .. } => drop(self.tags.remove(name)),
         }
         self.hash = stamp.hash;
         Ok(())
@@ -192,6 +211,7 @@ impl Store {
             fork_version: branch.parent.as_ref().map(|fork| fork.version),
             head: branch.head(),
             created: branch.created,
+            seal: branch.seal(),
         };
         Ok(registry.all().map(info).collect())
     }
@@ -210,7 +230,7 @@ impl Store {
         let mut pin = Pin::default();
         self.change_branches(|registry| {
             registry.check_free(name)?;
-            let parent = registry.by_name.get(source).ok_or_else(|| registry.missing(source))?;
+            let parent = registry.find(source)?;
             let version = at.unwrap_or(u64::MAX).min(parent.head());
             pin = parent.pin(version);
             if !pin.is_whole() {
@@ -222,8 +242,9 @@ impl Store {
 
     pub fn rename(&self, old: &str, new: &str) -> Result<u64> {
         self.change_branches(|registry| {
-            let branch = registry.by_name.get(old).ok_or_else(|| registry.missing(old))?;
+            let branch = registry.find(old)?;
             registry.check_free(new)?;
+            check_unprotected(branch)?;
             Ok(BranchChange::Rename { id: branch.id, name: new.to_owned() })
         })
     }
@@ -234,14 +255,15 @@ impl Store {
         // No commit is in the middle while the name goes.
         let line = branch.line.lock();
         let version = self.change_branches(|registry| {
-            let branch = registry.by_name.get(name).ok_or_else(|| registry.missing(name))?;
+            let branch = registry.find(name)?;
+            check_unprotected(branch)?;
             Ok(BranchChange::Delete { id: branch.id })
         });
         drop(line);
         version
     }
 
-    fn change_branches(&self, change: impl FnOnce(&Registry) -> Result<BranchChange>) -> Result<u64> {
+    pub(super) fn change_branches(&self, change: impl FnOnce(&Registry) -> Result<BranchChange>) -> Result<u64> {
         self.check_store_writable()?;
         let mut registry = self.registry.write();
         let change = change(&registry)?;
@@ -261,13 +283,22 @@ impl Registry {
         Ok(())
     }
 
+    pub(super) fn find(&self, name: &str) -> Result<&Arc<Branch>> {
+        self.by_name.get(name).ok_or_else(|| self.missing(name))
+    }
+
     fn missing(&self, name: &str) -> Error {
         Error::NotFound { what: "branch", name: name.to_owned(), near: near(name, self.names()) }
     }
 }
 
+/// Refuse to touch what is protected.
+fn check_unprotected(branch: &Branch) -> Result<()> {
+    if branch.seal().is_some_and(|seal| seal.is_protected) { Err(branch.protected()) } else { Ok(()) }
+}
+
 /// Names that `name` may have been meant to be, nearest first.
-fn near(name: &str, names: Vec<String>) -> Vec<String> {
+pub(super) fn near(name: &str, names: Vec<String>) -> Vec<String> {
     let mut near: Vec<_> = names.into_iter().map(|other| (edits(name, &other), other)).collect();
     near.retain(|(edits, other)| *edits <= 1 + other.chars().count() / 4);
     near.sort();

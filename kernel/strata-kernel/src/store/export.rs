@@ -116,6 +116,7 @@ fn lineage_only(all: &Everything, name: &str) -> Result<(State, Limits)> {
         }
         state.branches.push(branch);
     }
+    state.tags.retain(|tag| by_id.get(&tag.branch).is_some_and(|branch| branch.name == name));
     state.policies.retain(|policy| policy.branch.is_none_or(|branch| limits.contains_key(&branch)));
     Ok((state, limits))
 }

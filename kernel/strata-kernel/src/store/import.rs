@@ -17,7 +17,7 @@ use crate::log::{Stamp, StateHash};
 use crate::manifest::Manifest;
 use crate::payload::{Meta, Note, Number};
 use crate::run::RunWriter;
-use crate::state::{BranchState, State};
+use crate::state::{BranchState, State, Tag};
 use crate::store::branches::MAIN;
 use crate::table::{ChangeKind, Version};
 use crate::value;
@@ -260,6 +260,10 @@ fn fault_of(newest: &Stamp, state: &State) -> Option<&'static str> {
             return Some("a branch is newer than all");
         }
         ids.insert(branch.id);
+    }
+    let is_tag = |tag: &Tag| is_name(&tag.name) && ids.contains(&tag.branch) && tag.version <= newest.version;
+    if !state.tags.iter().all(is_tag) || !state.tags.is_sorted_by(|a, b| a.name < b.name) {
+        return Some("a tag names nothing");
     }
     let is_known = |(space, kind): &(String, String)| {
         (space.is_empty() && kind.is_empty()) || (is_name(space) && (kind.is_empty() || is_name(kind)))

@@ -92,6 +92,7 @@ fn state_at(all: &Everything, at: Stamp) -> Result<(State, Limits)> {
         limits.insert(branch.id, at.version);
         state.branches.push(branch);
     }
+    state.tags.retain(|tag| limits.get(&tag.branch).is_some_and(|limit| tag.version <= *limit));
     state.policies.retain(|policy| policy.branch.is_none_or(|branch| limits.contains_key(&branch)));
     Ok((with_main(state), limits))
 }
