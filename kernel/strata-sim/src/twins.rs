@@ -96,6 +96,7 @@ pub const ALL: &[Twin] = &[
     twin("K28", "a history shows twice what is in a run and in memory", CRASHES),
     twin("K29", "the MANIFEST takes more of the log for durable than is", CRASHES),
     twin("K30", "a merge lets go of a deletion while older runs have the key", PRESSED).near(16),
+    twin("K31", "a merge lets go of what a deletion hides that is not durable", CRASHES).near(26),
 ];
 
 const fn twin(name: &'static str, bug: &'static str, row: TwinRow) -> Twin {
