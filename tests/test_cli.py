@@ -172,6 +172,58 @@ def test_compact_retention_and_forget(capsys, path):
         assert code == 1 and out.startswith("error: "), policy
 
 
+def test_every_command_takes_a_key_file(capsys, tmp_path, monkeypatch):
+    def strata(*arguments):
+        code, out, errors = strata_(capsys, *arguments)
+        return code, out + errors
+
+    key, newer, path = tmp_path / "key", tmp_path / "newer", tmp_path / "a.strata"
+    key.write_bytes(bytes(range(32)))
+    newer.write_text(bytes(range(7, 39)).hex() + "\n")
+    given = ("--key-file", key)
+    assert strata("put", path, "name", '"Ada"', *given)[0] == 0
+    commands = [
+        ("info", path), ("branches", path), ("log", path), ("get", path, "name"), ("put", path, "n", "1"),
+        ("checkpoint", path), ("compact", path), ("retention", path), ("retention", path, "--set", "last=3"),
+        ("forget", path, "kv", "n", "--yes"), ("verify", path), ("backup", path, tmp_path / "backup"),
+        ("export", path, tmp_path / "plain.bundle"),
+        ("export", path, tmp_path / "a.bundle", "--bundle-key-file", newer),
+        ("restore", tmp_path / "backup", tmp_path / "b.strata"),
+        ("import", tmp_path / "plain.bundle", tmp_path / "c.strata"),
+        ("rotate-key", path, "--to", key),
+    ]  # fmt: skip
+    for command in commands:
+        if "plain.bundle" not in str(command[1]):
+            code, out = strata(*command)
+            assert code == 1 and "is encrypted" in out, command
+        assert strata(*command, *given)[0] == 0, command
+    assert strata("import", tmp_path / "a.bundle", "--check", *given)[0] == 1
+    code, out = strata("import", tmp_path / "a.bundle", "--check", "--key-file", newer)
+    assert code == 0 and "encrypted with key" in out
+    both = (*given, "--key-file", newer)
+    assert strata("import", tmp_path / "a.bundle", tmp_path / "d.strata", *both)[0] == 0
+    for copy in ("b", "c", "d"):
+        assert strata("get", tmp_path / f"{copy}.strata", "name", *given) == (0, '"Ada"\n')
+    for file in (path, tmp_path / "a.bundle"):
+        assert "Ada" not in strata("inspect", file)[1]
+        assert "Ada" in strata("inspect", file, *both)[1]
+    assert "policy keeps_last=3" in strata("inspect", path / "MANIFEST", *given)[1]
+    # The variable does the same, and what is given comes before it.
+    monkeypatch.setenv("STRATA_KEY_FILE", str(key))
+    assert strata("get", path, "name") == (0, '"Ada"\n')
+    assert strata("rotate-key", path, "--to", newer)[0] == 0
+    assert strata("get", path, "name")[0] == 1
+    assert strata("get", path, "name", "--key-file", newer) == (0, '"Ada"\n')
+    monkeypatch.setenv("STRATA_KEY_FILE", f"{key}:{newer}")
+    assert strata("get", path, "name") == (0, '"Ada"\n')
+    assert strata("rotate-key", path, "--to-plain") == (0, "not encrypted\n")
+    assert strata("get", path, "name")[0] == 1
+    monkeypatch.delenv("STRATA_KEY_FILE")
+    assert strata("get", path, "name") == (0, '"Ada"\n')
+    assert strata("rotate-key", path)[0] == 2
+    assert strata("get", path, "name", "--key-file", tmp_path / "missing")[0] == 1
+
+
 def test_reading_commands_write_nothing(capsys, path):
     before = databases.tree(path)
     for arguments in (["info"], ["branches"], ["log"], ["retention"]):

@@ -211,7 +211,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
     code += re.findall(r"`([^`\n]+)`", FENCE.sub("", content))
     named = {name for span in code for name in re.findall(r"^\$? ?make ([a-z-]+)", span, re.M)}
     assert named <= targets, f"{page_name(page)}: no such make target: {sorted(named - targets)}"
-    verbs = {name for span in code for name in re.findall(r"^\$? ?strata ([a-z]+)", span, re.M)}
+    verbs = {name for span in code for name in re.findall(r"^\$? ?strata ([a-z][a-z-]*)", span, re.M)}
     assert verbs <= commands().keys(), (
         f"{page_name(page)}: no such command: {sorted(verbs - commands().keys())}"
     )

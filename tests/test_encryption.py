@@ -175,6 +175,84 @@ def test_a_key_for_a_plain_database_is_refused_and_rotation_encrypts_it(tmp_path
         assert (db.kv.get("after"), len(list(db.kv.keys(prefix=CANARY)))) == (CANARY, 30)
 
 
+def test_the_way_back_to_plain_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.strata"
+    with strata.open(path, key=KEY) as db:
+        fill(db)
+        db.rotate_key(None)
+        assert not db.info().encrypted and db.info().key_id is None
+        db.kv.put("after", 1)
+        db.rotate_key(None)
+    assert shows(path)
+    with pytest.raises(InvalidInput, match="not encrypted"):
+        strata.open(path, key=KEY)
+    with strata.open(path) as db:
+        assert db.kv.get("after") == 1 and db.verify().ok
+        db.rotate_key(KEY)
+    assert shows(path) == []
+
+
+def test_backup_and_restore_through_a_change_of_keys(tmp_path: Path) -> None:
+    """The directory goes on; once it is renewed only the new key opens it."""
+    backup = tmp_path / "backup"
+    with strata.open(tmp_path / "a.strata") as db:
+        db.kv.put(CANARY, 0)
+        db.backup(backup)
+        for number, key in enumerate((KEY, NEWER), start=1):
+            db.rotate_key(key)
+            db.kv.put(CANARY, number)
+            db.backup(backup)
+            assert shows(backup) == []
+            assert db.backup(backup).new_runs == 0
+            with strata.open(backup, key=key, read_only=True) as copy:
+                assert copy.kv.get(CANARY) == number
+            strata.restore(backup, tmp_path / f"{number}.strata", key=key)
+            with strata.open(tmp_path / f"{number}.strata", key=key) as restored:
+                assert restored.kv.get(CANARY) == number and restored.info().encrypted
+    with pytest.raises(NeedsKey):
+        strata.restore(backup, tmp_path / "no.strata", key=KEY)
+    with pytest.raises(NeedsKey):
+        strata.restore(backup, tmp_path / "no.strata")
+    assert not (tmp_path / "no.strata").exists()
+    # Of several the first is that of the new one; and a function is asked for what is needed.
+    strata.restore(backup, tmp_path / "other.strata", key=[KEY, NEWER])
+    strata.restore(backup, tmp_path / "asked.strata", key=lambda key_id: NEWER)
+    with strata.open(tmp_path / "other.strata", key=KEY) as restored:
+        assert restored.kv.get(CANARY) == 2
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_bundles(tmp_path: Path, history: bool) -> None:
+    with strata.open(tmp_path / "a.strata", key=KEY) as db:
+        fill(db)
+        key_id = db.info().key_id
+        plain = db.export(tmp_path / "plain.bundle", history=history)
+        made = db.export(tmp_path / "sealed.bundle", history=history, key=KEY)
+        assert db.export(tmp_path / "again.bundle", history=history, key=KEY) == made
+    assert (plain.key_id, made.key_id) == (None, key_id)
+    assert CANARY.encode() not in (tmp_path / "sealed.bundle").read_bytes()
+    for wrong in (None, NEWER):
+        with pytest.raises(NeedsKey):
+            strata.verify_bundle(tmp_path / "sealed.bundle", key=wrong)
+        with pytest.raises(NeedsKey):
+            strata.import_(tmp_path / "sealed.bundle", tmp_path / "no.strata", key=wrong)
+    asked: list[str | None] = []
+
+    def vault(wanted: str | None) -> bytes:
+        asked.append(wanted)
+        return KEY if wanted else NEWER
+
+    assert strata.verify_bundle(tmp_path / "sealed.bundle", key=vault) == made
+    assert strata.import_(tmp_path / "sealed.bundle", tmp_path / "b.strata", key=vault) == made
+    assert asked == [key_id, None, key_id]
+    strata.import_(tmp_path / "plain.bundle", tmp_path / "c.strata", key=NEWER)
+    strata.import_(tmp_path / "plain.bundle", tmp_path / "d.strata")
+    assert shows(tmp_path / "b.strata") == shows(tmp_path / "c.strata") == []
+    for name, key in (("b", NEWER), ("c", NEWER), ("d", None)):
+        with strata.open(tmp_path / f"{name}.strata", key=key) as copy:
+            assert copy.state.get(CANARY) == CANARY and copy.verify().ok
+
+
 def test_memory_takes_no_key() -> None:
     with pytest.raises(InvalidInput):
         strata.open(key=KEY)

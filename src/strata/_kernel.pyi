@@ -29,16 +29,30 @@ def after_fork_in_child() -> None:
 def sealed_with(path: str, disk: SimDisk | None = None, /) -> str | None:
     """The id of the key that the database needs: "" when it is not encrypted, None where there is none."""
 
-def inspect(directory: str, name: str, rows: int, take: Callable[[dict[str, Any]], object], /) -> None:
+def inspect(
+    directory: str,
+    name: str,
+    rows: int,
+    take: Callable[[dict[str, Any]], object],
+    keys: list[bytes] | None = None,
+    /,
+) -> None:
     """Call `take` with each line that says what stands in a file; see `strata.api.inspect`."""
 
-def import_bundle(bundle: str, path: str, /) -> dict[str, Any]:
+def import_bundle(bundle: str, path: str, keys: list[bytes] | None = None, /) -> dict[str, Any]:
     """Make the database `path` of a bundle; returns what `verify_bundle` does."""
 
-def restore(backup: str, path: str, version: int | None = None, time: int | None = None, /) -> dict[str, Any]:
+def restore(
+    backup: str,
+    path: str,
+    version: int | None = None,
+    time: int | None = None,
+    keys: list[bytes] | None = None,
+    /,
+) -> dict[str, Any]:
     """Make the database `path` of the one in `backup`; returns `version`, `time`, `branches`, `rows`."""
 
-def verify_bundle(bundle: str, /) -> dict[str, Any]:
+def verify_bundle(bundle: str, keys: list[bytes] | None = None, /) -> dict[str, Any]:
     """Read a bundle to its end. Returns: see `Store.export`."""
 
 @final
@@ -147,7 +161,7 @@ class Store:
     def verify(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, Any]: ...
     def compact(self, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]: ...
     def rotate_key(
-        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+        self, key: bytes | None, progress: Callable[[int, int], object] | None = None, /
     ) -> dict[str, int]: ...
     def policies(self) -> list[PolicyRow]: ...
     def set_policy(
@@ -163,7 +177,14 @@ class Store:
     def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool: ...
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]: ...
     def backup(self, to: str, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]: ...
-    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]: ...
+    def export(
+        self,
+        path: str,
+        branch: str | None = None,
+        history: bool = False,
+        keys: list[bytes] | None = None,
+        /,
+    ) -> dict[str, Any]: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -114,11 +114,11 @@ impl fmt::Display for Error {
                 write!(f, "{file} has format version {found}; this build knows up to {known}")
             }
             Error::NeedsKey { needed, given } if given.is_empty() => {
-                write!(f, "the database is encrypted: it needs the key with the id {needed}, and none was given")
+                write!(f, "this is encrypted: it needs the key with the id {needed}, and none was given")
             }
             Error::NeedsKey { needed, given } => {
                 let given: Vec<String> = given.iter().map(ToString::to_string).collect();
-                write!(f, "the database needs the key with the id {needed}; given was {}", given.join(", "))
+                write!(f, "this is encrypted: it needs the key with the id {needed}; given was {}", given.join(", "))
             }
             Error::OutcomeUnknown { transaction, reason } => {
                 write!(f, "the outcome of transaction {transaction} is unknown: {reason}")

@@ -83,6 +83,12 @@ impl Manifest {
         closed.open(keys.as_deref()).map(Some)
     }
 
+    /// All but the state, which takes no key; nor does it tell whether somebody has changed it.
+    pub fn numbers(disk: &dyn Disk) -> Result<Option<Manifest>> {
+        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        Manifest::decode(&bytes).map(|closed| Some(closed.manifest))
+    }
+
     /// What the MANIFEST is sealed with, which is said without a key; `None` when there is none.
     pub fn key(disk: &dyn Disk) -> Result<Option<KeyId>> {
         let Some(bytes) = read_file(disk)? else { return Ok(None) };
@@ -108,7 +114,7 @@ impl Manifest {
     }
 
     fn encode(&self, keys: Option<&Keyring>) -> Result<Vec<u8>> {
-        let key = keys.map_or(KeyId::NONE, Keyring::current);
+        let key = keys.map_or(KeyId::NONE, Keyring::of_manifest);
         let cipher = seal::cipher(keys, Kind::Manifest, 0, key)?;
         let mut state = if cipher.is_some() { vec![u8::from(self.plain_too)] } else { Vec::new() };
         state.extend(self.state.encode());
@@ -215,6 +221,11 @@ fn read_file(disk: &dyn Disk) -> Result<Option<Vec<u8>>> {
     }
     let mut bytes = vec![0; size as usize];
     let count = file.read_at(0, &mut bytes)?;
+    if count < bytes.len() && file.size()? == size {
+        // The disk's fault, and no word on what the file holds.
+        let message = "the file gave fewer bytes than its size".to_owned();
+        return Err(Error::Storage { operation: "read", path: disk.describe(PATH), errno: 0, message });
+    }
     bytes.truncate(count);
     Ok(Some(bytes))
 }

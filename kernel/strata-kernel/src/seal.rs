@@ -107,6 +107,7 @@ pub enum Kind {
     Run = 2,
     Manifest = 3,
     Value = 4,
+    Bundle = 5,
 }
 
 /// Where one message stands: no two of a database share it at one time.
@@ -139,6 +140,7 @@ pub struct Keyring {
     /// The current one first.
     keys: Vec<Key>,
     plain_too: bool,
+    seals_nothing_new: bool,
 }
 
 impl Keyring {
@@ -149,7 +151,7 @@ impl Keyring {
                 keys.push(key);
             }
         }
-        Keyring { database_id, keys, plain_too: false }
+        Keyring { database_id, keys, plain_too: false, seals_nothing_new: false }
     }
 
     /// Read files that are not sealed as well: while a database that was not encrypted becomes so.
@@ -163,6 +165,11 @@ impl Keyring {
         Keyring { plain_too: self.plain_too, ..Keyring::new(self.database_id, key, self.keys.iter().cloned()) }
     }
 
+    /// The same, and new files are not sealed: while a database that was encrypted becomes plain. The MANIFEST still is.
+    pub fn seal_nothing_new(&self) -> Keyring {
+        Keyring { seals_nothing_new: true, ..self.clone().plain_too() }
+    }
+
     /// Only the key for new files: once no file is sealed with another, or with none.
     pub fn only_current(&self) -> Keyring {
         Keyring::new(self.database_id, self.keys[0].clone(), [])
@@ -172,9 +179,19 @@ impl Keyring {
         self.plain_too
     }
 
-    /// The key for new files.
+    /// The key for new files; `NONE` where they are not sealed any more.
     pub fn current(&self) -> KeyId {
+        if self.seals_nothing_new { KeyId::NONE } else { self.keys[0].id }
+    }
+
+    /// The key of the MANIFEST, which is the first file to be sealed and the last not to be.
+    pub fn of_manifest(&self) -> KeyId {
         self.keys[0].id
+    }
+
+    /// Whether there is one key, and everything is sealed with it.
+    pub fn is_settled(&self) -> bool {
+        self.keys.len() == 1 && !self.plain_too
     }
 
     pub fn ids(&self) -> impl Iterator<Item = KeyId> {

@@ -112,9 +112,22 @@ fn a_plain_database_is_refused_with_a_key() {
     check(&open(&disk, &with(&[])).unwrap());
 }
 
-/// From no key to one, and from one to another.
-fn rotations() -> [(Vec<u8>, u8); 2] {
-    [(vec![], 1), (vec![1], 2)]
+/// From no key to one, from one to another, and from one to none.
+fn rotations() -> [(Vec<u8>, Vec<u8>); 3] {
+    [(vec![], vec![1]), (vec![1], vec![2]), (vec![1], vec![])]
+}
+
+fn rotate(store: &Store, to: &[u8]) {
+    store.rotate_key(to.first().map(|number| key(*number)), &mut |_, _| Ok(())).unwrap();
+}
+
+/// Nothing is sealed otherwise than with `to`, or shows what it should not.
+fn check_rotated(disk: &SimDisk, from: &[u8], to: &[u8]) {
+    assert!(from.iter().all(|old| names(disk, *old).is_empty()));
+    match to {
+        [] => assert!(!shows(disk).is_empty()),
+        [to, ..] => assert_eq!((shows(disk), names(disk, *to).len()), (vec![], disk.paths().len() - 1), "but LOCK"),
+    }
 }
 
 #[test]
@@ -123,15 +136,16 @@ fn a_rotation_leaves_nothing_of_the_old_key() {
         let disk = SimDisk::new(1);
         let store = open(&disk, &with(&from)).unwrap();
         fill(&store);
-        store.rotate_key(key(to), &mut |_, _| Ok(())).unwrap();
-        assert_eq!((shows(&disk), names(&disk, to).len()), (vec![], disk.paths().len() - 1), "all but LOCK");
-        assert!(from.iter().all(|old| names(&disk, *old).is_empty()));
+        rotate(&store, &to);
+        check_rotated(&disk, &from, &to);
+        assert_eq!(store.info().unwrap().key, to.first().map(|number| key(*number).id()));
         check(&store);
         put(&store, b"later", CANARY);
-        store.rotate_key(key(to), &mut |_, _| Ok(())).unwrap();
+        rotate(&store, &to);
         drop(store);
-        assert!(matches!(open(&disk, &with(&from)).map(drop), Err(Error::NeedsKey { .. })));
-        check(&open(&disk, &with(&[to])).unwrap());
+        let refused = open(&disk, &with(&from)).map(drop);
+        assert!(matches!(refused, Err(Error::NeedsKey { .. } | Error::InvalidInput(_))), "{refused:?}");
+        check(&open(&disk, &with(&to)).unwrap());
     }
 }
 
@@ -144,10 +158,11 @@ fn a_database_with_little_in_it_is_rotated_too() {
             let store = open(&disk, &with(&from)).unwrap();
             (0..commits).for_each(|_| put(&store, b"k", CANARY));
             store.compact(&mut |_, _| Ok(())).unwrap();
-            store.rotate_key(key(to), &mut |_, _| Ok(())).unwrap();
-            assert_eq!(names(&disk, to).len(), disk.paths().len() - 1, "all but LOCK");
+            rotate(&store, &to);
+            assert!(from.iter().all(|old| names(&disk, *old).is_empty()));
+            assert!(to.iter().all(|new| names(&disk, *new).len() == disk.paths().len() - 1), "all but LOCK");
             drop(store);
-            open(&disk, &with(&[to])).unwrap();
+            open(&disk, &with(&to)).unwrap();
         }
     }
 }
@@ -161,23 +176,46 @@ fn a_rotation_that_a_power_cut_ends_can_be_gone_on_with() {
         fill(&store);
         store.flush().unwrap();
         let before = disk.journal_len();
-        store.rotate_key(key(to), &mut |_, _| Ok(())).unwrap();
+        rotate(&store, &to);
         for count in before..=disk.journal_len() {
             let image = disk.image_at(count, count as u64);
-            let both: Vec<u8> = [to].into_iter().chain(from.clone()).collect();
-            // Before it was announced, nothing is sealed that was plain.
+            let both: Vec<u8> = to.iter().chain(&from).copied().collect();
+            // Before it was announced, nothing is sealed that was plain; and where it has ended, nothing that was sealed.
             let store = match open(&image, &with(&both)) {
-                Err(Error::InvalidInput(_)) if from.is_empty() => open(&image, &with(&from)).unwrap(),
+                Err(Error::InvalidInput(_)) => open(&image, &with(&[])).unwrap(),
                 other => other.unwrap(),
             };
             check(&store);
-            store.rotate_key(key(to), &mut |_, _| Ok(())).unwrap();
+            put(&store, b"one more", CANARY);
+            rotate(&store, &to);
             drop(store);
-            assert_eq!(shows(&image), Vec::<String>::new(), "call {count}");
-            assert!(from.iter().all(|old| names(&image, *old).is_empty()), "call {count}");
-            check(&open(&image, &with(&[to])).unwrap());
+            check_rotated(&image, &from, &to);
+            check(&open(&image, &with(&to)).unwrap());
         }
     }
+}
+
+/// On the way to plain files a compaction goes back to sealed ones: nobody asked for the other since.
+#[test]
+fn what_was_on_its_way_to_plain_files_is_compacted_into_sealed_ones() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &with(&[1])).unwrap();
+    fill(&store);
+    (0..1200_u32).for_each(|number| put(&store, &number.to_be_bytes(), CANARY));
+    let mut steps = 0;
+    let mut stop = |_, _| {
+        steps += 1;
+        if steps > 1 { Err(Error::Closed("the test")) } else { Ok(()) }
+    };
+    assert_eq!(store.rotate_key(None, &mut stop), Err(Error::Closed("the test")));
+    assert!(!shows(&disk).is_empty() && !names(&disk, 1).is_empty(), "it is in the middle");
+    drop(store);
+    let store = open(&disk, &with(&[1])).unwrap();
+    store.compact(&mut |_, _| Ok(())).unwrap();
+    check(&store);
+    drop(store);
+    check_rotated(&disk, &[], &[1]);
+    check(&open(&disk, &with(&[1])).unwrap());
 }
 
 /// Opened with both keys, a compaction is all that it takes.

@@ -7,15 +7,21 @@ use strata_kernel::change::{What, Write};
 use strata_kernel::env::sim::{Sim, SimDisk};
 use strata_kernel::inspect::{Field, Line, inspect};
 use strata_kernel::payload::Number;
+use strata_kernel::retention::{Keep, Policy};
 use strata_kernel::run::path as run_path;
+use strata_kernel::seal::{GivenKeys, Key};
 use strata_kernel::store::{Options, Store};
 use strata_kernel::value::{Op, Path, Step};
 
 const LOG: &str = "WAL/wal-000002.seg";
 
 fn lines_of(disk: &SimDisk, path: &str, rows: u64) -> Vec<Line> {
+    lines_with(disk, path, rows, None)
+}
+
+fn lines_with(disk: &SimDisk, path: &str, rows: u64, keys: Option<&GivenKeys>) -> Vec<Line> {
     let mut lines = Vec::new();
-    inspect(disk, path, rows, &mut |line| {
+    inspect(disk, path, rows, keys, &mut |line| {
         lines.push(line);
         Ok(())
     })
@@ -108,6 +114,54 @@ fn the_manifest_shows_its_state() {
     assert!(field(&lines_of(&DATABASE, "LOCK", 0)[0], "owner").starts_with("pid "));
 }
 
+/// With its key a sealed database shows what a plain one does; without, or with another, no more than that it is sealed.
+#[test]
+fn what_is_sealed_shows_with_its_key() {
+    let key = |number: u8| GivenKeys {
+        current: Key::new(&(number..number + 32).collect::<Vec<u8>>()).unwrap(),
+        older: Vec::new(),
+    };
+    let sim = Sim::new(7);
+    let store = Store::open(sim.env(), &Options { keys: Some(key(1)), ..Options::default() }).unwrap();
+    let (main, keyspace) = (store.branch("main").unwrap(), store.keyspace("default", "kv"));
+    let write = || store.write(&main, &[Write { keyspace, key: b"canary", what: What::Put(&[7]) }]).unwrap();
+    write();
+    let keep = Keep { last: Some(3), ..Keep::default() };
+    store.set_policy(Policy { space: Some("default".into()), keep, ..Policy::default() }).unwrap();
+    store.checkpoint().unwrap();
+    write();
+    store.export(&sim.env(), "out", None, true, Some(&key(1))).unwrap();
+    write();
+    for (path, kind) in [("MANIFEST", "policy"), (&run_path(1), "row"), ("WAL/wal-000003.seg", "write"), ("out", "row")]
+    {
+        let said = |given: Option<GivenKeys>| lines_with(&sim.disk, path, 9, given.as_ref());
+        for lines in [said(None), said(Some(key(2)))] {
+            assert_eq!((of_kind(&lines, "problem").len(), of_kind(&lines, kind).len()), (0, 0), "{path}: {lines:?}");
+            assert_eq!(field(&lines[0], "sealed_with_key"), key(1).current.id().to_string());
+        }
+        let lines = said(Some(key(1)));
+        assert!(of_kind(&lines, "problem").is_empty() && !of_kind(&lines, kind).is_empty(), "{path}: {lines:?}");
+        assert_eq!(kind != "policy", format!("{lines:?}").contains("canary"));
+    }
+}
+
+#[test]
+fn a_bundle_shows_what_it_holds() {
+    let sim = Sim::new(3);
+    let store = Store::open(Sim::over(DATABASE.copy(), 1).env(), &Options::default()).unwrap();
+    for (history, places) in [(false, "\"main\""), (true, "0")] {
+        let made = store.export(&sim.env(), &format!("out-{history}"), None, history, None).unwrap();
+        let lines = lines_of(&sim.disk, &format!("out-{history}"), 5);
+        assert!(of_kind(&lines, "problem").is_empty(), "{lines:?}");
+        assert_eq!(of_kind(&lines, "row").len(), 5);
+        assert!(of_kind(&lines, "place").iter().any(|line| field(line, "branch") == places));
+        assert_eq!(of_kind(&lines, "branch").len(), if history { 2 } else { 0 });
+        assert_eq!(field(lines.last().unwrap(), "rows"), made.rows.to_string());
+        sim.disk.flip(&format!("out-{history}"), (made.bytes - 40) * 8);
+        assert_eq!(lines_of(&sim.disk, &format!("out-{history}"), 5).last().unwrap().kind, "problem");
+    }
+}
+
 #[test]
 fn a_damaged_record_is_named_and_those_behind_it_are_shown() {
     let disk = DATABASE.copy();
@@ -172,7 +226,7 @@ fn a_file_of_others_is_said_to_be_none_of_ours() {
     let disk = DATABASE.copy();
     disk.replace("holiday.jpg", vec![7; 100]);
     assert_eq!(lines_of(&disk, "holiday.jpg", 0)[0].kind, "problem");
-    assert!(inspect(&disk, "missing", 0, &mut |_| Ok(())).is_err());
+    assert!(inspect(&disk, "missing", 0, None, &mut |_| Ok(())).is_err());
 }
 
 fn any_name() -> impl Strategy<Value = String> {

@@ -7,12 +7,21 @@ use strata_kernel::env::real;
 use strata_kernel::inspect::{Field, Line, inspect as inspect_file};
 
 use crate::errors::{guarded, to_python};
+use crate::keys::keys_of;
 
 /// Say what stands in the file `name` of `directory`: calls `take` with one dict for each line.
 #[pyfunction]
-#[pyo3(signature = (directory, name, rows, take, /))]
-pub fn inspect(py: Python<'_>, directory: &str, name: &str, rows: u64, take: &Bound<'_, PyAny>) -> PyResult<()> {
+#[pyo3(signature = (directory, name, rows, take, keys=None, /))]
+pub fn inspect(
+    py: Python<'_>,
+    directory: &str,
+    name: &str,
+    rows: u64,
+    take: &Bound<'_, PyAny>,
+    keys: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
     let disk = real::env(directory).disk;
+    let keys = keys_of(keys)?;
     let mut raised = None;
     let mut sink = |line: Line| {
         let handed = to_dict(py, &line).and_then(|line| take.call1((line,)));
@@ -21,7 +30,7 @@ pub fn inspect(py: Python<'_>, directory: &str, name: &str, rows: u64, take: &Bo
             Error::Internal("whoever takes the lines has raised".to_owned())
         })
     };
-    let outcome = guarded(|| inspect_file(&*disk, name, rows, &mut sink));
+    let outcome = guarded(|| inspect_file(&*disk, name, rows, keys.as_ref(), &mut sink));
     match raised {
         Some(error) => Err(error),
         None => outcome.map_err(|error| to_python(py, error, None)),

@@ -10,6 +10,7 @@ mod errors;
 mod handle;
 mod info;
 mod inspect;
+mod keys;
 mod keyspace;
 mod portable;
 mod progress;

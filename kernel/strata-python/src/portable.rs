@@ -9,6 +9,7 @@ use strata_kernel::env::{Env, real};
 use strata_kernel::store::{self, Backup, Bundle, Moment};
 
 use crate::errors::{guarded, to_python};
+use crate::keys::keys_of;
 
 /// The directory that a path is in, and its name there.
 pub fn outside(path: &str) -> Result<(Env, String), Error> {
@@ -27,6 +28,7 @@ pub fn bundle_dict<'py>(py: Python<'py>, bundle: &Bundle) -> PyResult<Bound<'py,
     found.set_item("rows", bundle.rows)?;
     found.set_item("bytes", bundle.bytes)?;
     found.set_item("sha256", PyBytes::new(py, &bundle.digest))?;
+    found.set_item("key_id", bundle.key.map(|key| key.to_string()))?;
     Ok(found)
 }
 
@@ -53,40 +55,53 @@ fn run<T: Send>(py: Python<'_>, call: impl FnOnce() -> Result<T, Error> + Send) 
 
 /// Read a bundle to its end, and say what it holds.
 #[pyfunction]
-#[pyo3(signature = (bundle, /))]
-pub fn verify_bundle<'py>(py: Python<'py>, bundle: &str) -> PyResult<Bound<'py, PyDict>> {
+#[pyo3(signature = (bundle, keys=None, /))]
+pub fn verify_bundle<'py>(
+    py: Python<'py>,
+    bundle: &str,
+    keys: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let keys = keys_of(keys)?;
     let found = run(py, || {
         let (env, name) = outside(bundle)?;
-        store::verify_bundle(&env, &name)
+        store::verify_bundle(&env, &name, keys.as_ref())
     })?;
     bundle_dict(py, &found)
 }
 
 /// Make the database `path` of a bundle.
 #[pyfunction]
-#[pyo3(signature = (bundle, path, /))]
-pub fn import_bundle<'py>(py: Python<'py>, bundle: &str, path: &str) -> PyResult<Bound<'py, PyDict>> {
+#[pyo3(signature = (bundle, path, keys=None, /))]
+pub fn import_bundle<'py>(
+    py: Python<'py>,
+    bundle: &str,
+    path: &str,
+    keys: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let keys = keys_of(keys)?;
     let found = run(py, || {
         let ((from, name), (to, target)) = (outside(bundle)?, outside(path)?);
-        store::import(&from, &name, &to, &target)
+        store::import(&from, &name, &to, &target, keys.as_ref())
     })?;
     bundle_dict(py, &found)
 }
 
 /// Make the database `path` of the one in a directory, as it is, or was at a version or a time.
 #[pyfunction]
-#[pyo3(signature = (backup, path, version=None, time=None, /))]
+#[pyo3(signature = (backup, path, version=None, time=None, keys=None, /))]
 pub fn restore<'py>(
     py: Python<'py>,
     backup: &str,
     path: &str,
     version: Option<u64>,
     time: Option<u64>,
+    keys: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let keys = keys_of(keys)?;
     let moment = version.map(Moment::Version).or(time.map(Moment::Time)).unwrap_or(Moment::Newest);
     let made = run(py, || {
         let (to, target) = outside(path)?;
-        store::restore(&real::env(backup), &to, &target, moment)
+        store::restore(&real::env(backup), &to, &target, moment, keys.as_ref())
     })?;
     let found = PyDict::new(py);
     found.set_item("version", made.version)?;

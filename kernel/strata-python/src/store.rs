@@ -10,13 +10,13 @@ use strata_kernel::log::Durability;
 use strata_kernel::manifest::Manifest;
 use strata_kernel::payload::Seal;
 use strata_kernel::retention::{Keep, Policy};
-use strata_kernel::seal::{GivenKeys, Key};
 use strata_kernel::store::{Compacted, Erasure, Options, Store};
 
 use crate::branch::PyBranch;
 use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
+use crate::keys::{key_of, keys_of};
 use crate::portable::{backup_dict, bundle_dict, outside};
 use crate::progress::Teller;
 use crate::sim::PySimDisk;
@@ -45,7 +45,7 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
             "compress_above" => options.compress_above = value.extract()?,
             "memory_budget" => options.memory_budget = value.extract()?,
             "checkpoint_bytes" => options.checkpoint_bytes = value.extract()?,
-            "keys" => options.keys = keys_of(&value)?,
+            "keys" => options.keys = keys_of(Some(&value))?,
             other => {
                 let error = Error::InvalidInput(format!("'{other}' is no option of the kernel"));
                 return Err(to_python(given.py(), error, None));
@@ -53,14 +53,6 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
         }
     }
     Ok(options)
-}
-
-/// The current key first. They are copied nowhere but into the kernel, which overwrites them in the end.
-fn keys_of(value: &Bound<'_, PyAny>) -> PyResult<Option<GivenKeys>> {
-    let given: Vec<Bound<'_, PyBytes>> = value.extract()?;
-    let keys = given.iter().map(|key| Key::new(key.as_bytes())).collect::<Result<Vec<_>, _>>();
-    let mut keys = keys.map_err(|error| to_python(value.py(), error, None))?.into_iter();
-    Ok(keys.next().map(|current| GivenKeys { current, older: keys.collect() }))
 }
 
 /// What the database in `path` or on `disk` is sealed with: the id of its key, "" when it is not, `None` without one.
@@ -229,15 +221,15 @@ impl PyStore {
         figures_of(py, teller.raised.map_or(outcome, Err)?)
     }
 
-    /// Seal everything with `key`; `progress` is told of rows done and in all.
+    /// Seal everything with `key`, or nothing; `progress` is told of rows done and in all.
     #[pyo3(signature = (key, progress=None, /))]
     fn rotate_key<'py>(
         &self,
         py: Python<'py>,
-        key: &Bound<'py, PyBytes>,
+        key: Option<&Bound<'py, PyBytes>>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let key = Key::new(key.as_bytes()).map_err(|error| to_python(py, error, None))?;
+        let key = key.map(key_of).transpose()?;
         let mut teller = Teller::new(progress);
         let outcome = self.run(py, |store| store.rotate_key(key, &mut |done, all| teller.tell(done, all)));
         figures_of(py, teller.raised.map_or(outcome, Err)?)
@@ -333,17 +325,19 @@ impl PyStore {
         backup_dict(py, &teller.raised.map_or(outcome, Err)?)
     }
 
-    #[pyo3(signature = (path, branch=None, history=false, /))]
+    #[pyo3(signature = (path, branch=None, history=false, keys=None, /))]
     fn export<'py>(
         &self,
         py: Python<'py>,
         path: &str,
         branch: Option<&str>,
         history: bool,
+        keys: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
+        let keys = keys_of(keys)?;
         let made = self.run(py, |store| {
             let (env, name) = outside(path)?;
-            store.export(&env, &name, branch, history)
+            store.export(&env, &name, branch, history, keys.as_ref())
         })?;
         bundle_dict(py, &made)
     }

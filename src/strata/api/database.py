@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
-from strata.api.encryption import Keys, OneKey, key_bytes, open_with_keys
+from strata.api.encryption import Keys, OneKey, id_in, key_bytes, with_keys
 from strata.api.face import PRIMITIVES, make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.info import DatabaseInfo, info
@@ -167,7 +167,12 @@ class Database(Place):
         return backup(self._store, to, progress)
 
     def export(
-        self, path: str | os.PathLike[str], *, branch: str | None = None, history: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        branch: str | None = None,
+        history: bool = False,
+        key: OneKey | None = None,
     ) -> BundleInfo:
         """Write what is committed to one portable file, a bundle, and return what it holds.
 
@@ -177,25 +182,27 @@ class Database(Place):
         Args:
             path: a file that does not exist yet. It appears when it is whole.
             branch: one branch instead of all; with `history`, with what it shows of its ancestors.
+            key: encrypt the bundle with it. Left out, the bundle is not encrypted, even if the database is.
         Raises: AlreadyExists when there is something at `path`; NotFound for an unknown branch.
         Cost: reads all rows it writes; a branch without `history` is written in full, also what it shares.
         """
-        return export(self._store, path, branch, history)
+        return export(self._store, path, branch, history, key)
 
-    def rotate_key(self, key: OneKey, *, progress: Progress | None = None) -> None:
-        """Encrypt all files with `key` instead of the present one, or for the first time.
+    def rotate_key(self, key: OneKey | None, *, progress: Progress | None = None) -> None:
+        """Encrypt all files with `key` instead of the present one, or for the first time; with None, no more.
 
-        Others go on reading and writing meanwhile. When it returns, no file is encrypted with another key, or
-        not at all. A crash in between loses nothing: open with `key=[new, old]` and call it again.
+        Others go on reading and writing meanwhile. When it returns, all files are so. A crash in between
+        loses nothing: open with `key=[new, old]`, or with the old one where the new one is None, and call it
+        again.
 
         Args:
-            key: 32 random bytes, or a Path to a file with them or with 64 hex digits.
+            key: 32 random bytes, or a Path to a file with them or with 64 hex digits; None: not encrypted.
             progress: called now and then with the rows that were written and those there are. What it raises
                 ends it in between, and comes out of it.
         Raises: InvalidInput for no key, and in memory.
         Cost: writes all runs again.
         """
-        self._store.rotate_key(key_bytes(key), progress)
+        self._store.rotate_key(None if key is None else key_bytes(key), progress)
 
     def close(self) -> None:
         """Write out what is pending and release the files. Idempotent.
@@ -278,7 +285,7 @@ def open(
             clock=clock,
         )
 
-    store = attempt([]) if key is None else open_with_keys(key, directory, disk, attempt)
+    store = with_keys(key, attempt, first=lambda: id_in(directory or "", disk))
     try:
         return Database(
             store, branch=branch, space=space, path=None if directory is None else Path(directory)

@@ -65,20 +65,28 @@ def _from_file(path: str | bytes) -> bytes:
         raise InvalidInput(f"{where} holds no key: 32 bytes, or 64 hex digits") from None
 
 
-def open_with_keys(
-    keys: Keys, path: str | None, disk: SimDisk | None, attempt: Callable[[list[bytes]], Opened]
-) -> Opened:
-    """Call `attempt` with what `keys` gives: the current key, and those before it."""
-    if not callable(keys):
-        several = isinstance(keys, Sequence) and not isinstance(keys, bytes | bytearray | memoryview | str)
-        given = [key_bytes(key) for key in keys] if several else [key_bytes(keys)]  # type: ignore[union-attr]
-        if not given:
-            raise InvalidInput("no key was given", hint=_FORMS)
-        return attempt(given)
-    from strata.store import sealed_with
+def several_keys(keys: OneKey | Sequence[OneKey]) -> list[bytes]:
+    """Return the current key, and those before it. Raises InvalidInput."""
+    several = isinstance(keys, Sequence) and not isinstance(keys, bytes | bytearray | memoryview | str)
+    given = [key_bytes(key) for key in keys] if several else [key_bytes(keys)]  # type: ignore[union-attr]
+    if not given:
+        raise InvalidInput("no key was given", hint=_FORMS)
+    return given
 
-    # A database that is not encrypted is refused with any key, as if it were given as bytes.
-    found = [key_bytes(keys(sealed_with(path or "", disk) or None))]
+
+def with_keys(
+    keys: Keys | None, attempt: Callable[[list[bytes]], Opened], first: Callable[[], str | None] | None = None
+) -> Opened:
+    """Call `attempt` with what `keys` gives: the current key, and those before it.
+
+    A function is asked for the key of the id that `first` returns, and then for those that turn out to be
+    needed; without `first` for these only.
+    """
+    if keys is None:
+        return attempt([])
+    if not callable(keys):
+        return attempt(several_keys(keys))
+    found = [] if first is None else [key_bytes(keys(first()))]
     asked: set[str] = set()
     while True:
         try:
@@ -89,3 +97,14 @@ def open_with_keys(
                 raise
             asked.add(error.needed)
             found.append(key_bytes(keys(error.needed)))
+
+
+def id_in(path: str, disk: SimDisk | None = None) -> str | None:
+    """Return the id of the key that the database in `path` is encrypted with; None for none.
+
+    Raises: Corrupt.
+    """
+    from strata.store import sealed_with
+
+    # A database that is not encrypted is refused with any key, as if it were given as bytes.
+    return sealed_with(path, disk) or None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import cast
 
+from strata.cli.opening import add_key_file
 from strata.core.errors import StrataError
 
 
@@ -56,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     _upkeep(commands)
     _inspect(commands)
     _portable(commands)
+    for name, command in commands.choices.items():
+        if name != "demo":
+            add_key_file(command)
     return parser
 
 
@@ -130,12 +134,20 @@ def _upkeep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     where.add_argument("--space", default="default", help="the space (default)")
     where.add_argument("--all-spaces", action="store_true", help="every space")
     forget.add_argument("--yes", action="store_true", help="do it: there is no undo")
+    rotate = commands.add_parser(
+        "rotate-key", help="encrypt all files with another key, or for the first time"
+    )
+    rotate.add_argument("path", metavar="PATH", help="the database's directory")
+    to = rotate.add_mutually_exclusive_group(required=True)
+    to.add_argument("--to", metavar="FILE", help="a file with the new key")
+    to.add_argument("--to-plain", action="store_true", help="encrypt nothing any more")
+    rotate.set_defaults(run="strata.cli.upkeep:rotate_key")
 
 
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     inspect = commands.add_parser("inspect", help="say what stands in a file, also a damaged one")
-    inspect.add_argument("path", metavar="PATH", help="a file of a database, or its directory")
-    inspect.add_argument("--rows", type=int, default=10, metavar="N", help="of a run the first N rows (10)")
+    inspect.add_argument("path", metavar="PATH", help="a file of a database, its directory, or a bundle")
+    inspect.add_argument("--rows", type=int, default=10, metavar="N", help="of a run or bundle N rows (10)")
     inspect.add_argument("--json", action="store_true", help="each line as JSON")
     inspect.set_defaults(run="strata.cli.inspect:run")
 
@@ -146,6 +158,7 @@ def _portable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     export.add_argument("bundle", metavar="FILE", help="the file to make")
     export.add_argument("--branch", help="one branch instead of all")
     export.add_argument("--history", action="store_true", help="all versions, not only the newest")
+    export.add_argument("--bundle-key-file", metavar="KEYFILE", help="encrypt FILE with this key")
     take = commands.add_parser("import", help="make a database of such a file")
     take.add_argument("bundle", metavar="FILE", help="the file that export made")
     take.add_argument("path", metavar="PATH", nargs="?", help="the directory to make")

@@ -11,13 +11,14 @@ from typing import Any
 import strata
 from strata.api.face import PRIMITIVES
 from strata.api.table import show_time, text_table
+from strata.cli.opening import open_database
 from strata.core.errors import InvalidInput, NotFound
 from strata.primitives import Events
 
 
 def info(arguments: Namespace) -> int:
     """Print what the database is, takes and holds."""
-    with _open(arguments.path) as db:
+    with _open(arguments) as db:
         found = db.info()
         newest = db.log(limit=1)
         spaces = {space: _sizes(db.space(space)) for space in db.spaces}
@@ -35,7 +36,7 @@ def info(arguments: Namespace) -> int:
 
 def checkpoint(arguments: Namespace) -> int:
     """Write what is only in the log to a run; print what was written."""
-    with strata.open(arguments.path, create=False) as db:
+    with open_database(arguments, create=False) as db:
         made = db.checkpoint()
     if made.snapshot_id is None:
         print(f"version {made.version:,}: nothing to write")
@@ -46,14 +47,14 @@ def checkpoint(arguments: Namespace) -> int:
 
 def branches(arguments: Namespace) -> int:
     """Print the branches as a table."""
-    with _open(arguments.path) as db:
+    with _open(arguments) as db:
         print(db.branches.list())
     return 0
 
 
 def log(arguments: Namespace) -> int:
     """Print the commits of a branch, newest first."""
-    with _open(arguments.path) as db:
+    with _open(arguments) as db:
         commits = db.branch(arguments.branch).log(limit=arguments.limit)
     head = ("version", "branch", "time", "actor", "message")
     rows = (
@@ -67,7 +68,7 @@ def log(arguments: Namespace) -> int:
 
 def get(arguments: Namespace) -> int:
     """Print the value of a key as JSON."""
-    with _open(arguments.path) as db:
+    with _open(arguments) as db:
         place = db.branch(arguments.branch).space(arguments.space)
         face = place if arguments.at is None else place.at(_when(arguments.at))
         value = face.kv.get(arguments.key, _MISSING)
@@ -85,7 +86,7 @@ def put(arguments: Namespace) -> int:
         raise InvalidInput(
             f"{arguments.value!r} is not JSON: {error}", hint="a text needs its quotes: '\"text\"'"
         ) from None
-    with strata.open(arguments.path) as db:
+    with open_database(arguments) as db:
         place = db.branch(arguments.branch).space(arguments.space)
         with place.transaction(message=arguments.message, actor="strata put") as tx:
             tx.kv.put(arguments.key, value)
@@ -95,7 +96,7 @@ def put(arguments: Namespace) -> int:
 
 def verify(arguments: Namespace) -> int:
     """Read everything; print what was read, or each place that is damaged. Exit code 1 when there is one."""
-    with _open(arguments.path) as db:
+    with _open(arguments) as db:
         report = db.verify(progress=_shown if sys.stderr.isatty() else None)
     for problem in report.problems:
         print(f"{problem.place} at {problem.at}: {problem.reason}")
@@ -128,8 +129,8 @@ def _size(primitive: Any) -> int:
     return int(primitive.count())
 
 
-def _open(path: str) -> strata.Database:
-    return strata.open(path, create=False, read_only=True)
+def _open(arguments: Namespace) -> strata.Database:
+    return open_database(arguments, create=False, read_only=True)
 
 
 def _when(text: str) -> int | str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from strata.api.inspect import files_of, inspect_file
 from strata.api.table import show_time
+from strata.cli.opening import keys_of
 from strata.core.errors import InvalidInput, StrataError
 
 # Lines that belong to the one above.
-_INSIDE = {"write": 1, "row": 1, "span": 1, "branch": 1, "keyspace": 1}
+_INSIDE = dict.fromkeys(("write", "row", "span", "branch", "keyspace", "policy", "erasure"), 1) | {"floor": 2}
 _TIMES = {"time", "created", "checkpoint_time", "expires"}
 
 
@@ -22,7 +23,7 @@ def run(arguments: Namespace) -> int:
     if arguments.rows < 0:
         raise InvalidInput("--rows is a number from 0 on")
     path = Path(arguments.path)
-    problems = 0
+    problems, keys = 0, keys_of(arguments)
     for file in files_of(path) if path.is_dir() else [path]:
         show = _json_printer(file) if arguments.json else _printer(file)
 
@@ -32,7 +33,7 @@ def run(arguments: Namespace) -> int:
             show(line)
 
         try:
-            inspect_file(file, rows=arguments.rows, take=take)
+            inspect_file(file, rows=arguments.rows, key=keys, take=take)
         except StrataError as error:
             if not path.is_dir():
                 raise

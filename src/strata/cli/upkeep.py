@@ -1,4 +1,4 @@
-"""Give space back, say how much history to keep, and forget."""
+"""Give space back, say how much history to keep, forget, and change the key."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 import sys
 from argparse import Namespace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-import strata
+from strata.cli.opening import open_database
 from strata.core.errors import InvalidInput
 from strata.core.retention import KeepAll, KeepFor, KeepLast, Policy
 
@@ -18,7 +19,7 @@ _LARGE_ROWS = 1_000_000  # less is done before anybody looks
 
 def compact(arguments: Namespace) -> int:
     """Give back what nobody can read any more; print what came back."""
-    with strata.open(arguments.path, create=False) as db:
+    with open_database(arguments, create=False) as db:
         if arguments.log:
             done = db.compact("log")
         else:
@@ -35,7 +36,7 @@ def retention(arguments: Namespace) -> int:
     place: dict[str, Any] = {name: getattr(arguments, name) for name in ("branch", "space", "primitive")}
     policy = None if arguments.set is None else parse_policy(arguments.set)
     changes = policy is not None or arguments.clear
-    with strata.open(arguments.path, create=False, read_only=not changes) as db:
+    with open_database(arguments, create=False, read_only=not changes) as db:
         if policy is not None:
             db.retention.set(policy, **place)
         elif arguments.clear and not db.retention.clear(**place):
@@ -55,9 +56,19 @@ def forget(arguments: Namespace) -> int:
         )
     named = {"prefix": arguments.key} if arguments.prefix else {"key": arguments.key}
     space = None if arguments.all_spaces else arguments.space
-    with strata.open(arguments.path, create=False) as db:
+    with open_database(arguments, create=False) as db:
         done = db.forget(arguments.primitive, **named, space=space)
     print(f"{what}: {done.versions_removed:,} versions removed, {done.reclaimed_bytes:,} bytes given back")
+    return 0
+
+
+def rotate_key(arguments: Namespace) -> int:
+    """Encrypt all files with another key, or none of them any more; print which."""
+    key = None if arguments.to_plain else Path(arguments.to)
+    with open_database(arguments, create=False) as db:
+        db.rotate_key(key, progress=_shown if sys.stderr.isatty() else None)
+        key_id = db.info().key_id
+    print(f"encrypted with key {key_id}" if key_id else "not encrypted")
     return 0
 
 

@@ -309,9 +309,9 @@ class Store(Protocol):
         """
 
     def rotate_key(
-        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+        self, key: bytes | None, progress: Callable[[int, int], object] | None = None, /
     ) -> dict[str, int]:
-        """Write all files again, encrypted with `key`. Takes and returns what `compact` does."""
+        """Write all files again, encrypted with `key` or not. Takes and returns what `compact` does."""
 
     def policies(self) -> list[PolicyRow]:
         """The retention policies that were set."""
@@ -357,10 +357,17 @@ class Store(Protocol):
             `copied_bytes`, `removed_runs`.
         """
 
-    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
-        """Write what is committed to the new file `path`: the newest, or all versions.
+    def export(
+        self,
+        path: str,
+        branch: str | None = None,
+        history: bool = False,
+        keys: list[bytes] | None = None,
+        /,
+    ) -> dict[str, Any]:
+        """Write what is committed to the new file `path`, encrypted with the first of `keys`.
 
-        Returns: `history`, `branches` (sorted), `rows`, `bytes` of the file, `sha256`.
+        Returns: `history`, `branches` (sorted), `rows`, `bytes` of the file, `sha256`, `key_id`.
         """
 
     def close(self) -> None: ...

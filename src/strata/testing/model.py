@@ -193,7 +193,7 @@ class Model:
         )
 
     def rotate_key(
-        self, key: bytes, progress: Callable[[int, int], object] | None = None, /
+        self, key: bytes | None, progress: Callable[[int, int], object] | None = None, /
     ) -> dict[str, int]:
         self.check_open()
         raise InvalidInput("a database in memory has no files to encrypt")
@@ -273,7 +273,14 @@ class Model:
     def backup(self, to: str, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]:
         raise InvalidInput("the oracle has no files and makes none")
 
-    def export(self, path: str, branch: str | None = None, history: bool = False, /) -> dict[str, Any]:
+    def export(
+        self,
+        path: str,
+        branch: str | None = None,
+        history: bool = False,
+        keys: list[bytes] | None = None,
+        /,
+    ) -> dict[str, Any]:
         raise InvalidInput("the oracle has no files and makes none")
 
     def close(self) -> None:

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{DIGEST, EXPIRES, FORMAT, FRAME_HEADER, FrameKind, HEADER, HISTORY, Item, LZ4, MAGIC, Place};
-use super::{checksum, header_checksum, may_unpack_to};
+use super::{DIGEST, EXPIRES, FORMAT, FRAME_HEADER, FrameKind, HEADER, HISTORY, Item, KEY_AT, LZ4, MAGIC, Place};
+use super::{SEALED, bound, checksum, cipher, header_checksum, may_unpack_to};
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
 use crate::log::Stamp;
 use crate::pack::Input;
 use crate::run::KEY_BYTES_MAX;
+use crate::seal::{FileCipher, GivenKeys, KeyId};
 use crate::table::{ChangeKind, Version};
 
 pub struct BundleReader {
@@ -20,6 +21,8 @@ pub struct BundleReader {
     at: u64,
     digest: Sha256,
     has_history: bool,
+    key_id: KeyId,
+    cipher: Option<FileCipher>,
     /// The frame of rows: where it stands, its payload, and how much of that was read.
     frame_at: u64,
     rows: Vec<u8>,
@@ -44,7 +47,14 @@ struct Parts {
 
 impl BundleReader {
     /// Begin to read the bundle `name`, which must be a plain file.
-    pub fn open(disk: &dyn Disk, name: &str) -> Result<BundleReader> {
+    pub fn open(disk: &dyn Disk, name: &str, keys: Option<&GivenKeys>) -> Result<BundleReader> {
+        let mut reader = BundleReader::begin(disk, name)?;
+        reader.cipher = cipher(keys, reader.key_id)?;
+        Ok(reader)
+    }
+
+    /// `open` without a key: what is sealed cannot be read on.
+    pub fn begin(disk: &dyn Disk, name: &str) -> Result<BundleReader> {
         let place = disk.describe(name);
         let file = disk.open_plain(name)?.ok_or_else(|| Error::NotFound {
             what: "bundle",
@@ -59,6 +69,8 @@ impl BundleReader {
             at: 0,
             digest: Sha256::new(),
             has_history: false,
+            key_id: KeyId::NONE,
+            cipher: None,
             frame_at: 0,
             rows: Vec::new(),
             next: 0,
@@ -75,6 +87,22 @@ impl BundleReader {
 
     pub fn has_history(&self) -> bool {
         self.has_history
+    }
+
+    /// What it is sealed with.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// Read on with what opens it among `keys`; false where nothing does.
+    pub fn unlock(&mut self, keys: Option<&GivenKeys>) -> bool {
+        let found = cipher(keys, self.key_id);
+        found.map(|cipher| self.cipher = cipher).is_ok()
+    }
+
+    /// Where the next frame begins.
+    pub fn place(&self) -> u64 {
+        self.at
     }
 
     /// The length of the file.
@@ -109,10 +137,16 @@ impl BundleReader {
         if u32_at(&header, 8) != FORMAT {
             return Err(Error::TooNew { file: self.name.clone(), found: u32_at(&header, 8), known: FORMAT });
         }
-        if header[16] > HISTORY || header[17..].iter().any(|byte| *byte != 0) {
+        self.key_id = KeyId(*header[KEY_AT..].first_chunk().expect("the header is longer"));
+        let rest = header[17..KEY_AT].iter().chain(&header[KEY_AT + 8..]);
+        let is_sealed = header[16] & SEALED != 0;
+        if header[16] > HISTORY | SEALED
+            || rest.into_iter().any(|byte| *byte != 0)
+            || is_sealed == self.key_id.is_none()
+        {
             return Err(self.wrong("the header says what it cannot"));
         }
-        self.has_history = header[16] == HISTORY;
+        self.has_history = header[16] & HISTORY != 0;
         Ok(())
     }
 
@@ -170,7 +204,7 @@ impl BundleReader {
     }
 
     fn frame(&mut self) -> Result<(FrameKind, Vec<u8>)> {
-        let at = self.at;
+        let (at, before) = (self.at, self.digest.clone());
         let header = self.take(FRAME_HEADER)?;
         let kind = FrameKind::from_u8(header[0]).filter(|_| header[1] <= LZ4 && header[2..4] == [0, 0]);
         let kind = kind.ok_or_else(|| self.wrong("there is no frame"))?;
@@ -179,6 +213,16 @@ impl BundleReader {
         if u32_at(&header, 12) != checksum(&header, &bytes, at) {
             return Err(self.wrong("a frame has another checksum"));
         }
+        let bytes = match &self.cipher {
+            Some(cipher) => {
+                let mut opened = Vec::new();
+                let outcome = cipher.open(at, &bound(&header, &before), &bytes, &mut opened);
+                outcome.map_err(|reason| self.wrong(reason))?;
+                opened
+            }
+            None => bytes,
+        };
+        let stored = bytes.len();
         if header[1] != LZ4 {
             return if raw == stored {
                 Ok((kind, bytes))

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{DIGEST, EXPIRES, FORMAT, FRAME_BYTES, FRAME_HEADER, FrameKind, HEADER, HISTORY, LZ4, MAGIC, Place};
-use super::{checksum, header_checksum, may_unpack_to};
+use super::{
+    DIGEST, EXPIRES, FORMAT, FRAME_BYTES, FRAME_HEADER, FrameKind, HEADER, HISTORY, KEY_AT, LZ4, MAGIC, Place,
+};
+use super::{SEALED, bound, checksum, cipher, header_checksum, may_unpack_to};
 use crate::env::{Disk, Env, File};
 use crate::error::{Error, Result};
 use crate::log::Stamp;
 use crate::pack::{put_bytes, put_varint};
+use crate::seal::{FileCipher, GivenKeys, KeyId, SEAL_BYTES};
 use crate::state::State;
 use crate::table::{ChangeKind, Version};
 
@@ -20,6 +23,7 @@ pub struct BundleWriter {
     temporary: String,
     is_finished: bool,
     has_history: bool,
+    cipher: Option<FileCipher>,
     at: u64,
     digest: Sha256,
     rows: Vec<u8>,
@@ -29,18 +33,31 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    pub fn create(outside: &Env, has_history: bool) -> Result<BundleWriter> {
+    /// Sealed with the current one of `keys`, if there are any.
+    pub fn create(outside: &Env, has_history: bool, keys: Option<&GivenKeys>) -> Result<BundleWriter> {
+        let key = keys.map_or(KeyId::NONE, |keys| keys.current.id());
+        let cipher = cipher(keys, key)?;
         let disk = Arc::clone(&outside.disk);
         let temporary = format!(".strata-{:016x}", outside.rng.next_u64());
         let file = disk.create(&temporary)?;
-        let (rows, key) = (Vec::new(), Vec::new());
-        let digest = Sha256::new();
-        let mut writer =
-            BundleWriter { disk, file, temporary, is_finished: false, has_history, at: 0, digest, rows, key, count: 0 };
         let mut header = [0; HEADER];
+        header[KEY_AT..KEY_AT + 8].copy_from_slice(&key.0);
+        let mut writer = BundleWriter {
+            disk,
+            file,
+            temporary,
+            is_finished: false,
+            has_history,
+            at: 0,
+            digest: Sha256::new(),
+            rows: Vec::new(),
+            key: Vec::new(),
+            count: 0,
+            cipher,
+        };
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        header[16] = if has_history { HISTORY } else { 0 };
+        header[16] = if has_history { HISTORY } else { 0 } | if key.is_none() { 0 } else { SEALED };
         let checksum = header_checksum(&header);
         header[12..16].copy_from_slice(&checksum.to_le_bytes());
         writer.put(&header)?;
@@ -109,7 +126,7 @@ impl BundleWriter {
     }
 
     fn frame(&mut self, kind: FrameKind, raw: &[u8]) -> Result<()> {
-        let limit = u32::MAX as usize - FRAME_HEADER;
+        let limit = u32::MAX as usize - FRAME_HEADER - SEAL_BYTES;
         if raw.len() > limit {
             let (limit, actual) = (limit as u64, raw.len() as u64);
             return Err(Error::LimitExceeded { what: "row in bytes", limit, actual });
@@ -117,13 +134,21 @@ impl BundleWriter {
         let packed = lz4_flex::block::compress(raw);
         let is_packed = packed.len() < raw.len() - raw.len() / 8 && may_unpack_to(packed.len(), raw.len());
         let stored = if is_packed { &packed[..] } else { raw };
-        let mut frame = Vec::with_capacity(FRAME_HEADER + stored.len());
+        let length = stored.len() + if self.cipher.is_some() { SEAL_BYTES } else { 0 };
+        let mut frame = Vec::with_capacity(FRAME_HEADER + length);
         frame.extend_from_slice(&[kind as u8, if is_packed { LZ4 } else { 0 }, 0, 0]);
-        frame.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&(length as u32).to_le_bytes());
         frame.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-        let checksum = checksum(&frame, stored, self.at);
-        frame.extend_from_slice(&checksum.to_le_bytes());
-        frame.extend_from_slice(stored);
+        frame.extend_from_slice(&[0; 4]); // the checksum
+        match &self.cipher {
+            Some(cipher) => {
+                let bound = bound(&frame, &self.digest);
+                cipher.seal(self.at, &bound, stored, &mut frame);
+            }
+            None => frame.extend_from_slice(stored),
+        }
+        let checksum = checksum(&frame, &frame[FRAME_HEADER..], self.at);
+        frame[12..FRAME_HEADER].copy_from_slice(&checksum.to_le_bytes());
         self.put(&frame)
     }
 

@@ -4,9 +4,12 @@
 //! fails. So nothing is believed: what does not check is said with its offset, and reading goes on behind it where that
 //! can be found. Nothing is written. Of a file that is being written it shows what is there at that moment.
 //!
+//! What is encrypted is shown where one of the keys that were given opens it, and else as that.
+//!
 //! A line has an offset, a kind and fields; whoever prints it decides how. Values and keys are cut short: a line is small
 //! whatever the file holds.
 
+mod bundle;
 mod manifest;
 mod run;
 mod segment;
@@ -16,6 +19,7 @@ use std::sync::Arc;
 
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
+use crate::seal::{self, FileCipher, GivenKeys, KeyId};
 
 /// One thing that stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +98,7 @@ enum Kind {
     Manifest,
     Segment,
     Run,
+    Bundle,
     Lock,
 }
 
@@ -104,6 +109,7 @@ fn kind_of(start: &[u8], name: &str) -> Option<Kind> {
         b"strataMF" => Some(Kind::Manifest),
         b"strataWL" => Some(Kind::Segment),
         b"strataRN" => Some(Kind::Run),
+        b"strataEX" => Some(Kind::Bundle),
         _ if file.starts_with("MANIFEST") => Some(Kind::Manifest),
         _ if file.starts_with("wal-") => Some(Kind::Segment),
         _ if file.starts_with("run-") => Some(Kind::Run),
@@ -112,21 +118,33 @@ fn kind_of(start: &[u8], name: &str) -> Option<Kind> {
     }
 }
 
-/// Say what stands in the file at `path`, and of a run its first `rows` rows.
+/// Say what stands in the file at `path`, and of a run or a bundle its first `rows` rows. `keys` open what is encrypted.
 ///
 /// Fails when the file cannot be read; damage is no failure but a line of kind "problem".
-pub fn inspect(disk: &dyn Disk, path: &str, rows: u64, sink: Sink<'_>) -> Result<()> {
+pub fn inspect(disk: &dyn Disk, path: &str, rows: u64, keys: Option<&GivenKeys>, sink: Sink<'_>) -> Result<()> {
     let missing = || Error::NotFound { what: "file", name: disk.describe(path), near: Vec::new() };
     let file = disk.open(path)?.ok_or_else(missing)?;
     let mut start = [0; 8];
     let count = file.read_at(0, &mut start)?;
     match kind_of(&start[..count], path) {
-        Some(Kind::Manifest) => manifest::inspect(&whole(&file)?, sink),
-        Some(Kind::Segment) => segment::inspect(&whole(&file)?, path, sink),
-        Some(Kind::Run) => run::inspect(&file, path, rows, sink),
+        Some(Kind::Manifest) => manifest::inspect(&whole(&file)?, keys, sink),
+        Some(Kind::Segment) => segment::inspect(&whole(&file)?, path, keys, sink),
+        Some(Kind::Run) => run::inspect(&file, path, rows, keys, sink),
+        Some(Kind::Bundle) => bundle::inspect(disk, path, rows, keys, sink),
         Some(Kind::Lock) => lock(&whole(&file)?, sink),
         None => sink(Line::problem(0, "it is none of the files of a database")),
     }
+}
+
+/// What opens a file that names `key`, if that is among those given.
+fn cipher(
+    keys: Option<&GivenKeys>,
+    database_id: [u8; 16],
+    kind: seal::Kind,
+    file: u64,
+    key: KeyId,
+) -> Option<FileCipher> {
+    keys.and_then(|keys| keys.ring(database_id).cipher(kind, file, key).ok())
 }
 
 /// Who owns the directory, or was the last to.

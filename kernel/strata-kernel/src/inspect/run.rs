@@ -9,9 +9,12 @@ use crate::env::File;
 use crate::error::{Error, Result};
 use crate::run::frames::{self, Frame, Frames};
 use crate::run::{FrameKind, Row};
+use crate::seal::{self, GivenKeys};
+use crate::table::Version;
 
-pub fn inspect(file: &Arc<dyn File>, path: &str, rows: u64, sink: Sink<'_>) -> Result<()> {
-    let mut reader = Reader { frames: Frames::new(file, path)?, rows, sink };
+pub fn inspect(file: &Arc<dyn File>, path: &str, rows: u64, keys: Option<&GivenKeys>, sink: Sink<'_>) -> Result<()> {
+    let cipher = |database_id, run, key| super::cipher(keys, database_id, seal::Kind::Run, run, key);
+    let mut reader = Reader { frames: Frames::new(file, path, &cipher)?, rows, sink };
     reader.header(path)?;
     let end = reader.footer()?;
     reader.frames(end)
@@ -149,11 +152,13 @@ fn damage(error: Error) -> Result<(u64, String)> {
 
 fn line_of(at: u64, row: &Row<'_>) -> Line {
     let Row { branch, keyspace, key, version } = row;
-    Line::new(at, "row")
-        .with("branch", *branch)
-        .with("keyspace", show::keyspace(*keyspace))
-        .with("key", show::key(key))
-        .with("version", version.version)
+    let line = Line::new(at, "row").with("branch", *branch).with("keyspace", show::keyspace(*keyspace));
+    row_line(line.with("key", show::key(key)), version)
+}
+
+/// What a row says beside where it belongs.
+pub fn row_line(line: Line, version: &Version<'_>) -> Line {
+    line.with("version", version.version)
         .with("does", does(version.kind))
         .with_some("value", version.value.map(show::value))
         .with_some("bytes", version.value.map(<[u8]>::len))

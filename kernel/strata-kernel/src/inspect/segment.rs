@@ -3,13 +3,18 @@
 use super::show;
 use super::{Line, Sink};
 use crate::error::Result;
-use crate::log::read::{self, HeaderFault, Opened, Place, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader};
+use crate::log::read::{
+    self, HeaderFault, Opened, Place, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader, Unpacker,
+};
 use crate::payload::{self, Body, BranchChange, Logged, Meta, Payload};
+use crate::seal::{self, FileCipher, GivenKeys};
 use crate::value::patch::Op;
 
-pub fn inspect(bytes: &[u8], path: &str, sink: Sink<'_>) -> Result<()> {
+pub fn inspect(bytes: &[u8], path: &str, keys: Option<&GivenKeys>, sink: Sink<'_>) -> Result<()> {
     let Some((number, base)) = header(bytes, path, sink)? else { return Ok(()) };
-    let mut reader = Reader { bytes, number, base, before: None, budget: bytes.len().saturating_mul(16) };
+    let header = SegmentHeader::decode(bytes).ok();
+    let cipher = header.and_then(|header| super::cipher(keys, header.database_id, seal::Kind::Log, number, header.key));
+    let mut reader = Reader { bytes, number, base, cipher, before: None, budget: bytes.len().saturating_mul(16) };
     let mut at = SEGMENT_HEADER;
     while at < bytes.len() {
         match reader.read(at) {
@@ -74,6 +79,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     number: u64,
     base: u64,
+    cipher: Option<FileCipher>,
     /// Checksum, version and time of the record before; `None` behind a gap.
     before: Option<(u32, u64, u64)>,
     /// How many bytes searching for records may still run over: a file made to mislead ends it.
@@ -115,9 +121,9 @@ impl<'a> Reader<'a> {
             .with("durable_position", header.synced_upto);
         self.follows(at, record, sink)?;
         self.before = Some((record.checksum, header.version, header.time));
-        let mut unpacked = Vec::new();
-        match read::open(self.place(at), record, &mut unpacked) {
-            Opened::Payload(payload) => said(at as u64, line.with("hash", show::id(&header.hash.0)), payload, sink),
+        let mut unpacker = Unpacker::default();
+        match read::open(self.place(at), record, self.cipher.as_ref(), &mut unpacker) {
+            Opened::Payload(hash, payload) => said(at as u64, line.with("hash", show::id(&hash.0)), payload, sink),
             Opened::Sealed => sink(line.with("says", "is encrypted")),
             Opened::Damaged(reason) => {
                 sink(line)?;

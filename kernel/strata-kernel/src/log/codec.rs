@@ -65,13 +65,13 @@ impl Codec for Lz4 {
 
 /// Takes payloads out of records, in buffers that it keeps.
 #[derive(Default)]
-pub(super) struct Unpacker {
+pub struct Unpacker {
     opened: Vec<u8>,
     unpacked: Vec<u8>,
 }
 
 /// Why a valid record gives no payload.
-pub(super) enum Unreadable {
+pub enum Unreadable {
     /// Written by a later build.
     Codec(u8),
     Damaged(&'static str),

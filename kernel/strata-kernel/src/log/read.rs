@@ -1,30 +1,36 @@
 //! The pieces of the log for who reads a segment by itself, whatever its state: see `inspect`.
 
-use super::codec::{self, Codec};
-use super::format;
+use super::codec::{SEALED, SEALED_LZ4, Unreadable};
+use super::{StateHash, format};
+use crate::seal::FileCipher;
 
-pub use super::codec::Place;
+pub use super::codec::{Place, Unpacker};
 pub use super::format::{
     FORMAT, HeaderFault, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader, claimed_length, read,
 };
 
 /// The payload of a valid record, or why there is none to see.
 pub enum Opened<'a> {
-    Payload(&'a [u8]),
+    Payload(StateHash, &'a [u8]),
     /// It is encrypted, or written by a later build.
     Sealed,
     Damaged(&'static str),
 }
 
-/// Take the payload out of a record; `unpacked` is where it goes when it was packed.
-pub fn open<'a>(place: Place, record: &Record<'a>, unpacked: &'a mut Vec<u8>) -> Opened<'a> {
-    match record.header.codec {
-        codec::NONE => Opened::Payload(record.stored),
-        codec::LZ4 => match codec::Lz4.unpack(place, record.stored, record.header.raw_length as usize, unpacked) {
-            Ok(()) => Opened::Payload(unpacked),
-            Err(reason) => Opened::Damaged(reason),
-        },
-        _ => Opened::Sealed,
+/// Take the payload out of a record of a segment that is sealed with `cipher`, or not, or is looked at without its key.
+pub fn open<'a>(
+    place: Place,
+    record: &Record<'a>,
+    cipher: Option<&FileCipher>,
+    unpacker: &'a mut Unpacker,
+) -> Opened<'a> {
+    if cipher.is_none() && [SEALED, SEALED_LZ4].contains(&record.header.codec) {
+        return Opened::Sealed;
+    }
+    match unpacker.unpack(place, record, cipher) {
+        Ok((hash, payload)) => Opened::Payload(hash, payload),
+        Err(Unreadable::Codec(_)) => Opened::Sealed,
+        Err(Unreadable::Damaged(reason)) => Opened::Damaged(reason),
     }
 }
 

@@ -142,7 +142,8 @@ impl End {
         // A segment of another key takes no more records.
         let goes_on = key == segment::key(keys.as_deref());
         let limit = if goes_on { base + reserve(&*file, offset as u64, options.segment_bytes)? } else { end };
-        let segment = Segment { file, number, base, limit, key, cipher: segment::cipher(keys.as_deref(), &header)? };
+        let cipher = if goes_on { segment::cipher(keys.as_deref(), &header)? } else { None };
+        let segment = Segment { file, number, base, limit, key, cipher };
         Ok((Start { segment, closed_segments, end, checksum, version, time, keys }, recovery))
     }
 }
@@ -179,7 +180,11 @@ fn find_segments(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<Foun
             Ok(header) => {
                 check_header(&header, number, &path, options)?;
                 // Before anything is applied: whoever has not the key learns so at once.
-                segment::cipher(options.keys.as_deref(), &header)?;
+                if let Err(refused) = segment::cipher(options.keys.as_deref(), &header)
+                    && has_records(&*file, &path)?
+                {
+                    return Err(refused);
+                }
                 found.live.push(header);
             }
             Err(HeaderFault::TooNew(version)) => {
@@ -199,6 +204,13 @@ fn read_header(file: &dyn File, path: &str) -> Result<Result<SegmentHeader, Head
         return Err(short_read(path));
     }
     Ok(SegmentHeader::decode(&bytes[..count]))
+}
+
+/// A segment without any takes no key: so it stays that of a backup when the key changes.
+fn has_records(file: &dyn File, path: &str) -> Result<bool> {
+    let mut bytes = Vec::new();
+    read_whole(file, path, &mut bytes)?;
+    Ok(used_bytes(bytes.get(SEGMENT_HEADER..).unwrap_or_default()) > 0)
 }
 
 fn check_header(header: &SegmentHeader, number: u64, path: &str, options: &LogOptions) -> Result<()> {
@@ -256,7 +268,8 @@ impl<'a> Reader<'a> {
         if *self.checksum.get_or_insert(header.previous) != header.previous {
             return Err(corrupt(header.number, 48, "the segment does not follow on the one before"));
         }
-        self.cipher = segment::cipher(options.keys.as_deref(), header)?;
+        let cipher = segment::cipher(options.keys.as_deref(), header);
+        self.cipher = if used_bytes(self.bytes.get(SEGMENT_HEADER..).unwrap_or_default()) > 0 { cipher? } else { None };
         self.recovery.segments += 1;
         Ok(file)
     }

@@ -8,9 +8,12 @@ use super::frame::{FRAME_HEADER, FrameHeader, FrameKind, Framing, HEADER, Payloa
 use super::{Fault, Row, Span, parts_of, read_exactly};
 use crate::env::File;
 use crate::error::{Error, Result};
-use crate::seal::KeyId;
+use crate::seal::{FileCipher, KeyId};
 
 pub use super::frame::FORMAT;
+
+/// What opens the run of a database that is sealed with a key, if there is anything.
+pub type CipherOf<'a> = &'a dyn Fn([u8; 16], u64, KeyId) -> Option<FileCipher>;
 
 /// Where the first frame begins.
 pub const FIRST: u64 = HEADER as u64;
@@ -63,13 +66,14 @@ impl FrameKind {
 
 impl Frames {
     /// Database and number are those that the header says, right or wrong.
-    pub fn new(file: &Arc<dyn File>, name: &str) -> Result<Frames> {
+    pub fn new(file: &Arc<dyn File>, name: &str, cipher: CipherOf<'_>) -> Result<Frames> {
         let mut header = vec![0; HEADER];
         let count = file.read_at(0, &mut header)?;
         let mut database_id = [0; 16];
         database_id.copy_from_slice(&header[16..32]);
         let key = KeyId(*header[40..].first_chunk().expect("64 bytes"));
-        let framing = Framing { database_id, run: u64_at(&header, 32), compress: false, key, cipher: None };
+        let run = u64_at(&header, 32);
+        let framing = Framing { database_id, run, compress: false, key, cipher: cipher(database_id, run, key) };
         header.truncate(count);
         Ok(Frames { file: Arc::clone(file), name: name.to_owned(), header, framing, size: file.size()? })
     }
@@ -107,7 +111,7 @@ impl Frames {
     pub fn footer(&self, at: u64, length: u32) -> Result<Option<FooterFound>> {
         let bytes = self.read(at, length as usize)?;
         let header = FrameHeader::decode(&bytes).map_err(|reason| self.corrupt(at, reason))?;
-        if header.is_sealed {
+        if header.is_sealed && self.framing.cipher.is_none() {
             return self.framing.check(&bytes, at).map(|()| None).map_err(|reason| self.corrupt(at, reason));
         }
         let payload = self.framing.open(FrameKind::Footer, at, bytes).map_err(|reason| self.corrupt(at, reason))?;
@@ -149,7 +153,7 @@ impl Frames {
     fn open(&self, header: &FrameHeader, at: u64) -> Result<Option<Payload>> {
         let bytes = self.read(at, header.frame_bytes())?;
         let corrupt = |reason| self.corrupt(at, reason);
-        if header.is_sealed {
+        if header.is_sealed && self.framing.cipher.is_none() {
             return self.framing.check(&bytes, at).map(|()| None).map_err(corrupt);
         }
         self.framing.open(header.kind, at, bytes).map(Some).map_err(corrupt)

@@ -10,6 +10,7 @@ use crate::env::Env;
 use crate::error::Result;
 use crate::keyspaces::CATALOGUE;
 use crate::payload::Number;
+use crate::seal::{GivenKeys, KeyId};
 use crate::state::{BranchState, State};
 use crate::table::{ChangeKind, Version};
 
@@ -23,18 +24,28 @@ pub struct Bundle {
     /// The length of the file.
     pub bytes: u64,
     pub digest: [u8; 32],
+    /// What it is sealed with, if it is.
+    pub key: Option<KeyId>,
 }
 
 impl Store {
-    /// Write what is committed now to the file `name` in the directory that `outside` stands for.
-    pub fn export(&self, outside: &Env, name: &str, branch: Option<&str>, has_history: bool) -> Result<Bundle> {
+    /// Write what is committed now to the file `name` in the directory that `outside` stands for, sealed with the current
+    /// one of `keys`.
+    pub fn export(
+        &self,
+        outside: &Env,
+        name: &str,
+        branch: Option<&str>,
+        has_history: bool,
+        keys: Option<&GivenKeys>,
+    ) -> Result<Bundle> {
         self.check_open()?;
         if let Some(branch) = branch {
             self.branch(branch)?;
         }
         check_free(&*outside.disk, name, "bundle")?;
         let all = self.everything()?;
-        let mut writer = BundleWriter::create(outside, has_history)?;
+        let mut writer = BundleWriter::create(outside, has_history, keys)?;
         let (branches, rows) = if has_history {
             self.write_history(&all, branch, &mut writer)?
         } else {
@@ -42,7 +53,7 @@ impl Store {
         };
         check_free(&*outside.disk, name, "bundle")?;
         let (bytes, digest) = writer.finish(name)?;
-        Ok(Bundle { has_history, branches, rows, bytes, digest })
+        Ok(Bundle { has_history, branches, rows, bytes, digest, key: keys.map(|keys| keys.current.id()) })
     }
 
     fn write_newest(

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::manifest::Manifest;
 use crate::run::{self, RunWriter};
+use crate::seal::GivenKeys;
 
 /// The run of a new database.
 const RUN: u64 = 1;
@@ -26,8 +27,8 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// Begin a database that will be called `name` in the directory that `outside` stands for.
-    pub fn begin(outside: &Env, name: &str) -> Result<Fresh> {
+    /// Begin a database that will be called `name` in the directory that `outside` stands for, sealed with `keys`.
+    pub fn begin(outside: &Env, name: &str, keys: Option<&GivenKeys>) -> Result<Fresh> {
         check_free(&*outside.disk, name, "database")?;
         let temporary = format!(".strata-{:016x}", outside.rng.next_u64());
         let (high, low) = (outside.rng.next_u64().to_be_bytes(), outside.rng.next_u64().to_be_bytes());
@@ -36,7 +37,7 @@ impl Fresh {
         outside.disk.create_dir(&temporary)?;
         let inside = Env { disk: Arc::new(Below::new(&outside.disk, &temporary)), ..outside.clone() };
         // Nothing is written to its log, so it needs no room.
-        let options = Options { segment_bytes: 4096, ..Options::default() };
+        let options = Options { segment_bytes: 4096, keys: keys.cloned(), ..Options::default() };
         let (outside, name) = (outside.clone(), name.to_owned());
         let fresh = Fresh { outside, inside, name, temporary, options, database_id, is_finished: false };
         fresh.inside.disk.create_dir(run::DIRECTORY)?;
@@ -67,7 +68,7 @@ impl Fresh {
         };
         let log = Log::create(&self.inside, self.options.log(self.database_id), manifest.anchor())?;
         let proven = log.close()?;
-        Manifest { proven, ..manifest }.write(&*self.inside.disk, None)?;
+        Manifest { proven, ..manifest }.write(&*self.inside.disk, self.options.ring(self.database_id).as_deref())?;
         check_free(&*self.outside.disk, &self.name, "database")?;
         self.outside.disk.rename(&self.temporary, &self.name)?;
         self.is_finished = true;

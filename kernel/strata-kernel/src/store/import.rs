@@ -17,6 +17,7 @@ use crate::log::{Stamp, StateHash};
 use crate::manifest::Manifest;
 use crate::payload::{Meta, Note, Number};
 use crate::run::RunWriter;
+use crate::seal::GivenKeys;
 use crate::state::{BranchState, State, Tag};
 use crate::store::branches::MAIN;
 use crate::table::{ChangeKind, Version};
@@ -29,17 +30,18 @@ const VERSION_MAX: u64 = i64::MAX as u64;
 const NAME_BYTES_MAX: usize = 255;
 
 /// Read a bundle to its end and say what it holds. `Corrupt` where it is not as an export wrote it.
-pub fn verify_bundle(bundle: &Env, name: &str) -> Result<Bundle> {
-    Ok(check(bundle, name)?.0)
+pub fn verify_bundle(bundle: &Env, name: &str, keys: Option<&GivenKeys>) -> Result<Bundle> {
+    Ok(check(bundle, name, keys)?.0)
 }
 
-/// Make the database `target` in the directory that `outside` stands for of a bundle.
-pub fn import(bundle: &Env, name: &str, outside: &Env, target: &str) -> Result<Bundle> {
+/// Make the database `target` in the directory that `outside` stands for of a bundle. It is sealed with the current one of
+/// `keys`; any of them opens the bundle.
+pub fn import(bundle: &Env, name: &str, outside: &Env, target: &str, keys: Option<&GivenKeys>) -> Result<Bundle> {
     super::fresh::check_free(&*outside.disk, target, "database")?;
-    let (found, contents) = check(bundle, name)?;
-    let fresh = Fresh::begin(outside, target)?;
+    let (found, contents) = check(bundle, name, keys)?;
+    let fresh = Fresh::begin(outside, target, keys)?;
     let mut writer = fresh.run()?;
-    let mut reader = BundleReader::open(&*bundle.disk, name)?;
+    let mut reader = BundleReader::open(&*bundle.disk, name, keys)?;
     let manifest = match contents {
         Contents::Newest(branches) => Newest::new(branches, found.digest, outside).write(&mut reader, &mut writer)?,
         Contents::History(newest, state) => {
@@ -63,8 +65,8 @@ enum Contents {
 
 type Names = BTreeSet<(String, String)>;
 
-fn check(bundle: &Env, name: &str) -> Result<(Bundle, Contents)> {
-    let mut reader = BundleReader::open(&*bundle.disk, name)?;
+fn check(bundle: &Env, name: &str, keys: Option<&GivenKeys>) -> Result<(Bundle, Contents)> {
+    let mut reader = BundleReader::open(&*bundle.disk, name, keys)?;
     let has_history = reader.has_history();
     let contents = if has_history { check_history(&mut reader)? } else { check_newest(&mut reader)? };
     let branches = match &contents {
@@ -76,7 +78,8 @@ fn check(bundle: &Env, name: &str) -> Result<(Bundle, Contents)> {
     };
     let (rows, bytes) = (reader.count(), reader.size());
     let digest = reader.digest().ok_or_else(|| reader.wrong("it has no end"))?;
-    Ok((Bundle { has_history, branches, rows, bytes, digest }, contents))
+    let key = Some(reader.key_id()).filter(|key| !key.is_none());
+    Ok((Bundle { has_history, branches, rows, bytes, digest, key }, contents))
 }
 
 fn is_name(name: &str) -> bool {

@@ -93,7 +93,7 @@ impl Store {
         let position = self.log.position();
         info.format = manifest::FORMAT;
         info.created = manifest.created_us;
-        info.key = self.keys().map(|keys| keys.current());
+        info.key = self.keys().map(|keys| keys.current()).filter(|key| !key.is_none());
         info.file_bytes = self.file_bytes()?;
         info.log = LogInfo {
             segments: self.log.segments(),

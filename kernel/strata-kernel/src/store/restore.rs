@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::log::Stamp;
 use crate::manifest::Manifest;
+use crate::seal::GivenKeys;
 use crate::state::{BranchState, State};
 
 /// Which state of the database to restore.
@@ -35,13 +36,15 @@ pub struct Restored {
 }
 
 /// Make the database `name` in the directory that `outside` stands for, of the one that `from` stands for.
-pub fn restore(from: &Env, outside: &Env, name: &str, moment: Moment) -> Result<Restored> {
+/// Any of `keys` opens those files, and the current one seals the new ones.
+pub fn restore(from: &Env, outside: &Env, name: &str, moment: Moment, keys: Option<&GivenKeys>) -> Result<Restored> {
     check_free(&*outside.disk, name, "database")?;
-    let store = Store::open(from.clone(), &Options { read_only: true, create: false, ..Options::default() })?;
+    let options = Options { read_only: true, create: false, keys: keys.cloned(), ..Options::default() };
+    let store = Store::open(from.clone(), &options)?;
     let all = store.everything()?;
     let at = find(&all, moment)?;
     let (state, limits) = state_at(&all, at)?;
-    let fresh = Fresh::begin(outside, name)?;
+    let fresh = Fresh::begin(outside, name, keys)?;
     let mut writer = fresh.run()?;
     all.copy(&limits, |branch, keyspace, key, version| writer.add(branch, keyspace, key, version))?;
     let live = state.branches.iter().filter(|branch| !branch.is_deleted);

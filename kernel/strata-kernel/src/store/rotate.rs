@@ -6,7 +6,11 @@
 //! 3. *Compact*: all runs are rewritten, also where there is only one.
 //! 4. *End*: nothing is sealed with the old key, so it is forgotten, and plain files are refused again.
 //!
-//! A crash in between loses nothing. Opened with both keys, the next compaction goes on with it; so does asking again.
+//! To none the same way: the MANIFEST says that plain files are to be read, new ones are not sealed any more, and it is
+//! itself the last to become plain. Until then the old key opens all of it.
+//!
+//! A crash in between loses nothing. Opened with both keys, the next compaction goes on with it; so does asking again. On
+//! the way to plain files it goes back to sealed ones, unless it is asked for again.
 
 use std::sync::Arc;
 
@@ -16,13 +20,17 @@ use crate::manifest::Manifest;
 use crate::seal::{Key, KeyId, Keyring};
 
 impl Store {
-    /// Seal everything with `key`. When this returns, no file is sealed with another key, or with none.
-    pub fn rotate_key(&self, key: Key, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Compacted> {
+    /// Seal everything with `key`, or nothing. When this returns, no file is sealed otherwise.
+    pub fn rotate_key(
+        &self,
+        key: impl Into<Option<Key>>,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Compacted> {
         self.check_store_writable()?;
         if !self.keeps_a_log() {
             return Err(Error::InvalidInput("a database in memory has no files to encrypt".to_owned()));
         }
-        self.announce_key(key)?;
+        self.announce_key(key.into())?;
         let mut done = self.compact(progress)?;
         // A compaction gives up when new pins come again and again.
         while !self.is_sealed_with_current() {
@@ -35,13 +43,15 @@ impl Store {
         Ok(done)
     }
 
-    fn announce_key(&self, key: Key) -> Result<()> {
+    fn announce_key(&self, key: Option<Key>) -> Result<()> {
         let _alone = self.keeper.lock();
         let Some(manifest) = self.manifest() else { return Err(Error::Closed("database")) };
         let before = self.keys();
-        let keys = match &before {
-            Some(keys) => keys.with_current(key),
-            None => Keyring::new(self.database_id, key, []).plain_too(),
+        let keys = match (&before, key) {
+            (Some(keys), Some(key)) => keys.with_current(key),
+            (None, Some(key)) => Keyring::new(self.database_id, key, []).plain_too(),
+            (Some(keys), None) => keys.seal_nothing_new(),
+            (None, None) => return Ok(()),
         };
         let plain_too = keys.reads_plain();
         self.replace_keys(Some(Arc::new(keys)));
@@ -61,8 +71,16 @@ impl Store {
     pub(super) fn end_rotation(&self) -> Result<()> {
         let _alone = self.keeper.lock();
         let (Some(manifest), Some(keys)) = (self.manifest(), self.keys()) else { return Ok(()) };
-        if keys.ids().count() == 1 && !keys.reads_plain() || !self.is_sealed_with(keys.current()) {
+        if keys.is_settled() || !self.is_sealed_with(keys.current()) {
             return Ok(());
+        }
+        if keys.current().is_none() {
+            self.replace_keys(None);
+            let done = self.switch(Manifest { plain_too: false, ..manifest });
+            if done.is_err() {
+                self.replace_keys(Some(keys));
+            }
+            return done;
         }
         if manifest.plain_too {
             self.switch(Manifest { plain_too: false, ..manifest })?;

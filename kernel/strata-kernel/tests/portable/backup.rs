@@ -23,7 +23,7 @@ fn opened(disk: SimDisk) -> (Sim, Arc<Store>) {
 
 fn restored(from: &SimDisk, moment: Moment) -> Result<(Sim, Arc<Store>), Error> {
     let target = Sim::new(5);
-    restore(&Sim::over(from.clone(), 1).env(), &target.env(), "db", moment)?;
+    restore(&Sim::over(from.clone(), 1).env(), &target.env(), "db", moment, None)?;
     let inside = SimDisk::new(1);
     for path in target.disk.paths() {
         let content = target.disk.content(&path).unwrap();

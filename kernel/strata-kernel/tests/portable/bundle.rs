@@ -13,16 +13,16 @@ use crate::grown::*;
 
 fn exported(store: &Store, branch: Option<&str>, history: bool) -> (Sim, Bundle) {
     let outside = Sim::new(7);
-    let made = store.export(&outside.env(), "out", branch, history).unwrap();
+    let made = store.export(&outside.env(), "out", branch, history, None).unwrap();
     assert_eq!(outside.disk.paths(), ["out"]);
     assert_eq!(outside.disk.content("out").unwrap().len() as u64, made.bytes);
-    assert_eq!(verify_bundle(&outside.env(), "out").unwrap(), made);
+    assert_eq!(verify_bundle(&outside.env(), "out", None).unwrap(), made);
     (outside, made)
 }
 
 fn imported(outside: &Sim, seed: u64) -> (Sim, Arc<Store>) {
     let target = Sim::new(seed);
-    import(&outside.env(), "out", &target.env(), "db").unwrap();
+    import(&outside.env(), "out", &target.env(), "db", None).unwrap();
     assert!(target.disk.paths().iter().all(|path| path.starts_with("db/")), "{:?}", target.disk.paths());
     let inside = Sim::new(seed);
     for path in target.disk.crash(seed).paths() {
@@ -151,9 +151,9 @@ fn small_bundles() -> Vec<Sim> {
 fn refused(bundle: &Sim, content: Vec<u8>) -> Error {
     bundle.disk.replace("out", content);
     let target = Sim::new(3);
-    let error = import(&bundle.env(), "out", &target.env(), "db").expect_err("it is damaged");
+    let error = import(&bundle.env(), "out", &target.env(), "db", None).expect_err("it is damaged");
     assert_eq!(target.disk.paths(), Vec::<String>::new());
-    assert_eq!(verify_bundle(&bundle.env(), "out").expect_err("it is damaged"), error);
+    assert_eq!(verify_bundle(&bundle.env(), "out", None).expect_err("it is damaged"), error);
     error
 }
 
@@ -176,7 +176,7 @@ fn every_bit_and_every_length_is_checked() {
 }
 
 /// Make the checksums right again, so that what is behind them is tried.
-fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     if bytes.len() < 64 {
@@ -214,7 +214,7 @@ fn what_checks_and_was_made_up_is_refused_or_harmless() {
             changed[at] ^= change;
             bundle.disk.replace("out", repaired(changed));
             let target = Sim::new(3);
-            if import(&bundle.env(), "out", &target.env(), "db").is_err() {
+            if import(&bundle.env(), "out", &target.env(), "db", None).is_err() {
                 assert_eq!(target.disk.paths(), Vec::<String>::new());
                 continue;
             }
@@ -261,15 +261,18 @@ fn what_is_there_is_not_replaced() {
     let bundle = small_bundles().remove(0);
     let target = Sim::new(3);
     target.disk.replace("db", vec![1]);
-    let error = import(&bundle.env(), "out", &target.env(), "db").unwrap_err();
+    let error = import(&bundle.env(), "out", &target.env(), "db", None).unwrap_err();
     assert!(matches!(error, Error::AlreadyExists { .. }));
     assert_eq!(target.disk.content("db"), Some(vec![1]));
     for name in ["", ".", "..", "a/b", "/etc", "a\0b"] {
-        assert!(matches!(import(&bundle.env(), "out", &target.env(), name), Err(Error::InvalidInput(_))), "{name}");
+        assert!(
+            matches!(import(&bundle.env(), "out", &target.env(), name, None), Err(Error::InvalidInput(_))),
+            "{name}"
+        );
     }
     let store = Store::memory(Sim::new(1).env());
-    assert!(matches!(store.export(&target.env(), "db", None, false), Err(Error::AlreadyExists { .. })));
-    assert!(matches!(store.export(&target.env(), "new", Some("none"), false), Err(Error::NotFound { .. })));
+    assert!(matches!(store.export(&target.env(), "db", None, false, None), Err(Error::AlreadyExists { .. })));
+    assert!(matches!(store.export(&target.env(), "new", Some("none"), false, None), Err(Error::NotFound { .. })));
     assert_eq!(target.disk.paths(), ["db"]);
 }
 
@@ -278,7 +281,7 @@ fn what_is_there_is_not_replaced() {
 fn a_crash_leaves_all_or_nothing() {
     for bundle in small_bundles() {
         let target = Sim::new(3);
-        import(&bundle.env(), "out", &target.env(), "db").unwrap();
+        import(&bundle.env(), "out", &target.env(), "db", None).unwrap();
         let mut whole = 0;
         for count in 0..=target.disk.journal_len() {
             for seed in 0..8 {
@@ -299,7 +302,7 @@ fn a_crash_leaves_all_or_nothing() {
             use strata_kernel::env::sim::{EIO, Fault, FaultKind};
             let failing = Sim::new(3);
             failing.disk.fail(Fault { at, forever: true, kind: FaultKind::Errno(EIO) });
-            let outcome = import(&bundle.env(), "out", &failing.env(), "db");
+            let outcome = import(&bundle.env(), "out", &failing.env(), "db", None);
             failing.disk.heal();
             let is_there = failing.disk.paths().iter().any(|path| path.starts_with("db/"));
             assert!(!is_there || outcome.is_ok() || at + 3 > target.disk.calls(), "call {at}");

@@ -3,3 +3,4 @@
 mod backup;
 mod bundle;
 mod grown;
+mod sealed;
