@@ -165,7 +165,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return plain(msgspec.structs.asdict(value))
     if dataclasses.is_dataclass(value):
-        return plain([getattr(value, field.name) for field in dataclasses.fields(value)])
+        compared = [field for field in dataclasses.fields(value) if field.compare]
+        return plain([getattr(value, field.name) for field in compared])
     return type(value).__name__, value
 
 

@@ -123,3 +123,55 @@ def test_the_checkpoint_command(tmp_path, capsys):
     disk.close()
     assert main(["checkpoint", str(path)]) == 0
     assert capsys.readouterr().out == "version 1: nothing to write\n"
+
+
+def hashes(db):
+    return {branch.name: branch.state_hash for branch in db.info().branches}
+
+
+def test_the_state_hash_compares_copies(tmp_path):
+    """Equal histories have equal hashes, whatever became of the files; one other commit, and they differ."""
+    with strata.open(tmp_path / "a") as db:
+        assert hashes(db) == {"main": None}
+        db.kv.put("a", 1)
+        db.branches.fork("main", "draft")
+        first = hashes(db)
+        assert first["draft"] is None and len(first["main"]) == 32
+        db.branch("draft").kv.put("b", 1)
+        found = hashes(db)
+        assert found["main"] == first["main"] != found["draft"]
+        db.backup(tmp_path / "b")
+        db.checkpoint()
+        db.compact()
+        assert hashes(db) == found
+        assert f"{found['main']} at version 1" in str(db.info())
+    for name in ("a", "b"):
+        with strata.open(tmp_path / name) as db:
+            assert hashes(db) == found
+            db.kv.put("a", name)
+            assert hashes(db)["main"] != found["main"] and hashes(db)["draft"] == found["draft"]
+    both = []
+    for name in ("a", "b"):
+        with strata.open(tmp_path / name) as db:
+            both.append(hashes(db)["main"])
+    assert both[0] != both[1]
+
+
+@pytest.mark.parametrize("path", [None, "a"])
+def test_the_oldest_version_is_where_retention_begins(tmp_path, path):
+    with strata.open(path and tmp_path / path) as db:
+        for number in range(20):
+            db.kv.put("k", number)
+            db.state.set("c", number)
+        assert db.info().oldest_version == 0
+        db.retention.set(strata.KeepLast(3), primitive="kv")
+        db.compact()
+        oldest = db.info().oldest_version
+        assert 0 < oldest < db.version
+        assert db.at(oldest).kv.get("k") == 17
+        with pytest.raises(strata.errors.HistoryTrimmed) as caught:
+            db.at(oldest - 1).kv.get("k")
+        assert caught.value.oldest == oldest
+    if path:
+        with strata.open(tmp_path / path) as db:
+            assert db.info().oldest_version == oldest

@@ -134,7 +134,8 @@ impl PyStore {
             let (fork, head) = (info.fork_version, info.head);
             let is_protected = info.seal.as_ref().is_some_and(|seal| seal.is_protected);
             let sealed = info.seal.map(|seal| seal.reason);
-            let told = (info.id, info.name, info.parent, fork, head, info.created, sealed, is_protected);
+            let state_hash = info.state_hash.map(|hash| hex(&hash.0));
+            let told = (info.id, info.name, info.parent, fork, head, info.created, sealed, is_protected, state_hash);
             list.append(class.call1(told)?)?;
         }
         Ok(list)

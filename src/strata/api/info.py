@@ -13,6 +13,8 @@ from typing import Any
 from strata.api.table import html_table, show_time, text_table
 from strata.core.protocols import BranchInfo, Store
 
+_BRANCHES_SHOWN = 10  # of the state hashes in the table; all are in `branches`
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
@@ -120,7 +122,7 @@ class DatabaseInfo:
     key_id: str | None  # of the key that new files are encrypted with
     version: int
     durable_version: int
-    oldest_version: int  # what retention has left; 0: everything
+    oldest_version: int  # all history from this on is there; 0: everything
     branches: tuple[BranchInfo, ...]
     files: FilesInfo
     memory: MemoryInfo
@@ -198,6 +200,9 @@ def _rows(info: DatabaseInfo) -> Iterator[tuple[str, str]]:
     sealed = f"encrypted with key {info.key_id}" if info.encrypted else "not encrypted"
     yield "durability", f"{info.durability}, {sealed}"
     yield "branches", str(len(info.branches))
+    for branch in info.branches[:_BRANCHES_SHOWN]:
+        if branch.state_hash is not None:
+            yield f"state of {branch.name}", f"{branch.state_hash} at version {branch.head}"
     yield "version", str(info.version)
     if info.path is not None:
         yield "durable version", str(info.durable_version)

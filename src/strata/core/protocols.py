@@ -23,7 +23,7 @@ from the end) and `END` (just after the last element). Times are int microsecond
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 KEEP: Final = 0  # as `ttl_us`: expire when what is there now does; never, where nothing is
@@ -197,6 +197,8 @@ class BranchInfo:
     created: int  # time
     sealed: str | None = None  # why it takes no writes
     protected: bool = False  # nor may be deleted or renamed
+    # Of its own commits: equal in two copies when their histories are. None before the first, and in memory.
+    state_hash: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

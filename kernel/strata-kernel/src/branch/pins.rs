@@ -114,8 +114,12 @@ impl Branch {
 
     /// The error for a version of which some is gone.
     pub fn trimmed_at(&self, requested: u64) -> Error {
-        let oldest = self.data.read().floors.iter().map(|(_, floor)| *floor).max().unwrap_or(0);
-        Error::HistoryTrimmed { requested, oldest }
+        Error::HistoryTrimmed { requested, oldest: self.oldest() }
+    }
+
+    /// The version from which on all of it is there; 0 where nothing was let go of.
+    pub fn oldest(&self) -> u64 {
+        self.data.read().floors.iter().map(|(_, floor)| *floor).max().unwrap_or(0)
     }
 
     /// Raise floors, unless a pin below them came that `known` has not. Returns what they were.

@@ -36,6 +36,8 @@ pub struct BranchInfo {
     pub head: u64,
     pub created: u64,
     pub seal: Option<Seal>,
+    /// The chain of all its own commits; `None` before the first, and without a log.
+    pub state_hash: Option<StateHash>,
 }
 
 impl Registry {
@@ -212,6 +214,7 @@ impl Store {
             head: branch.head(),
             created: branch.created,
             seal: branch.seal(),
+            state_hash: Some(branch.data.read().state_at(u64::MAX).1).filter(|hash| *hash != StateHash::default()),
         };
         Ok(registry.all().map(info).collect())
     }

@@ -21,7 +21,7 @@ pub struct Info {
     pub key: Option<KeyId>,
     pub version: u64,
     pub durable_version: u64,
-    /// Below this, history may be gone.
+    /// From this on all history is there.
     pub oldest_version: u64,
     /// What all files take, with the space that the log has reserved.
     pub file_bytes: u64,
@@ -84,6 +84,7 @@ impl Store {
         let mut info = Info {
             version: self.log.last_version(),
             durable_version: self.log.durable_version(),
+            oldest_version: self.oldest_version(),
             memory: self.memory_info(),
             recovered: self.recovered.clone(),
             ..Info::default()
@@ -105,6 +106,11 @@ impl Store {
         info.runs = self.runs.read().iter().map(|run| run_info(run)).collect();
         info.written = Written { payloads, log, runs: self.run_bytes_written.load(Ordering::Relaxed) };
         Ok(info)
+    }
+
+    fn oldest_version(&self) -> u64 {
+        let branches = self.registry.read().with_ancestors();
+        branches.values().map(|branch| branch.oldest()).max().unwrap_or(0)
     }
 
     fn memory_info(&self) -> MemoryInfo {
