@@ -21,7 +21,7 @@ use crate::portable::{backup_dict, bundle_dict, outside};
 use crate::progress::Teller;
 use crate::sim::PySimDisk;
 
-#[pyclass(frozen, name = "Store", module = "strata._kernel")]
+#[pyclass(frozen, weakref, name = "Store", module = "strata._kernel")]
 pub struct PyStore {
     store: Handle,
     path: Option<String>,
