@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from strata.primitives import Events, Json, Kv, State, Traces
+from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
 from strata.testing import FakeClock, Model
 
 KINDS = ["model", "kernel"]
@@ -30,6 +30,7 @@ class Face:
         self.state = State(source.keyspace(space, State.LAYOUT))
         self.json = Json(source.keyspace(space, Json.LAYOUT))
         self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
+        self.runs = RunRecords(source.keyspace(space, RunRecords.LAYOUT))
 
 
 class Place(Face):

@@ -114,6 +114,8 @@ ON_PAGE = {
     "KeepAll": "retention",
     "KeepLast": "retention",
     "KeepFor": "retention",
+    "Run": "runs",
+    "Runs": "runs",
     "View": "view",
     "Transaction": "transaction",
     **{cls.__name__: name for name, cls in PRIMITIVES.items()},

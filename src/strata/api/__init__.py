@@ -7,6 +7,7 @@ transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
 encryption.py   keys, in the forms in which they are given
 portable.py     bundles and backups
+runs.py         executions of an agent: branches with a lifecycle
 retention.py    how much history is kept
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
@@ -18,6 +19,7 @@ from strata.api.face import Spaces
 from strata.api.place import Branch, Space
 from strata.api.portable import import_, restore, verify_bundle
 from strata.api.retention import Retention
+from strata.api.runs import Run, Runs
 from strata.api.transaction import Transaction
 from strata.api.view import View
 
@@ -26,6 +28,8 @@ __all__ = [
     "Branches",
     "Database",
     "Retention",
+    "Run",
+    "Runs",
     "Space",
     "Spaces",
     "Transaction",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
-from strata.primitives import Events, Json, Kv, State, Traces
+from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
 
 PRIMITIVES: dict[str, type[Any]] = {
     "kv": Kv,
@@ -21,6 +21,7 @@ PRIMITIVES: dict[str, type[Any]] = {
     "state": State,
     "json": Json,
     "traces": Traces,
+    "runs": RunRecords,
 }
 
 
@@ -41,10 +42,15 @@ class Face:
     state: State
     json: Json
     traces: Traces
+    runs: RunRecords
 
     def __init__(self, source: Source, space: str) -> None:
         self._source = source
         self._space = space
+
+    def _made(self, primitive: type[Any], txn: Txn) -> Any:
+        """Return a primitive over its keyspace. Places give `runs` more than a keyspace."""
+        return primitive(txn)
 
     @property
     def spaces(self) -> Spaces:
@@ -55,7 +61,7 @@ class Face:
 def make_primitive(face: Face, name: str) -> Any:
     """Return the primitive `name` of a face."""
     primitive = PRIMITIVES[name]
-    return primitive(face._source.keyspace(face._space, primitive.LAYOUT))
+    return face._made(primitive, face._source.keyspace(face._space, primitive.LAYOUT))
 
 
 class Lazy:

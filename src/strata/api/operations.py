@@ -18,7 +18,8 @@ from strata.api.database import Database
 from strata.api.face import Spaces
 from strata.api.place import Place
 from strata.api.retention import Retention
-from strata.primitives import Events, Json, Kv, State, Traces
+from strata.api.runs import Runs
+from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
 
 Access = Literal["read", "write", "admin"]
 
@@ -102,6 +103,12 @@ _ALL: Final = (
         read="get exists children tree roots by_kind by_tag between list count",
         step="record",
     ),
+    *_operations("runs.", RunRecords, read="get exists list children count stats steps"),
+    *_operations(
+        "runs.", Runs,
+        read="orphans",
+        step="begin end fail cancel pause resume archive take_over",
+    ),
     *_operations(
         "branches.", Branches,
         read="get list tags",
@@ -121,7 +128,7 @@ OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operati
 
 # Public names that are no operations: they make handles, or concern this process alone.
 HANDLES: Final[dict[type[Any], frozenset[str]]] = {
-    Place: frozenset({"branch", "space", "at", "transaction", "transact", "transactional", "spaces"}),
+    Place: frozenset({"branch", "run", "space", "at", "transaction", "transact", "transactional", "spaces"}),
     Database: frozenset({"name", "closed", "close"}),
     State: frozenset({"transition"}),  # takes a function; elsewhere it is get and cas
 }

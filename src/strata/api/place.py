@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from strata.api.face import Face, Lazy
 from strata.api.instants import Instant, version_of
@@ -24,7 +24,11 @@ from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Branch as NativeBranch
-from strata.core.protocols import Commit, Store, Tag
+from strata.core.protocols import Commit, Store, Tag, Txn
+from strata.primitives import RunRecords
+
+if TYPE_CHECKING:
+    from strata.api.runs import Run, Runs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,10 +42,19 @@ class Place(Face):
 
     __slots__ = ("_branch", "_store")
 
+    runs: Runs
+
     def __init__(self, store: Store, branch: NativeBranch, space: str) -> None:
         self._store = store
         self._branch = self._source = branch
         self._space = space
+
+    def _made(self, primitive: type[Any], txn: Txn) -> Any:
+        if primitive is not RunRecords:
+            return primitive(txn)
+        from strata.api.runs import Runs  # which makes branches, and so imports this module
+
+        return Runs(txn, self._store, self._branch, self._space)
 
     @property
     def version(self) -> int:
@@ -58,6 +71,13 @@ class Place(Face):
     def space(self, name: str) -> Space:
         """Return the handle of a space of this branch. The space begins to exist with its first write."""
         return Space(self._store, self._branch, check_name(name, "space"))
+
+    def run(self, id: str) -> Run:
+        """Return the handle of a run that was begun here, whatever its status.
+
+        Raises: NotFound when there is none, or its branch was deleted; `runs.begin` begins one.
+        """
+        return self.runs._run(id)
 
     def at(self, when: Instant) -> View:
         """Return everything as it was at `when`: a version, a tag, an aware datetime or an ISO 8601 text.

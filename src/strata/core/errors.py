@@ -15,6 +15,8 @@ StrataError                      .code (stable)  .hint (what to do)
 ├─ NeedsKey                      .needed .given: the files are encrypted, and not with a key that was given
 ├─ InvalidTransition             .from_ .to: not a step of this lifecycle
 ├─ RunClosed                     the run is no longer active
+├─ ReplayMismatch                .run .place .expected .asked: not what the record of the run holds
+├─ RecordedError                 .type: what a recorded call raised, when it cannot be made again
 ├─ LimitExceeded                 .limit .actual
 ├─ StorageError(OSError)         the disk said no; earlier commits are safe
 │  └─ Corrupt                    .file .offset: a checksum failed
@@ -261,6 +263,41 @@ class RunClosed(StrataError):
     def __init__(self, message: str = "", *, run: str = "", status: str = "", hint: str = "") -> None:
         super().__init__(message or f"run {run!r} is {status}, not active", hint=hint)
         self.run, self.status = run, status
+
+
+class ReplayMismatch(StrataError):
+    """The code asks for a recorded call that the record of the run does not hold."""
+
+    code = "replay_mismatch"
+    names: ClassVar[tuple[str, ...]] = ("run", "place", "expected", "asked")
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        run: str = "",
+        place: str = "",
+        expected: str = "",
+        asked: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(
+            message or f"call {place} of run {run!r} is {asked}, and the record has {expected or 'nothing'}",
+            hint=hint
+            or "run the code that made the record; what differs each time belongs into recorded calls",
+        )
+        self.run, self.place, self.expected, self.asked = run, place, expected, asked
+
+
+class RecordedError(StrataError):
+    """What a recorded call raised, when its class is not there to be raised again."""
+
+    code = "recorded_error"
+    names: ClassVar[tuple[str, ...]] = ("type",)
+
+    def __init__(self, message: str = "", *, type: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.type = type
 
 
 class LimitExceeded(StrataError):

@@ -3,6 +3,7 @@
 from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
+from strata.primitives.runs import RunInfo, RunRecords, RunStats, RunStep
 from strata.primitives.state import Cell, State
 from strata.primitives.traces import Trace, Traces, TraceTree
 
@@ -14,6 +15,10 @@ __all__ = [
     "Json",
     "Kv",
     "Origin",
+    "RunInfo",
+    "RunRecords",
+    "RunStats",
+    "RunStep",
     "State",
     "Trace",
     "TraceTree",
