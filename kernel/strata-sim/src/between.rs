@@ -72,7 +72,12 @@ pub fn act(call: &Call<'_>) -> bool {
 impl Plan {
     fn is_due(&mut self) -> bool {
         self.calls = self.calls.saturating_sub(1);
-        self.calls == 0 && self.done.is_none()
+        self.calls == 0 && self.done.is_none() && !self.would_wait()
+    }
+
+    /// Whether who is at work reads the branch in this moment: another thread would wait for it, and this one for itself.
+    fn would_wait(&self) -> bool {
+        self.store.branch(&self.branch).is_ok_and(|branch| branch.data.is_locked())
     }
 
     fn carry_out(&self) -> Done {
