@@ -284,6 +284,28 @@ class Histories(RuleBasedStateMachine):
         time = FakeClock()() + micros
         self.both(lambda store: call(stores.Face(store.branch(branch).view(version, time), space), operation))
 
+    @rule(old=BRANCHES, old_at=st.none() | VERSIONS, new=BRANCHES, new_at=st.none() | VERSIONS)
+    def diff(self, old: str, old_at: int | None, new: str, new_at: int | None) -> None:
+        def compare(store: Any) -> Any:
+            snapshots = store.branch(old).view(old_at), store.branch(new).view(new_at)
+            rows = snapshots[0].diff(snapshots[1])
+            pages = [page for limit in (1, 1000, 1) for page in rows.page(limit)]
+            return [
+                [
+                    *row[:5],
+                    row[5][0],
+                    sorted(row[5][1], key=repr),
+                    snapshots[1].how(snapshots[0], *row[:3]) == row[5],
+                ]
+                for row in pages
+            ], [view.lineage() for view in snapshots]
+
+        self.both(compare)
+
+    @rule(branch=BRANCHES, after=VERSIONS, upto=VERSIONS)
+    def writes(self, branch: str, after: int, upto: int) -> None:
+        self.both(lambda store: store.branch(branch).writes(after, upto))
+
     @rule(micros=st.integers(-5, 20) | st.just(86_400_000_000))
     def time_passes(self, micros: int) -> None:
         self.clock.advance(micros)
@@ -291,6 +313,11 @@ class Histories(RuleBasedStateMachine):
     @rule(branch=BRANCHES, micros=st.integers(-5, 100))
     def instant(self, branch: str, micros: int) -> None:
         self.both(lambda store: store.branch(branch).version_at(FakeClock()() + micros))
+
+    @rule(how=st.sampled_from(["checkpoint", "compact"]))
+    def settle(self, how: str) -> None:
+        """Nobody sees it."""
+        getattr(self.kernel, how)()
 
     @rule()
     def restart(self) -> None:

@@ -9,6 +9,7 @@
 //! Invariants: `head` is published only when the commit is as durable as promised, and never goes back; `data`
 //! may hold versions above `head` (they wait for the disk), which no reader sees.
 
+mod changes;
 mod commits;
 mod layers;
 mod pins;
@@ -31,6 +32,7 @@ use crate::value::path::Path;
 use layers::Sought;
 use pins::Pins;
 
+pub use changes::{Diff, Difference, How, Kept, State, Written};
 pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
 pub use layers::{Data, Layer, Memory, Runs};
 pub use pins::{Pin, raise};
@@ -326,7 +328,7 @@ impl Branch {
     }
 
     /// This branch and its ancestors, each with what of it shows.
-    fn lineage(&self, at: At) -> Vec<(&Branch, At)> {
+    pub fn lineage(&self, at: At) -> Vec<(&Branch, At)> {
         let mut lineage = vec![(self, at)];
         let (mut branch, mut at) = (self, at);
         while let Some(fork) = &branch.parent {

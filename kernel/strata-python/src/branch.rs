@@ -5,9 +5,11 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::{At, Branch, Pin};
+use strata_kernel::branch::{At, Branch, Diff, Pin, State};
+use strata_kernel::store::Store;
 use strata_kernel::transaction::{Isolation, Transaction};
 
+use crate::changes::{self, PyDiff};
 use crate::errors::{guarded, to_python};
 use crate::handle::{Handle, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace, as_of_now};
@@ -26,6 +28,29 @@ pub struct PySnapshot {
     branch: Arc<Branch>,
     at: At,
     pin: Arc<Pin>,
+}
+
+impl PySnapshot {
+    pub fn new(store: &Handle, branch: Arc<Branch>, version: u64) -> Result<PySnapshot, Error> {
+        let pin = Arc::new(branch.pin(version));
+        let at = At::past(version, branch.time_of(version)?);
+        Ok(PySnapshot { store: store.clone(), branch, at, pin })
+    }
+
+    fn state(&self) -> State {
+        State { branch: Arc::clone(&self.branch), version: self.at.version, pin: Arc::clone(&self.pin) }
+    }
+
+    /// The state of another one, which must be of the same store.
+    fn with(&self, py: Python<'_>, other: &Bound<'_, PySnapshot>) -> PyResult<State> {
+        let other = other.get();
+        let checked = self.store.check().and_then(|()| self.store.check_open());
+        checked.map_err(|error| to_python(py, error, None))?;
+        if std::ptr::eq::<Store>(&*self.store, &*other.store) {
+            return Ok(other.state());
+        }
+        Err(to_python(py, Error::InvalidInput("the two are of different databases".into()), None))
+    }
 }
 
 impl PyBranch {
@@ -124,6 +149,23 @@ impl PyBranch {
         version.map_err(|error| self.error(py, error))
     }
 
+    /// The writes of the commits in `(after, upto]`.
+    #[pyo3(signature = (after, upto, /))]
+    fn writes<'py>(&self, py: Python<'py>, after: u64, upto: u64) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py)?;
+        let upto = upto.min(self.branch.head());
+        let written = py.detach(|| guarded(|| self.branch.writes(after, upto)));
+        changes::written(py, &self.store, &written.map_err(|error| self.error(py, error))?)
+    }
+
+    /// What the transaction of a commit had read, if that was kept.
+    #[pyo3(signature = (version, /))]
+    fn reads<'py>(&self, py: Python<'py>, version: u64) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py)?;
+        let reads = self.branch.reads(version).map_err(|error| self.error(py, error))?;
+        changes::reads(py, &self.store, &reads)
+    }
+
     #[pyo3(signature = (after, before, reverse, limit, /))]
     fn commits<'py>(
         &self,
@@ -165,6 +207,44 @@ impl PySnapshot {
     #[pyo3(signature = (space, layout, /))]
     fn keyspace(&self, space: &str, layout: &Bound<'_, PyAny>) -> PyResult<PyKeyspace> {
         PyKeyspace::new(&self.store, &self.branch, Mode::View(self.at, Arc::clone(&self.pin)), space, layout)
+    }
+
+    #[getter]
+    fn name(&self) -> String {
+        self.branch.name.read().clone()
+    }
+
+    /// The branch and those it was forked off, each by id and with the newest version that shows.
+    fn lineage(&self) -> Vec<(u32, u64)> {
+        self.branch.lineage(self.at).into_iter().map(|(branch, at)| (branch.id, at.version)).collect()
+    }
+
+    /// What differs in `new`.
+    #[pyo3(signature = (new, /))]
+    fn diff(&self, py: Python<'_>, new: &Bound<'_, PySnapshot>) -> PyResult<PyDiff> {
+        let (old, new) = (self.state(), self.with(py, new)?);
+        let order = |keyspace| {
+            let name = self.store.keyspace_name(keyspace);
+            (!name.1.is_empty()).then_some(name)
+        };
+        let diff = py.detach(|| guarded(|| Diff::new(&old, &new, order)));
+        Ok(PyDiff::new(&self.store, diff.map_err(|error| to_python(py, error, None))?))
+    }
+
+    /// How a key came to be what it is here, since what this has in common with `other`.
+    #[pyo3(signature = (other, space, kind, key, /))]
+    fn how<'py>(
+        &self,
+        py: Python<'py>,
+        other: &Bound<'py, PySnapshot>,
+        space: &str,
+        kind: &str,
+        key: &[u8],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let other = self.with(py, other)?;
+        let keyspace = self.store.keyspace(space, kind);
+        let how = self.state().how(&other, keyspace, key).map_err(|error| to_python(py, error, None))?;
+        changes::how(py, &how)
     }
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use strata_kernel::Error;
 use strata_kernel::branch::{At, Branch, Pin, Range, RowBuffer};
-use strata_kernel::change::{What, Write};
+use strata_kernel::change::{Expiry, What, Write};
 use strata_kernel::commit::Committed;
 use strata_kernel::log::Durability;
 use strata_kernel::table::Version;
@@ -419,6 +419,29 @@ impl PyKeyspace {
             }
             Mode::Inside(shared) => {
                 self.inside(py, shared, |txn| txn.put(self.number, key, &value, expiry_of(ttl_us))).map(|()| None)
+            }
+            Mode::View(..) => Err(self.read_only(py)),
+        }
+    }
+
+    /// Put what expires at an instant (None: never).
+    #[pyo3(signature = (key, value, expires, /))]
+    fn put_until(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        expires: Option<u64>,
+    ) -> PyResult<Option<u64>> {
+        let (key, value) = (self.key(key)?, self.encoded(value)?);
+        let expiry = expires.map(Expiry::At);
+        match &self.mode {
+            Mode::Automatic => {
+                let what = expiry.map_or(What::Put(&value), |expiry| What::PutFor(&value, expiry));
+                self.write(py, Write { keyspace: self.number, key, what }).map(Some)
+            }
+            Mode::Inside(shared) => {
+                self.inside(py, shared, |txn| txn.put(self.number, key, &value, expiry)).map(|()| None)
             }
             Mode::View(..) => Err(self.read_only(py)),
         }

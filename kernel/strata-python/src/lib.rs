@@ -4,6 +4,7 @@
 //! test compares the two. No meaning lives here.
 
 mod branch;
+mod changes;
 mod clock;
 mod convert;
 mod errors;
@@ -27,6 +28,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::PyStore>()?;
     module.add_class::<branch::PyBranch>()?;
     module.add_class::<branch::PySnapshot>()?;
+    module.add_class::<changes::PyDiff>()?;
     module.add_class::<transaction::PyTransaction>()?;
     module.add_class::<keyspace::PyKeyspace>()?;
     module.add_class::<sim::PySimDisk>()?;

@@ -12,7 +12,7 @@ use strata_kernel::payload::Seal;
 use strata_kernel::retention::{Keep, Policy};
 use strata_kernel::store::{Compacted, Erasure, Options, Store};
 
-use crate::branch::PyBranch;
+use crate::branch::{PyBranch, PySnapshot};
 use crate::clock::PyClock;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
@@ -125,6 +125,12 @@ impl PyStore {
     fn branch(&self, py: Python<'_>, name: &str) -> PyResult<PyBranch> {
         let branch = self.run(py, |store| store.branch(name))?;
         Ok(PyBranch::new(&self.store, branch))
+    }
+
+    /// A branch, deleted ones too that others were forked off, as it was at a version.
+    #[pyo3(signature = (branch, version, /))]
+    fn snapshot(&self, py: Python<'_>, branch: u32, version: u64) -> PyResult<PySnapshot> {
+        self.run(py, |store| PySnapshot::new(&self.store, store.known_branch(branch, version)?, version))
     }
 
     fn branches<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

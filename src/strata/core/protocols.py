@@ -41,9 +41,23 @@ END: None = None
 # Index beyond the end, or a step into something that is not a container: InvalidInput.
 PatchOp = tuple[Literal["set", "insert", "merge"], Path, Any] | tuple[Literal["delete"], Path]
 
+# The bits of `How`. UNKNOWN: some changes are no longer kept.
+UNKNOWN, PUT, DELETE, PATCH, APPEND, ADD = 1, 2, 4, 8, 16, 32
+
 Entry = tuple[Any, int, int, int | None]  # value, version, time, when it expires (None: never)
 # value (None where deleted), version, time, deleted, when it expires
 HistoryRow = tuple[Any, int, int, bool, int | None]
+# One side of a difference, as it is kept: value, version, when it expires (None: never)
+Kept = tuple[Any, int, int | None]
+# How a key came to its value since a common state: which kinds of changes there were (see CHANGES), and the
+# paths that patches touched
+How = tuple[int, list[Path]]
+# space, kind, key, the old and the new row (None: there is none), how the new state came to it
+DiffRow = tuple[str, str, bytes, Kept | None, Kept | None, How]
+# One write of one commit: version, space, kind, key, kind of change, value (None where deleted), expires
+Written = tuple[int, str, str, bytes, int, Any, int | None]
+# What a transaction had read: space, kind, then key | key and path | start and end of a range (None: open)
+ReadRow = tuple[str, str, bytes | None, Path | None, bytes | None, bytes | None]
 # A retention policy: branch, space and kind that it is for (None: all), how many versions it keeps and for
 # how many microseconds (None: that bound keeps all), and whether both bounds must keep a version
 PolicyRow = tuple[str | None, str | None, str | None, int | None, int | None, bool]
@@ -116,6 +130,9 @@ class Txn(Protocol):
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int | None:
         """Store. It expires `ttl_us` after its commit; `None`: never; `KEEP`: when what is there now does."""
 
+    def put_until(self, key: Key, value: Any, expires: int | None, /) -> int | None:
+        """Store what expires at an instant, which may be past; None: never. For what was stored before."""
+
     def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> int | None:
         """All rows in one commit; of a key given twice the last wins. No rows: the current version."""
 
@@ -176,11 +193,32 @@ class Transaction(Protocol):
         """Drop it. Idempotent."""
 
 
+class Diff(Protocol):
+    """The keys that differ between two states, by space, kind and key."""
+
+    def page(self, limit: int, /) -> list[DiffRow]:
+        """The next ones, at most `limit`; none at the end."""
+
+
 class Snapshot(Protocol):
     """Everything of one branch as it was at one version and time."""
 
     @property
+    def name(self) -> str:
+        """The branch's."""
+
+    @property
     def version(self) -> int: ...
+    def lineage(self) -> list[tuple[int, int]]:
+        """The branch and those it was forked off, deleted ones too: id, and up to which version it shows."""
+
+    def diff(self, new: Any, /) -> Diff:
+        """What differs in the snapshot `new`, of any branch. Rows are compared as they are kept: expiry is no
+        change. Costs what changed in both since the newest state they have in common by forks."""
+
+    def how(self, other: Any, space: str, kind: str, key: bytes, /) -> How:
+        """How a key came to be what it is here, since the state that this has in common with `other`."""
+
     def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]: ...
 
@@ -251,6 +289,13 @@ class Branch(Protocol):
     def version_at(self, time: int, /) -> int:
         """The newest version whose commit time is at or before `time` (0 before the first commit)."""
 
+    def writes(self, after: int, upto: int, /) -> list[Written]:
+        """The writes of the commits with after < version <= upto that are still kept, by version, space, kind
+        and key. Costs what they wrote."""
+
+    def reads(self, version: int, /) -> list[ReadRow]:
+        """What the transaction of a commit had read; nothing where that was not recorded."""
+
     def commits(
         self, after: int | None, before: int | None, reverse: bool, limit: int | None, /
     ) -> list[Commit]:
@@ -265,6 +310,9 @@ class Store(Protocol):
 
     def branches(self) -> list[BranchInfo]:
         """Sorted by name."""
+
+    def snapshot(self, branch: int, version: int, /) -> Snapshot:
+        """A branch by its id, as it was at a version. NotFound where it was deleted and nobody sees that."""
 
     def create(self, name: str, /) -> int:
         """An empty branch. Returns the version of the commit that made it."""

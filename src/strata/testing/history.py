@@ -16,8 +16,20 @@ from typing import Any, NamedTuple
 
 from strata.core.errors import from_kernel
 from strata.core.paths import overlap, render
-from strata.core.protocols import Commit, ErasureRow, HistoryRow, Key, Path
-from strata.core.values import decode
+from strata.core.protocols import (
+    PATCH,
+    Commit,
+    DiffRow,
+    ErasureRow,
+    HistoryRow,
+    How,
+    Kept,
+    Key,
+    Path,
+    ReadRow,
+    Written,
+)
+from strata.core.values import decode, encode
 
 Place = tuple[str, str, Key]  # space, kind, key
 Note = tuple[str | None, str | None, str | None]
@@ -48,6 +60,8 @@ class Point:
     touched: Touched
     line: Line | None = None
     note: Note | None = None  # message, actor, cause
+    kinds: Mapping[Place, int] = field(default_factory=dict)  # how each was changed
+    reads: tuple[ReadRow, ...] = ()
 
     @property
     def commit(self) -> Commit | None:
@@ -131,6 +145,64 @@ def live(rows: Mapping[Place, Row], time: int) -> dict[Place, Row]:
     return {place: row for place, row in rows.items() if row.is_live(time)}
 
 
+def key_bytes(key: Any) -> bytes:
+    """Return a key as the kernel keeps it."""
+    return key.encode() if isinstance(key, str) else bytes(key)
+
+
+def since(points: Sequence[Point], others: Sequence[Point]) -> list[Point]:
+    """Return those of `points` that are none of `others`: versions are given once."""
+    known = {point.version for point in others}
+    return [point for point in points if point.version not in known]
+
+
+def how(points: Sequence[Point], place: Place) -> How:
+    """Return how some points changed a key."""
+    kinds, touched = 0, list[Path]()
+    for point in points:
+        kind = point.kinds.get(place, 0)
+        kinds |= kind
+        if kind == PATCH:
+            touched += [path for path in point.touched[place] if path not in touched]
+    return kinds, touched
+
+
+def diff(old: Sequence[Point], new: Sequence[Point]) -> list[DiffRow]:
+    """Return what differs in the newest of `new`."""
+    before, after, added = old[-1].rows, new[-1].rows, since(new, old)
+    rows = [
+        (*place[:2], key_bytes(place[2]), kept(before, place), kept(after, place), how(added, place))
+        for place in before.keys() | after.keys()
+    ]
+    return sorted((row for row in rows if _said(row[3]) != _said(row[4])), key=lambda row: row[:3])
+
+
+def _said(kept: Kept | None) -> tuple[bytes, int | None] | None:
+    """What is compared: 1 is not 1.0, and NaN is itself."""
+    return None if kept is None else (encode(kept[0]), kept[2])
+
+
+def kept(rows: Mapping[Place, Row], place: Place) -> Kept | None:
+    row = rows.get(place)
+    return None if row is None else (decode(row.value), row.version, row.expires)
+
+
+def writes(points: Sequence[Point]) -> list[Written]:
+    """Return what the commits of `points` wrote."""
+    found = [
+        (
+            point.version,
+            *place[:2],
+            key_bytes(place[2]),
+            kind,
+            *(kept(point.rows, place) or (None, 0, None))[::2],
+        )
+        for point in points
+        for place, kind in point.kinds.items()
+    ]
+    return sorted(found, key=lambda row: row[:4])
+
+
 EMPTY = Point(0, 0, {}, frozenset({"default"}), {})
 
 
@@ -158,6 +230,20 @@ class Footprint:
     keys: set[Place] = field(default_factory=set)
     paths: set[tuple[Place, Path]] = field(default_factory=set)
     ranges: set[Range] = field(default_factory=set)
+
+    def rows(self) -> tuple[ReadRow, ...]:
+        """Return it as it is kept with a commit."""
+        keys = [(*place[:2], key_bytes(place[2]), None, None, None) for place in self.keys]
+        paths = [(*place[:2], key_bytes(place[2]), path, None, None) for place, path in self.paths]
+        ranges = [
+            (found.space, found.kind, None, None, key_bytes(found.start or b""), _bound(found.end))
+            for found in self.ranges
+        ]
+        return (*keys, *paths, *ranges)
+
+
+def _bound(key: Any) -> bytes | None:
+    return None if key is None else key_bytes(key)
 
 
 @dataclass(slots=True)

@@ -176,7 +176,7 @@ class View(Keyspace):
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise ReadOnly("a view of an earlier version cannot be written to", hint="write to the branch itself")
 
-    put = put_many = delete = delete_many = patch = append = add = expect = begin = _refuse
+    put = put_until = put_many = delete = delete_many = patch = append = add = expect = begin = _refuse
     del _refuse
 
 
@@ -262,6 +262,11 @@ class Inside(Writing):
         for place, write, size in list(self._puts(rows, ttl_us)):
             self.transaction.write(place, write, size)
 
+    def put_until(self, key: Key, value: Any, expires: int | None, /) -> None:
+        encoded = self._encoded(value)
+        place = self._place(key)
+        self.transaction.write(place, Put(encoded, None, expires), len(encoded) + len(key))
+
     def delete(self, key: Key, /) -> None:
         self.delete_many([key])
 
@@ -338,6 +343,9 @@ class Automatic(Writing):
 
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int:
         return self._commit(lambda inside: inside.put(key, value, ttl_us))[1]
+
+    def put_until(self, key: Key, value: Any, expires: int | None, /) -> int:
+        return self._commit(lambda inside: inside.put_until(key, value, expires))[1]
 
     def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> int:
         return self._commit(lambda inside: inside.put_many(rows, ttl_us))[1]

@@ -16,7 +16,21 @@ from typing import Any, Literal
 
 from strata.core.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, conflict
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import KEEP, BranchInfo, Commit, ErasureRow, Layout, PolicyRow, Tag
+from strata.core.protocols import (
+    APPEND,
+    DELETE,
+    KEEP,
+    BranchInfo,
+    Commit,
+    DiffRow,
+    ErasureRow,
+    How,
+    Layout,
+    PolicyRow,
+    ReadRow,
+    Tag,
+    Written,
+)
 from strata.core.values import encode
 from strata.testing.history import (
     EMPTY,
@@ -28,11 +42,16 @@ from strata.testing.history import (
     Place,
     Point,
     Row,
+    diff,
+    how,
+    key_bytes,
     live,
+    since,
     without,
+    writes,
 )
 from strata.testing.keyspace import Automatic, Inside, View
-from strata.testing.writes import Append, Delete, Patch, Put, Write, change
+from strata.testing.writes import Append, Delete, Patch, Put, Write, change, kind_of
 
 MAX_TRANSACTION_BYTES = 256 << 20
 IDEMPOTENCY_LIFETIME_US = 24 * 3600 * 1_000_000  # how long the first result of a key is given again
@@ -91,6 +110,13 @@ class Model:
             )
             for _, line in sorted(self.lines.items())
         ]
+
+    def snapshot(self, branch: int, version: int, /) -> ModelSnapshot:
+        self.check_open()
+        for line in (*self.lines.values(), *self._deleted):
+            if line.id == branch:
+                return ModelSnapshot(ModelBranch(self, line), version, line.at(version).time)
+        raise NotFound(what="branch", name=f"with the id {branch}")
 
     def create(self, name: str, /) -> int:
         return self._add(name, None, None, [EMPTY])
@@ -335,11 +361,17 @@ class ModelBranch:
     ) -> ModelTransaction:
         if isolation not in ("serializable", "snapshot"):
             raise InvalidInput(f"isolation is 'serializable' or 'snapshot', not {isolation!r}")
-        return ModelTransaction(self, isolation, idempotency_key)
+        return ModelTransaction(self, isolation, idempotency_key, record_reads)
 
     def version_at(self, time: int, /) -> int:
         commits = [point.commit for point in self.line.points if point.commit]
         return max((commit.version for commit in commits if commit.time <= time), default=0)
+
+    def writes(self, after: int, upto: int, /) -> list[Written]:
+        return writes([point for point in self.line.points if after < point.version <= upto])
+
+    def reads(self, version: int, /) -> list[ReadRow]:
+        return [row for point in self.line.points if point.version == version for row in point.reads]
 
     def commits(
         self, after: int | None, before: int | None, reverse: bool, limit: int | None, /
@@ -358,9 +390,32 @@ class ModelSnapshot:
 
     def __init__(self, branch: ModelBranch, version: int, time: int) -> None:
         self.store, self.branch, self.version = branch.store, branch, version
-        self.point = branch.line.at(version)
+        self.points = [point for point in branch.kept.points if point.version <= version]
+        self.point = self.points[-1]
         self.rows = live(self.point.rows, time)
         self.store.note_reader(self)
+
+    @property
+    def name(self) -> str:
+        return self.branch.name
+
+    def lineage(self) -> list[tuple[int, int]]:
+        line: Line | None = self.branch.kept
+        version, found = self.version, list[tuple[int, int]]()
+        while line is not None:
+            found.append((line.id, version))
+            version = version if line.fork_version is None else min(version, line.fork_version)
+            line = line.parent
+        return found
+
+    def diff(self, new: ModelSnapshot, /) -> ModelDiff:
+        if new.store is not self.store:
+            raise InvalidInput("the two are of different databases")
+        return ModelDiff(diff(self.points, new.points))
+
+    def how(self, other: ModelSnapshot, space: str, kind: str, key: bytes, /) -> How:
+        added = since(self.points, other.points)
+        return next((how(added, place) for place in _places(added) if _is(place, space, kind, key)), (0, []))
 
     def forget(self, erasures: Sequence[ErasureRow]) -> None:
         self.rows = without(self.rows, erasures)
@@ -372,11 +427,33 @@ class ModelSnapshot:
         return sorted(self.point.spaces)
 
 
+class ModelDiff:
+    """What differs: `Diff`."""
+
+    def __init__(self, rows: list[DiffRow]) -> None:
+        self._rows = rows
+
+    def page(self, limit: int, /) -> list[DiffRow]:
+        page, self._rows = self._rows[:limit], self._rows[limit:]
+        return page
+
+
+def _places(points: Sequence[Point]) -> set[Place]:
+    return {place for point in points for place in point.kinds}
+
+
+def _is(place: Place, space: str, kind: str, key: bytes) -> bool:
+    return place[:2] == (space, kind) and key_bytes(place[2]) == key
+
+
 class ModelTransaction:
     """Reads at one snapshot, own writes on top, one commit: `Transaction`."""
 
-    def __init__(self, branch: ModelBranch, isolation: str, idempotency_key: str | None) -> None:
+    def __init__(
+        self, branch: ModelBranch, isolation: str, idempotency_key: str | None, record_reads: bool
+    ) -> None:
         self.branch, self.isolation, self.idempotency_key = branch, isolation, idempotency_key
+        self.record_reads = record_reads
         self.base = branch.line.newest
         self.rows = live(self.base.rows, branch.store.clock())  # as the transaction sees them
         self.reads = Footprint()
@@ -495,18 +572,22 @@ class ModelTransaction:
         now = store.clock()
         version, time = store.version + 1, max(store.time, now)
         rows, touched = dict(before.rows), dict[Place, list[Any]]()
-        for place, writes in self.writes.items():
-            regions = [path for write in writes for path in change(rows, place, write, version, time, now)]
+        kinds = dict[Place, int]()
+        for place, made in self.writes.items():
+            regions = [path for write in made for path in change(rows, place, write, version, time, now)]
             if regions:
                 touched[place] = regions
+                kinds[place] = kind_of(made) if place in rows else DELETE
         for append in self.appends:
             sequence, last, hash = append.last(rows)
             stored = append.stored(sequence, max(time, last), hash)
             rows[append.place(sequence)] = Row(encode(stored), version, time)
             touched[append.place(sequence)] = [WHOLE]
+            kinds[append.place(sequence)] = APPEND
         store.tick()
         spaces = before.spaces | {place[0] for place in touched}
-        line.points.append(Point(version, time, rows, spaces, touched, line, note))
+        reads = self.reads.rows() if self.record_reads else ()
+        line.points.append(Point(version, time, rows, spaces, touched, line, note, kinds, reads))
         if self.idempotency_key is not None:
             line.results[self.idempotency_key] = line.newest
         return version

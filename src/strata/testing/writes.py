@@ -7,14 +7,14 @@ are told there, and at the commit to what is newest then.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from strata.core import patches
 from strata.core.errors import InvalidInput, LimitExceeded
 from strata.core.patches import ABSENT
-from strata.core.protocols import KEEP, PatchOp, Path
+from strata.core.protocols import ADD, KEEP, PATCH, PUT, PatchOp, Path
 from strata.core.values import INT_MAX, INT_MIN, canonical, check, decode, encode
 from strata.testing.history import WHOLE, Place, Row
 
@@ -25,6 +25,7 @@ GENESIS = bytes(32)
 class Put:
     value: bytes
     ttl: int | None = None
+    until: int | None = None  # or the instant that it expires at
 
     def apply(self, old: Any) -> tuple[Any, list[Path]]:
         return decode(self.value), [WHOLE]
@@ -67,6 +68,12 @@ class Add:
 
 
 Write = Put | Delete | Patch | Add
+
+
+def kind_of(writes: Sequence[Write]) -> int:
+    """Return which kind of change the writes of one transaction to one key are together."""
+    kinds = {type(write) for write in writes}
+    return PATCH if kinds == {Patch} else ADD if kinds == {Add} else PUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,8 @@ def change(
 def _expiry(row: Row | None, write: Write, time: int) -> int | None:
     """Return when what a write makes of a row expires: a change inside goes on as it was, a put does not."""
     match write:
+        case Put(_, _, until) if until is not None:
+            return until
         case Put(_, ttl) if ttl is None or ttl != KEEP:
             return None if ttl is None else time + ttl
         case Patch(ops) if any(op[0] == "set" and op[1] == WHOLE for op in ops):

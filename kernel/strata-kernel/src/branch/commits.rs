@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::keyspaces::{COMMITS, NOTES};
 use crate::log::{Stamp, StateHash};
 use crate::pack::{Input, put_varint};
-use crate::payload::{Meta, Note, bytes_of};
+use crate::payload::{Meta, Note, Read, bytes_of};
 use crate::value::write;
 
 /// Looking for one commit reads a chunk as a whole.
@@ -235,9 +235,18 @@ impl Branch {
         Ok(first.unwrap_or(version))
     }
 
+    /// What the transaction of a commit had read, if that was kept.
+    pub fn reads(&self, version: u64) -> Result<Vec<Read>> {
+        Ok(self.note(version)?.reads)
+    }
+
+    fn note(&self, version: u64) -> Result<Note> {
+        let note = self.value(NOTES, &version.to_be_bytes(), version)?;
+        note.map_or(Ok(Note::default()), |note| Note::decode(&note))
+    }
+
     fn commit_row(&self, stamp: Stamp) -> Result<CommitRow> {
-        let note = self.value(NOTES, &stamp.version.to_be_bytes(), stamp.version)?;
-        let meta = note.map_or(Ok(Note::default()), |note| Note::decode(&note))?.meta;
+        let meta = self.note(stamp.version)?.meta;
         Ok(CommitRow { version: stamp.version, time: stamp.time, branch: self.name.read().clone(), meta })
     }
 }

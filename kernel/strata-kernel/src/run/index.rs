@@ -5,8 +5,11 @@
 //! both it is that key whole, with the version of the frame's last row; else the version is 0, the end of every key.
 //!
 //! An index block lists data blocks, and the top index in the footer lists index blocks, each followed by its filter.
-//! Encoded, an entry is varints: shared key bytes, further key bytes, version, offset less the end of the frame before,
-//! frame length, filter frame length (0 for a data block); then the further key bytes. In front stands their number.
+//! An entry also says what the newest version in its frame is, so that a search for what changed passes it over.
+//!
+//! Encoded, an entry is varints: shared key bytes, further key bytes, version, newest version, offset less the end of the
+//! frame before, frame length, filter frame length (0 for a data block); then the further key bytes. In front stands their
+//! number.
 
 use std::cmp::Ordering;
 
@@ -23,6 +26,8 @@ pub struct Entry {
     /// The first of the key's bytes behind those that all keys share.
     head: u64,
     pub version: u64,
+    /// Of all rows of the frame, or of the blocks that it lists.
+    pub newest: u64,
     pub offset: u64,
     pub frame_bytes: u32,
     /// The length of the filter that stands behind it.
@@ -112,6 +117,7 @@ impl Index {
             varint::put(out, shared as u64);
             varint::put(out, rest.len() as u64);
             varint::put(out, entry.version);
+            varint::put(out, entry.newest);
             varint::put(out, entry.offset - end);
             varint::put(out, u64::from(entry.frame_bytes));
             varint::put(out, u64::from(entry.filter_bytes));
@@ -123,8 +129,8 @@ impl Index {
     /// What `encode` wrote; every frame ends at or before `limit`.
     pub fn decode(reader: &mut Reader<'_>, limit: u64) -> Result<Index, &'static str> {
         let count = reader.length()?;
-        // An entry takes at least six bytes, so that no memory is taken for a lie.
-        if count > reader.left() / 6 {
+        // An entry takes at least seven bytes, so that no memory is taken for a lie.
+        if count > reader.left() / 7 {
             return Err("an index has not the entries it says");
         }
         // Written out the keys take more, but not without end.
@@ -133,7 +139,7 @@ impl Index {
         let (mut key, mut end) = (Vec::new(), 0_u64);
         for number in 0..count {
             let (shared, rest_bytes) = (reader.length()?, reader.length()?);
-            let version = reader.number()?;
+            let (version, newest) = (reader.number()?, reader.number()?);
             let offset = end.checked_add(reader.number()?).ok_or("an index points out of the file")?;
             let (frame_bytes, filter_bytes) = (reader.length_u32()?, reader.length_u32()?);
             if shared > key.len() {
@@ -150,7 +156,7 @@ impl Index {
             if !ascends || index.keys.len() + key.len() > keys_max {
                 return Err("an index is not in order");
             }
-            index.add(&key, Entry { key_end: 0, head: 0, version, offset, frame_bytes, filter_bytes });
+            index.add(&key, Entry { key_end: 0, head: 0, version, newest, offset, frame_bytes, filter_bytes });
             end = index.entries[number].end();
             if end > limit {
                 return Err("an index points out of the file");
@@ -161,6 +167,11 @@ impl Index {
         Ok(index)
     }
 
+    /// The newest version of all.
+    pub fn newest(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.newest).max().unwrap_or(0)
+    }
+
     pub fn clear(&mut self) {
         self.keys.clear();
         self.entries.clear();
@@ -168,13 +179,13 @@ impl Index {
 
     /// About what `encode` will write.
     pub fn size_bytes(&self) -> usize {
-        self.keys.len() + 12 * self.entries.len()
+        self.keys.len() + 15 * self.entries.len()
     }
 }
 
 /// An entry as a writer makes it.
-pub fn entry(version: u64, offset: u64, frame_bytes: u32, filter_bytes: u32) -> Entry {
-    Entry { key_end: 0, head: 0, version, offset, frame_bytes, filter_bytes }
+pub fn entry(version: u64, newest: u64, offset: u64, frame_bytes: u32, filter_bytes: u32) -> Entry {
+    Entry { key_end: 0, head: 0, version, newest, offset, frame_bytes, filter_bytes }
 }
 
 /// Eight bytes as a number that orders as they do; a shorter key is filled with zeros.
@@ -226,7 +237,7 @@ mod tests {
             rows.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
             let mut index = Index::default();
             for (number, (key, version)) in (1..).zip(&rows) {
-                index.add(key, entry(*version, 100 * number, 50, number as u32));
+                index.add(key, entry(*version, *version + number, 100 * number, 50, number as u32));
             }
             let mut bytes = Vec::new();
             index.encode(&mut bytes);
@@ -235,6 +246,7 @@ mod tests {
             for (number, (key, version)) in rows.iter().enumerate() {
                 prop_assert_eq!(read.key(number), &key[..]);
                 prop_assert_eq!(read.entries()[number].version, *version);
+                prop_assert_eq!(read.entries()[number].newest, *version + number as u64 + 1);
                 prop_assert_eq!(read.entries()[number].offset, 100 * (number as u64 + 1));
             }
             let expected = rows.iter().position(|(k, v)| (k, std::cmp::Reverse(v)) >= (&key, std::cmp::Reverse(&at)));

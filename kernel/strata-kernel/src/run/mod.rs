@@ -16,6 +16,7 @@
 
 mod block;
 mod cache;
+mod changes;
 mod cursor;
 mod filter;
 mod footer;
@@ -44,6 +45,7 @@ use index::{Entry, Index};
 use varint::Reader;
 
 pub use cache::{BlockCache, CacheCounts};
+pub use changes::TakeChange;
 pub use cursor::{AllCursor, RangeCursor, VersionCursor};
 pub use filter::RowHash;
 pub use footer::Span;

@@ -62,6 +62,7 @@ struct Seen {
     frame_bytes: u32,
     first: Spot,
     last: Spot,
+    newest: u64,
 }
 
 /// An index block as it was read: where, and its last fence.
@@ -69,6 +70,7 @@ struct Part {
     offset: u64,
     frame_bytes: u32,
     fence: Spot,
+    newest: u64,
 }
 
 struct Verify<'a> {
@@ -141,10 +143,11 @@ impl<'a> Verify<'a> {
         let mut asides = std::mem::take(&mut self.asides).into_iter();
         let mut cursor = BlockCursor::default();
         cursor.first(&block).map_err(corrupt)?;
-        let mut first = None;
+        let (mut first, mut newest) = (None, 0);
         while let Some(head) = cursor.head().copied() {
             self.row(&block, cursor.key(), &head, &mut asides)?;
             first.get_or_insert_with(|| (cursor.key().to_vec(), head.version));
+            newest = newest.max(head.version);
             cursor.advance(&block).map_err(corrupt)?;
         }
         if asides.next().is_some() {
@@ -154,7 +157,7 @@ impl<'a> Verify<'a> {
         if self.fence.take().is_some_and(|(key, version)| reaches(&first, &key, version)) {
             return Err(corrupt("a block begins before the index says"));
         }
-        self.blocks.push(Seen { offset, frame_bytes, first, last });
+        self.blocks.push(Seen { offset, frame_bytes, first, last, newest });
         self.verified.blocks += 1;
         Ok(())
     }
@@ -217,7 +220,8 @@ impl<'a> Verify<'a> {
         let payload = self.payload(FrameKind::Index, offset, frame_bytes)?;
         let index = run.parse_index(&payload, offset)?;
         let is_same = |(seen, entry): (&Seen, &Entry)| {
-            (seen.offset, seen.frame_bytes, 0) == (entry.offset, entry.frame_bytes, entry.filter_bytes)
+            (seen.offset, seen.frame_bytes, 0, seen.newest)
+                == (entry.offset, entry.frame_bytes, entry.filter_bytes, entry.newest)
         };
         let entries = index.entries();
         if entries.len() != self.blocks.len() || !self.blocks.iter().zip(entries).all(is_same) {
@@ -234,7 +238,7 @@ impl<'a> Verify<'a> {
         let fence = (index.key(last).to_vec(), entries[last].version);
         self.fence = Some(fence.clone());
         self.blocks.clear();
-        self.part = Some(Part { offset, frame_bytes, fence });
+        self.part = Some(Part { offset, frame_bytes, fence, newest: index.newest() });
         Ok(())
     }
 
@@ -250,7 +254,7 @@ impl<'a> Verify<'a> {
         let top = &run.footer.top;
         let is_listed = top.entries().get(self.parts).is_some_and(|entry| {
             (entry.offset, entry.frame_bytes, entry.filter_bytes) == (part.offset, part.frame_bytes, frame_bytes)
-                && (top.key(self.parts), entry.version) == (&part.fence.0[..], part.fence.1)
+                && (top.key(self.parts), entry.version, entry.newest) == (&part.fence.0[..], part.fence.1, part.newest)
         });
         self.parts += 1;
         if is_listed { Ok(()) } else { Err(run.corrupt(offset, "the footer does not list an index block as it is")) }

@@ -34,6 +34,8 @@ pub struct RunWriter {
     block: BlockBuilder,
     /// What stands aside for the block.
     aside_bytes: u64,
+    /// The newest version in the block.
+    newest: u64,
     /// The blocks since the last index block, and the hashes of their keys.
     index: Index,
     hashes: Vec<RowHash>,
@@ -73,6 +75,7 @@ impl RunWriter {
             written: 0,
             block: BlockBuilder::default(),
             aside_bytes: 0,
+            newest: 0,
             index: Index::default(),
             hashes: Vec::new(),
             footer: Footer::default(),
@@ -122,6 +125,7 @@ impl RunWriter {
         }
         let aside = self.put_aside(row)?;
         self.block.add(&self.key, row, aside);
+        self.newest = self.newest.max(row.version);
         let raw_bytes = key.len() + row.value.map_or(0, <[u8]>::len) + row.touched.len();
         self.footer.count(branch, row.version, is_new_key, raw_bytes);
         Ok(())
@@ -164,9 +168,9 @@ impl RunWriter {
             (false, true) => (index::separator(&self.key, &self.scratch), 0),
             (false, false) => (&self.key[..], 0),
         };
-        self.index.add(fence, index::entry(version, offset, frame_bytes, 0));
+        self.index.add(fence, index::entry(version, self.newest, offset, frame_bytes, 0));
         self.block.clear();
-        self.aside_bytes = 0;
+        (self.aside_bytes, self.newest) = (0, 0);
         if self.index.size_bytes() >= self.options.index_bytes {
             self.end_index()?;
         }
@@ -177,6 +181,7 @@ impl RunWriter {
     fn end_index(&mut self) -> Result<()> {
         let last = self.index.entries().len() - 1;
         let (fence, version) = (self.index.key(last).to_vec(), self.index.entries()[last].version);
+        let newest = self.index.newest();
         let mut payload = Vec::new();
         self.index.encode(&mut payload);
         let offset = self.bytes_written();
@@ -184,7 +189,7 @@ impl RunWriter {
         let filter = filter::build(&self.hashes);
         let filter_offset = self.bytes_written();
         let filter_bytes = self.framing.append(FrameKind::Filter, filter_offset, &filter, &mut self.piece)?;
-        self.footer.top.add(&fence, index::entry(version, offset, frame_bytes, filter_bytes));
+        self.footer.top.add(&fence, index::entry(version, newest, offset, frame_bytes, filter_bytes));
         self.index.clear();
         self.hashes.clear();
         Ok(())

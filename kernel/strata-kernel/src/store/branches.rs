@@ -193,6 +193,19 @@ impl Store {
         found.ok_or_else(|| self.no_branch(name))
     }
 
+    /// A branch by its id: one that was deleted too, while others that were forked off it see that version.
+    pub fn known_branch(&self, id: u32, version: u64) -> Result<Arc<Branch>> {
+        self.check_open()?;
+        let registry = self.registry.read();
+        let found = registry.by_id(id).cloned().or_else(|| registry.with_ancestors().remove(&id));
+        let is_seen = |branch: &Arc<Branch>| !branch.is_deleted() || branch.pins().last() >= Some(&version);
+        found.filter(is_seen).ok_or_else(|| Error::NotFound {
+            what: "branch",
+            name: format!("with the id {id}"),
+            near: Vec::new(),
+        })
+    }
+
     pub(super) fn no_branch(&self, name: &str) -> Error {
         let names = self.registry.read().names();
         Error::NotFound { what: "branch", name: name.to_owned(), near: near(name, names) }

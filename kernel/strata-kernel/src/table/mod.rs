@@ -20,6 +20,7 @@
 //! Invariants: versions of a key strictly descend along its chain; a place is never reused, and only entries change.
 
 pub mod arena;
+mod journal;
 pub mod order;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Result;
 use arena::{Arena, Place};
+use journal::Journal;
 use order::{Cursor, Order};
 
 const ENTRY_HEADER: usize = 16;
@@ -132,6 +134,7 @@ pub struct Table {
     arena: Arena,
     index: HashTable<Slot>,
     order: Order,
+    journal: Journal,
     newest: u64,
 }
 
@@ -178,6 +181,12 @@ impl Table {
 
     /// `put` of a whole version.
     pub fn add(&mut self, key: &[u8], added: &Version<'_>) -> Result<()> {
+        let entry = self.insert(key, added)?;
+        self.journal.push(entry, added.version);
+        Ok(())
+    }
+
+    fn insert(&mut self, key: &[u8], added: &Version<'_>) -> Result<Place> {
         let version = added.version;
         debug_assert!(version >= self.newest);
         let hash = KeyHash::of(key);
@@ -195,7 +204,7 @@ impl Table {
         let is_this = |slot: &Slot| slot.entry == entry;
         self.index.find_mut(hash.spread(), is_this).expect("the key is there").newest = place;
         self.newest = version;
-        Ok(())
+        Ok(entry)
     }
 
     /// Keep a version that is in a run too, so that the next read finds it here; nothing when the key is here already.
@@ -203,7 +212,7 @@ impl Table {
         let (newest, hash) = (self.newest, KeyHash::of(key));
         if self.find(key, hash).is_none() {
             self.newest = 0;
-            let added = self.add(key, version);
+            let added = self.insert(key, version);
             self.newest = newest;
             added?;
         }
@@ -212,7 +221,7 @@ impl Table {
 
     /// What `keeps` accepts, which is asked of the versions of each key from the newest on.
     pub fn rewritten(&self, mut keeps: impl FnMut(&[u8], &Version<'_>) -> bool) -> Result<Table> {
-        let mut rewritten = Table::default();
+        let (mut rewritten, mut writes) = (Table::default(), Vec::new());
         let key_at = |place| key_at(&self.arena, place);
         let mut cursor = self.order.seek(&[], key_at);
         while let Some(entry) = self.order.next(&mut cursor) {
@@ -220,8 +229,12 @@ impl Table {
             let versions = self.versions(key, KeyHash::of(key), u64::MAX);
             let kept: Vec<Version<'_>> = versions.filter(|version| keeps(key, version)).collect();
             rewritten.newest = 0;
-            kept.iter().rev().try_for_each(|version| rewritten.add(key, version))?;
+            for version in kept.iter().rev() {
+                writes.push((version.version, rewritten.insert(key, version)?));
+            }
         }
+        writes.sort_unstable_by_key(|(version, _)| *version);
+        writes.into_iter().for_each(|(version, entry)| rewritten.journal.push(entry, version));
         rewritten.newest = self.newest;
         Ok(rewritten)
     }
@@ -233,7 +246,7 @@ impl Table {
 
     /// Memory taken, in bytes.
     pub fn bytes(&self) -> usize {
-        self.arena.bytes() + self.index.allocation_size() + self.order.bytes()
+        self.arena.bytes() + self.index.allocation_size() + self.order.bytes() + self.journal.bytes()
     }
 
     /// Call `change` with the versions in `(after, upto]` of the keys behind `key`, in order of keys and newest first, to the
@@ -262,6 +275,24 @@ impl Table {
             }
         }
         true
+    }
+
+    /// Call `change` with the versions in `(after, upto]` of all keys, of each the newest first. Looks at nothing else, or
+    /// hardly.
+    pub fn changed(&self, (after, upto): (u64, u64), mut change: impl FnMut(&[u8], Version<'_>)) {
+        if self.newest <= after {
+            return;
+        }
+        let mut entries = self.journal.around((after, upto)).to_vec();
+        entries.sort_unstable_by_key(|entry| entry.0);
+        entries.dedup();
+        for entry in entries {
+            let mut place = self.visible_from(self.entry_state(entry).newest, upto);
+            while let Some(version) = self.version_at(place).filter(|version| version.version > after) {
+                change(key_at(&self.arena, entry), version);
+                place = self.older_than(place);
+            }
+        }
     }
 
     #[inline]

@@ -56,6 +56,21 @@ proptest! {
                 prop_assert_eq!((found.version, found.value), (*version, value.as_deref()));
             }
         }
+        // What changed is found in the journal, also after a table was rewritten.
+        let last = writes.len() as u64;
+        let rewritten = table.rewritten(|_, version| version.version % 3 > 0).unwrap();
+        for (after, upto) in [(0, last), (back, last), (last.saturating_sub(back), u64::MAX), (back / 2, back)] {
+            for (table, keeps_all) in [(&table, true), (&rewritten, false)] {
+                let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
+                table.changed((after, upto), |key, version| found.push((version.version, key.to_vec())));
+                found.sort();
+                let keyed = (1..).zip(&writes).map(|(version, (key, _))| (version, key.clone()));
+                let is_in = |(version, _): &(u64, Vec<u8>)| {
+                    *version > after && *version <= upto && (keeps_all || version % 3 > 0)
+                };
+                prop_assert_eq!(found, keyed.filter(is_in).collect::<Vec<_>>());
+            }
+        }
         for (key, versions) in &model {
             let chain: Vec<u64> = table.versions(key, KeyHash::of(key), u64::MAX).map(|version| version.version).collect();
             let wanted: Vec<u64> = versions.iter().rev().map(|(version, _)| *version).collect();

@@ -63,6 +63,26 @@ pub fn check(run: &Arc<Run>, model: &Model, asked: &[Position]) {
     }
 }
 
+/// What is newer than a version, of each branch.
+fn check_changes(run: &Run, model: &Model) {
+    let mut versions: Vec<u64> = model.keys().map(|(.., Reverse(version))| *version).collect();
+    versions.sort_unstable();
+    let some = |part: usize| versions.get(versions.len() * part / 4).copied().unwrap_or(0);
+    for branch in (0..4).chain([u32::MAX]) {
+        for (after, upto) in [(0, u64::MAX), (some(1), some(3)), (some(2), u64::MAX), (some(3), u64::MAX)] {
+            let mut found = Vec::new();
+            let mut take = |keyspace: u32, key: &[u8], version: Version<'_>| {
+                found.push(owned(&Row { branch, keyspace, key, version }));
+                Ok(())
+            };
+            run.changes(branch, (after, upto), &mut take).unwrap();
+            let is_in = |(of, .., Reverse(version)): &Position| *of == branch && *version > after && *version <= upto;
+            let expected: Vec<Owned> = model.iter().filter(|(at, _)| is_in(at)).map(version_of).collect();
+            assert_eq!(found, expected);
+        }
+    }
+}
+
 fn check_counts(run: &Run, model: &Model) {
     let mut keys: Vec<_> = model.keys().map(|(branch, keyspace, key, _)| (branch, keyspace, key)).collect();
     keys.dedup();
@@ -99,6 +119,7 @@ proptest! {
         prop_assert_eq!(disk.paths(), ["DATA/run-000007.run"]);
         check_counts(&run, &model);
         check(&run, &model, &asked);
+        check_changes(&run, &model);
         let mut read = 0;
         let verified = run
             .verify(&mut |bytes| {
@@ -129,6 +150,17 @@ fn a_run_of_usual_blocks_answers_as_a_map() {
     assert_eq!(all(&run, None).unwrap(), model.iter().map(version_of).collect::<Vec<_>>());
     let verified = run.verify(&mut |_| Ok(())).unwrap();
     assert_eq!((verified.rows, verified.values_aside), (40_000, 400));
+    check_changes(&run, &model);
+    // Only blocks that hold something newer are read.
+    let counts = || run.cache.counts().misses + run.cache.counts().hits;
+    let (before, mut seen) = (counts(), 0);
+    run.changes(0, (39_990, u64::MAX), &mut |_, _, _| {
+        seen += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, 9);
+    assert!(counts() - before < 40, "{} frames were asked for", counts() - before);
     for number in (0..40_000).step_by(37) {
         let expected = expected_versions(&model, 0, 3, &key(number), u64::MAX);
         assert_eq!(get(&run, 0, 3, &key(number), u64::MAX).unwrap(), expected.first().cloned());
