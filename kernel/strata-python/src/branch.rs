@@ -154,7 +154,8 @@ impl PyBranch {
     fn writes<'py>(&self, py: Python<'py>, after: u64, upto: u64) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
         let upto = upto.min(self.branch.head());
-        let written = py.detach(|| guarded(|| self.branch.writes(after, upto)));
+        let written =
+            py.detach(|| guarded(|| self.branch.writes(after, upto, |keyspace| self.store.keyspace_name(keyspace))));
         changes::written(py, &self.store, &written.map_err(|error| self.error(py, error))?)
     }
 

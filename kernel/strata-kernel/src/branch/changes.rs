@@ -6,8 +6,10 @@
 //!
 //! Expiry is no commit, so it is no change: rows are compared as they are kept, with the instant that they expire at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::{At, Branch, Pin, decode_touched};
 use crate::error::Result;
@@ -146,8 +148,9 @@ impl Branch {
         })
     }
 
-    /// The writes of the commits that this branch shows in `(after, upto]`, in order of versions, then keyspaces and keys.
-    pub fn writes(&self, after: u64, upto: u64) -> Result<Vec<Written>> {
+    /// The writes of the commits that this branch shows in `(after, upto]`, in order of versions, then of keyspaces as `order`
+    /// has them, and keys.
+    pub fn writes<O: Ord>(&self, after: u64, upto: u64, order: impl Fn(u32) -> O) -> Result<Vec<Written>> {
         let mut written = Vec::new();
         for (branch, at) in self.lineage(At::from(upto)) {
             let window = Window { branch, after: after.max(branch.fork_version()), upto: at.version };
@@ -155,7 +158,11 @@ impl Branch {
                 self.writes_in(&window, &mut written)?;
             }
         }
-        let place = |write: &Written| (write.version, write.keyspace);
+        let keyspaces: BTreeSet<u32> = written.iter().map(|write| write.keyspace).collect();
+        let mut ordered: Vec<u32> = keyspaces.into_iter().collect();
+        ordered.sort_by_cached_key(|keyspace| order(*keyspace));
+        let rank: FxHashMap<u32, usize> = ordered.into_iter().zip(0..).collect();
+        let place = |write: &Written| (write.version, rank[&write.keyspace]);
         written.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.key.cmp(&b.key)));
         written.dedup_by(|a, b| place(a) == place(b) && a.key == b.key);
         Ok(written)
