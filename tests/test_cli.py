@@ -66,6 +66,35 @@ def test_put_and_get(capsys, path):
         assert db.kv.entry("key").version == int(out)
 
 
+def test_ingest(capsys, tmp_path, monkeypatch):
+    spans, chat = tmp_path / "spans.json", tmp_path / "chat.jsonl"
+    spans.write_text(
+        json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [
+            {"traceId": "a" * 32, "spanId": "b" * 16, "parentSpanId": "c" * 16, "name": "n",
+             "startTimeUnixNano": "1544712660000000000"}
+        ]}]}]})
+    )  # fmt: skip
+    chat.write_text('{"role": "user", "content": "hi"}\n{"role": "assistant", "content": "yes"}\n')
+    path = tmp_path / "new.strata"
+    code, _, errors = strata_(capsys, "ingest", path, spans, "--format", "otlp")
+    assert code == 1 and "parentSpanId" in errors and "hint: " in errors
+    command = ("ingest", path, spans, "--format", "otlp", "--roots", "--tag", "old", "--tag", "x")
+    assert strata_(capsys, *command)[:2] == (0, "version 1: 1 traces, 0 events\n")
+    assert strata_(capsys, *command)[:2] == (0, "version 1: 0 traces, 0 events; 1 there already\n")
+    command = ("ingest", path, chat, "--format", "openai", "--stream", "chat", "--space", "s", "--id", "c1")
+    assert strata_(capsys, *command)[:2] == (0, "version 2: 2 traces, 2 events\n")
+    with chat.open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert (
+            strata_(capsys, "ingest", path, "-", "--format", "openai")[1] == "version 3: 2 traces, 2 events\n"
+        )
+    with strata.open(path) as db:
+        assert db.traces.count(tag="old") == 1 and db.space("s").events.len("chat") == 2
+        assert db.space("s").traces.exists("c1") and len(db.events) == 2
+    assert strata_(capsys, "ingest", path, spans)[0] == 2
+    assert strata_(capsys, "ingest", path, tmp_path / "none", "--format", "otlp")[0] == 1
+
+
 def test_put_makes_the_database(capsys, tmp_path):
     assert strata_(capsys, "put", tmp_path / "new.strata", "k", "1")[0] == 0
     assert strata_(capsys, "get", tmp_path / "new.strata", "k") == (0, "1\n", "")

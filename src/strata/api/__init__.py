@@ -7,6 +7,7 @@ transaction.py  the same inside a transaction
 branches.py     make, find, rename, delete branches
 encryption.py   keys, in the forms in which they are given
 portable.py     bundles and backups
+ingest.py       what others recorded: spans, transcripts
 runs.py         executions of an agent: branches with a lifecycle
 retention.py    how much history is kept
 database.py     Database and `open`

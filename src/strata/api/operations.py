@@ -116,7 +116,7 @@ _ALL: Final = (
     ),
     *_operations("spaces.", Spaces, read="list"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
-    *_operations("", Place, read="version log"),
+    *_operations("", Place, read="version log", write="ingest_otlp ingest_transcript"),
     *_operations(
         "", Database,
         read="durable_version outcome info",

@@ -11,11 +11,14 @@ A place is a handle: cheap to make, safe to share between threads, valid until t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
+from strata.api.documents import Source
 from strata.api.face import Face, Lazy
+from strata.api.ingest import IngestInfo, ingest_otlp, ingest_transcript
 from strata.api.instants import Instant, version_of
+from strata.api.otlp import MissingParents
 from strata.api.retry import RETRIES, retrying
 from strata.api.table import Table
 from strata.api.transaction import Cause, Transaction
@@ -152,6 +155,50 @@ class Place(Face):
 
         del cast(Any, run).__wrapped__  # help() would show the transaction as an argument to pass
         return run
+
+    def ingest_otlp(
+        self, source: Source, *, missing_parents: MissingParents = "refuse", tags: Iterable[str] = ()
+    ) -> IngestInfo:
+        """Record OpenTelemetry spans as traces, in one commit; return how many.
+
+        Spans that are there already, by trace id and span id, are left as they are. See `api/otlp` for what
+        becomes of their fields.
+
+        Args:
+            source: OTLP in JSON: a path, an open file or a dict; a file may have a document a line.
+            missing_parents: "refuse" spans whose parent is neither there nor in `source`, or take them as
+                "roots" that keep the id in `metadata.parent`.
+            tags: for all of them.
+        Raises: InvalidInput, naming line and field, for what is no OTLP, and for parents in a circle;
+            NotFound for a path without a file; LimitExceeded. Nothing is written then.
+        """
+        return ingest_otlp(self, source, missing_parents, tags)
+
+    def ingest_transcript(
+        self,
+        source: Source,
+        *,
+        stream: str = "main",
+        id: str | None = None,
+        time_field: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> IngestInfo:
+        """Append chat messages as events, and record tool calls as traces, in one commit; return how many.
+
+        A conversation that is there already is left as it is. See `api/transcript` for what becomes of it.
+
+        Args:
+            source: messages as the API of OpenAI has them: a path, an open file, or a list; a file may have a
+                message or a conversation a line.
+            stream: of the events.
+            id: of the conversation and its root trace; left out, a digest of its messages.
+            time_field: the field of messages that has their time, in seconds since 1970 or as ISO 8601.
+            tags: for all traces.
+        Raises: InvalidInput, naming line and field, for what is no message and for answers to calls that were
+            not made; AlreadyExists when `id` is that of something else; NotFound for a path without a file;
+            LimitExceeded. Nothing is written then.
+        """
+        return ingest_transcript(self, source, stream, id, time_field, tags)
 
     def log(
         self,

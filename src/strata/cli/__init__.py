@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _upkeep(commands)
     _inspect(commands)
     _portable(commands)
+    _ingest(commands)
     for name, command in commands.choices.items():
         if name != "demo":
             add_key_file(command)
@@ -174,3 +175,23 @@ def _portable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     restore.set_defaults(run="strata.cli.portable:restore")
     export.set_defaults(run="strata.cli.portable:export")
     take.set_defaults(run="strata.cli.portable:import_")
+
+
+def _ingest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ingest = commands.add_parser("ingest", help="take in what others recorded, as events and traces")
+    ingest.add_argument("path", metavar="PATH", help="the database's directory")
+    ingest.add_argument("file", metavar="FILE", help="JSON, or JSON lines; - is standard input")
+    ingest.add_argument(
+        "--format",
+        required=True,
+        choices=("otlp", "openai"),
+        help="OpenTelemetry spans, or messages as the API of OpenAI has them",
+    )
+    ingest.add_argument("--branch", default="main", help="the branch (main)")
+    ingest.add_argument("--space", default="default", help="the space (default)")
+    ingest.add_argument("--tag", action="append", default=[], help="of all traces; may be given again")
+    ingest.add_argument("--roots", action="store_true", help="otlp: spans whose parent is missing are roots")
+    ingest.add_argument("--stream", default="main", help="openai: the stream of the events (main)")
+    ingest.add_argument("--id", help="openai: of the conversation")
+    ingest.add_argument("--time-field", metavar="NAME", help="openai: the field that has a message's time")
+    ingest.set_defaults(run="strata.cli.ingest:run")
