@@ -42,7 +42,7 @@ from strata.core.errors import (
 from strata.core.ids import new_id
 from strata.core.keys import MAX_NAME_BYTES, check_name
 from strata.core.protocols import Branch as NativeBranch
-from strata.core.protocols import BranchInfo, Store, Txn
+from strata.core.protocols import Store, Txn
 from strata.core.values import check
 from strata.primitives.index import check_metadata, check_tags
 from strata.primitives.runs import Infos, RunInfo, RunRecords, Status, check_step
@@ -140,15 +140,17 @@ class Runs(RunRecords):
                 raise AlreadyExists(what="run", name=given, hint="go on with db.run(id)")
             if self._parent is not None:
                 self._check_active(self._parent)
-            forked = self._fork(source, _branch_name(name, given), at)
-            thing |= {"session": opening.session, "branch": forked.name, "branch_id": forked.id}
-            thing["from"] = [source.name, forked.fork_version or 0]
+            branch = _branch_name(name, given)
+            self._store.fork(source.name, branch, None if at is None else version_of(source, at))
+            (branch_id, _), (_, fork_version), *_ = self._store.branch(branch).view().lineage()
+            thing |= {"session": opening.session, "branch": branch, "branch_id": branch_id}
+            thing["from"] = [source.name, fork_version]
             try:
                 run = self._insert(given, thing)
             except BaseException:
-                self._store.delete(forked.name)
+                self._store.delete(branch)
                 raise
-        return self._handle(run, forked.name)
+        return self._handle(run, branch)
 
     def end(self, id: str, result: Any = None) -> RunInfo:
         """Complete a run; return it.
@@ -264,19 +266,16 @@ class Runs(RunRecords):
             return from_._branch
         return self._store.branch(check_name(from_, "branch"))
 
-    def _fork(self, source: NativeBranch, name: str, at: Instant | None) -> BranchInfo:
-        self._store.fork(source.name, name, None if at is None else version_of(source, at))
-        return next(info for info in self._store.branches() if info.name == name)
-
     def _home_id(self) -> int:
-        name = self._home.name
-        for info in self._store.branches():
-            if info.name == name:
-                return info.id
-        raise NotFound(what="branch", name=name)
+        return _id_of(self._home)
 
     def _branch_of(self, run: RunInfo) -> str | None:
         """Return the name that the branch of a run has now; None when it was deleted."""
+        try:
+            if _id_of(self._store.branch(run.branch)) == run.branch_id:
+                return run.branch
+        except NotFound:
+            pass  # renamed, or deleted
         return next((info.name for info in self._store.branches() if info.id == run.branch_id), None)
 
     def _handle(self, run: RunInfo, branch: str) -> Run:
@@ -413,6 +412,10 @@ class Run(Branch):
 
     def __repr__(self) -> str:
         return f"<Run {self.id!r} branch={self.name!r} space={self._space!r}>"
+
+
+def _id_of(branch: NativeBranch) -> int:
+    return branch.view().lineage()[0][0]
 
 
 def _branch_name(name: str | None, id: str) -> str:

@@ -85,6 +85,8 @@ def _time(micros: int) -> bytes:
 
 def check_tags(tags: Any) -> list[str]:
     """Return `tags` as a list, each once, if all of them may be tags."""
+    if tags == ():
+        return []
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise InvalidInput(f"tags are a list of texts, not {tags!r}", hint="as in tags=['search']")
     return list(dict.fromkeys(check_name(tag, "tag") for tag in tags))

@@ -378,6 +378,8 @@ def _after(ended: int, started: int) -> int:
 
 def _refs(refs: Any, what: str, version: int | None) -> list[str]:
     """Return refs as they are stored; those without a version get `version`."""
+    if refs == ():
+        return []
     if isinstance(refs, (str, EntityRef)) or not isinstance(refs, Iterable):
         raise InvalidInput(f"{what} are a list of refs, not {refs!r}", hint=f"{what}=[ref]")
     found = []
