@@ -28,6 +28,7 @@ from strata.errors import (
     InvalidTransition,
     LimitExceeded,
     NotFound,
+    Protected,
     ReadOnly,
     RunClosed,
 )
@@ -386,6 +387,70 @@ def test_after_opening_again(tmp_path):
             assert run.kv.get("a") == 1
     with strata.open(path) as db:
         assert db.runs.orphans() == [] and db.runs.stats().completed == 2
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_in_another_database(tmp_path, history):
+    """Where a bundle was imported branches have other ids, and those of others may be the ones recorded."""
+    with strata.open(tmp_path / "a.strata") as db:
+        lost = [db.branches.create(name) for name in "abc"]
+        active, over = db.runs.begin("active"), db.runs.begin("over")
+        there = db.branches.fork("main", "other").runs.begin()
+        for run in (active, over, there):
+            run.kv.put("of", run.id)
+        over.end()
+        for branch in lost:
+            db.branches.delete(branch.name)
+        db.export(tmp_path / "bundle", history=history)
+    strata.import_(tmp_path / "bundle", tmp_path / "b.strata")
+    with strata.open(tmp_path / "b.strata") as db:
+        db.branches.create("new")
+        assert ids(db.runs.orphans()) == [active.id]
+        assert ids(db.branch("other").runs.orphans()) == [there.id]
+        assert all(db.run(run.id).kv.get("of") == run.id for run in (active, over))
+        run = db.runs.take_over(active.id)
+        run.kv.put("a", 1)
+        db.branches.rename(run.name, "renamed")
+        db.run(run.id).end()
+        with pytest.raises(RunClosed):
+            db.branch("renamed").kv.put("a", 2)
+        assert db.runs.archive(over.id).status == "archived"
+        with pytest.raises(RunClosed):
+            db.branch(over.name).kv.put("a", 2)
+        db.branch("new").kv.put("a", 1)
+        db.branch("other").runs.cancel(there.id)
+
+
+def test_a_branch_of_that_name_is_there(db):
+    """By hand, or left by a process that died between the fork and the record."""
+    db.branches.fork("main", "runs/mine").kv.put("a", 1)
+    run = db.runs.begin(id="mine")
+    assert run.name != "runs/mine" and run.kv.get("a") is None and db.run("mine").name == run.name
+
+
+def test_main_may_have_another_name(db):
+    db.branches.rename("main", "trunk")
+    with db.runs.begin() as run:
+        run.kv.put("a", 1)
+    assert db.runs.get(run.id).status == "completed" and db.runs.get(run.id).home == "trunk"
+
+
+def test_what_is_protected_begins_nothing(db):
+    db.branches.protect("main")
+    before = contents(db)[1:]
+    with pytest.raises(Protected):
+        db.runs.begin()
+    assert contents(db)[1:] == before
+
+
+def test_forgetting_a_run(db):
+    run = db.runs.begin("Ada's", tags=["Ada"], id="r")
+    run.recorded(len)("Ada")
+    db.runs.begin(id="r2")
+    run.end()
+    db.forget("runs", "r")
+    assert ids(db.runs.list()) == ["r2"] and db.runs.stats().total == 1 and db.runs.list(tag="Ada") == []
+    assert run.calls() == [] and db.runs.get("r") is None
 
 
 def test_handles_are_not_held(db):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Iterable
@@ -54,10 +55,11 @@ _ID_BYTES: Final = 100  # of an id that goes into the name of a branch as it is
 class Opening:
     """What this process keeps for a store that is open: who it is, and that steps of runs come one by one."""
 
-    __slots__ = ("lock", "session")
+    __slots__ = ("database", "lock", "session")
 
     def __init__(self, store: Store) -> None:
-        self.session = new_id(store.branch("main").keyspace("default", RunRecords.LAYOUT).now)
+        self.database: str = store.info()["id"]
+        self.session = os.urandom(16).hex()
         self.lock = threading.RLock()
 
 
@@ -123,7 +125,7 @@ class Runs(RunRecords):
         if replayed is not None and from_ is None:
             from_, at = replayed.source, replayed.fork_version if at is None else at
         source = self._source(from_)
-        thing: dict[str, Any] = {"status": ACTIVE, "begun": self._txn.now, "home": self._home_id()}
+        thing: dict[str, Any] = {"status": ACTIVE, "begun": self._txn.now}
         optional = {
             "name": None if name is None else check_name(name, "run name"),
             "parent": self._parent,
@@ -140,11 +142,10 @@ class Runs(RunRecords):
                 raise AlreadyExists(what="run", name=given, hint="go on with db.run(id)")
             if self._parent is not None:
                 self._check_active(self._parent)
-            branch = _branch_name(name, given)
-            self._store.fork(source.name, branch, None if at is None else version_of(source, at))
+            branch = self._fork(source, None if at is None else version_of(source, at), name, given)
             (branch_id, _), (_, fork_version), *_ = self._store.branch(branch).view().lineage()
-            thing |= {"session": opening.session, "branch": branch, "branch_id": branch_id}
-            thing["from"] = [source.name, fork_version]
+            thing |= {"session": opening.session, "branch": branch, "from": [source.name, fork_version]}
+            thing |= self._ids_here(branch_id)
             try:
                 run = self._insert(given, thing)
             except BaseException:
@@ -207,8 +208,8 @@ class Runs(RunRecords):
 
     def orphans(self) -> Infos:
         """Return the runs begun here that are active, and whose process has ended. Cost: O(active runs)."""
-        session, home = opening_of(self._store).session, self._home_id()
-        return [run for run in self.list(status="active") if run.session != session and run.home == home]
+        session = opening_of(self._store).session
+        return [run for run in self.list(status="active") if run.session != session and self._is_home(run)]
 
     def _close(self, id: str, to: str, **changes: Any) -> RunInfo:
         """Take a step after which the run takes no writes."""
@@ -217,6 +218,7 @@ class Runs(RunRecords):
             check_step(run.status, to)
             name = self._branch_of(run)
             if name is not None:  # a run is over also when its branch was deleted
+                changes |= self._ids_here(_id_of(self._store.branch(name)))
                 self._store.seal(name, run_over(id, to))
             return self._change(id, to, **changes)
 
@@ -234,7 +236,8 @@ class Runs(RunRecords):
             name = self._branch_of(run)
             if name is None:
                 raise NotFound(what="branch", name=run.branch, hint="the branch of the run was deleted")
-            run = self._change(id, to, session=opening.session)
+            ids = self._ids_here(_id_of(self._store.branch(name)))
+            run = self._change(id, to, session=opening.session, branch=name, **ids)
             self._store.seal(name, None)
             return self._handle(run, name)
 
@@ -244,11 +247,11 @@ class Runs(RunRecords):
         Raises: NotFound; InvalidInput for the copy that a fork has of the record.
         """
         run = self._named(id)
-        if run.home != self._home_id():
-            homes = [info.name for info in self._store.branches() if info.id == run.home]
+        if not self._is_home(run):
+            home = next((info.name for info in self._store.branches() if info.id == run.home_id), run.home)
             raise InvalidInput(
                 f"run {id!r} was not begun on branch {self._home.name!r}, which has a copy of its record",
-                hint=f"use db.branch({homes[0]!r}).runs" if homes else "the branch it was begun on is gone",
+                hint=f"use db.branch({home!r}).runs",
             )
         return run
 
@@ -266,17 +269,39 @@ class Runs(RunRecords):
             return from_._branch
         return self._store.branch(check_name(from_, "branch"))
 
-    def _home_id(self) -> int:
-        return _id_of(self._home)
+    def _fork(self, source: NativeBranch, at: int | None, name: str | None, id: str) -> str:
+        """Fork a branch for a run, and return its name."""
+        branch = _branch_name(name, id)
+        try:
+            self._store.fork(source.name, branch, at)
+        except AlreadyExists:  # by hand, or by a process that died before it recorded the run
+            branch = _branch_name(branch.removeprefix("runs/"), new_id(self._txn.now))
+            self._store.fork(source.name, branch, at)
+        return branch
+
+    def _ids_here(self, branch_id: int) -> dict[str, Any]:
+        """Return what a record says of branches so that they are found again, as they are now."""
+        home = {"home": self._home.name, "home_id": _id_of(self._home)}
+        return {"branch_id": branch_id, "database": opening_of(self._store).database, **home}
+
+    def _is_here(self, run: RunInfo) -> bool:
+        """Whether a run is of this very database, so that ids of branches mean what they meant then."""
+        return run.database == opening_of(self._store).database
+
+    def _is_home(self, run: RunInfo) -> bool:
+        """Whether a run was begun on this branch, rather than on one that it was forked off later."""
+        return run.home_id == _id_of(self._home) if self._is_here(run) else run.home == self._home.name
 
     def _branch_of(self, run: RunInfo) -> str | None:
         """Return the name that the branch of a run has now; None when it was deleted."""
+        is_here = self._is_here(run)
         try:
-            if _id_of(self._store.branch(run.branch)) == run.branch_id:
+            if _id_of(self._store.branch(run.branch)) == run.branch_id or not is_here:
                 return run.branch
         except NotFound:
             pass  # renamed, or deleted
-        return next((info.name for info in self._store.branches() if info.id == run.branch_id), None)
+        found = (info.name for info in self._store.branches() if info.id == run.branch_id and is_here)
+        return next(found, None)
 
     def _handle(self, run: RunInfo, branch: str) -> Run:
         home = Runs(self._txn, self._store, self._home, self._space)

@@ -8,9 +8,10 @@
     0x00, "c", id, 0x00, place            on the branch of the run: a recorded call (see api/recorded)
 
 Invariants: the status of a run changes along STEPS only, each change a commit of its own that moves the row
-by status along. `home` is the id of the branch on which the run was begun: a fork of that sees the record as
-it was, and only the one at home is changed. What else belongs to a run (its branch, who may write there) is
-the business of api/runs, as a primitive knows nothing of branches.
+by status along. `home` is the branch on which the run was begun: a fork of that sees the record as it was,
+and only the one at home is changed. Ids of branches are those of `database`: in another, which a bundle was
+imported into, names count. What else belongs to a run (its branch, who may write there) is the business of
+api/runs, as a primitive knows nothing of branches.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class RunInfo(msgspec.Struct, frozen=True):
     begun_us: int
     branch: str  # forked for it, under the name that it got then
     branch_id: int
-    home: int  # id of the branch on which it was begun
+    home: str  # the branch on which it was begun and is recorded, as it was named then
+    home_id: int
+    database: str  # in which the ids are those of branches
     session: str  # of the opening of the database that works on it, or did
     source: str  # the branch that it was forked off
     fork_version: int  # where
