@@ -7,6 +7,8 @@
 //! What is trimmed raises the *floor* of its keyspace to the version that came after it: at or above the floor, and at a
 //! pin, every read gives what it always gave; below it a read is refused.
 
+use crate::sabotage;
+
 /// By keyspace, the oldest version that can be read; sorted.
 pub type Floors = Vec<(u32, u64)>;
 
@@ -99,8 +101,8 @@ impl KeyFilter {
         self.newer += 1;
         let Some(superseder) = superseder else { return true };
         let is_pinned = pins.get(pins.partition_point(|&pin| pin < version)).is_some_and(|&pin| pin < superseder);
-        let keeps = is_pinned || rule.keeps(newer, superseder);
-        if !keeps {
+        let keeps = (is_pinned && !sabotage::on("K32")) || rule.keeps(newer, superseder);
+        if !keeps && !sabotage::on("K33") {
             *floor = (*floor).max(superseder);
         }
         keeps

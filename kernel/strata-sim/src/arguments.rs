@@ -9,20 +9,24 @@ pub struct Arguments {
     pub seconds: Option<u64>,
     pub quick: bool,
     pub sabotage_only: bool,
+    /// Plant this bug alone.
+    pub twin: Option<String>,
     pub flips_only: bool,
     pub workers: usize,
 }
 
 pub const USAGE: &str = "\
-strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [--quick] [--sabotage] [--flips]
+strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [--quick] [--sabotage] [--twin NAME]
+           [--flips]
 
   --seed N       run one seed again, with everything that can be done to it; with --histories, begin there
   --histories N  so many seeds
-  --images N     seeds until there are so many crash images (200000; 20000 with --quick)
+  --images N     seeds until there are so many crash images (1000000; 10000 with --quick)
   --seconds N    seeds for so long
   --workers N    on so many threads (2)
-  --quick        a tenth of everything
+  --quick        a hundredth of it
   --sabotage     only plant the known bugs, and see whether each is caught
+  --twin NAME    only plant this one
   --flips        only turn every bit of a database of 64 KiB round, and cut every file at every byte";
 
 impl Arguments {
@@ -35,6 +39,7 @@ impl Arguments {
             seconds: None,
             quick: false,
             sabotage_only: false,
+            twin: None,
             flips_only: false,
             workers: 2,
         };
@@ -49,13 +54,17 @@ impl Arguments {
                 "--workers" => arguments.workers = number()?.clamp(1, 64) as usize,
                 "--quick" => arguments.quick = true,
                 "--sabotage" => arguments.sabotage_only = true,
+                "--twin" => {
+                    arguments.sabotage_only = true;
+                    arguments.twin = Some(words.next().ok_or("--twin needs a name")?);
+                }
                 "--flips" => arguments.flips_only = true,
                 "--help" | "-h" => return Err(USAGE.to_owned()),
                 other => return Err(format!("unknown argument '{other}'\n{USAGE}")),
             }
         }
         if arguments.images == 0 {
-            arguments.images = if arguments.quick { 20_000 } else { 200_000 };
+            arguments.images = if arguments.quick { 10_000 } else { 1_000_000 };
         }
         Ok(arguments)
     }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use strata_kernel::branch::{At, Branch as StoreBranch, Range, RowBuffer, StreamHead};
+use strata_kernel::branch::{At, Branch as StoreBranch, HistoryRow, Range, RowBuffer, StreamHead};
 use strata_kernel::env::sim::SimDisk;
 use strata_kernel::manifest::Manifest;
 use strata_kernel::run;
-use strata_kernel::store::{BranchInfo, Store};
+use strata_kernel::store::{BranchInfo, Options, Store};
 
+use crate::care::Care;
 use crate::driver::Check;
-use crate::model::{Branch, Commit, KEYSPACES, Key, State};
+use crate::model::{Branch, Cell, Commit, KEYSPACES, Key, State};
 use crate::workload::KEYS;
 
 type Numbers = [u32; KEYSPACES.len()];
@@ -33,21 +34,22 @@ pub fn heads(store: &Store, numbers: &Numbers, state: &State) -> Check {
 }
 
 /// Every version, every history, every list of commits.
-pub fn everything(store: &Store, numbers: &Numbers, state: &State) -> Check {
+pub fn everything(store: &Store, numbers: &Numbers, state: &State, care: &Care) -> Check {
     for branch in state.branches.values() {
         let found = store.branch(&branch.name).map_err(|error| error.to_string())?;
         let told = |why| format!("{}: {why}", branch.name);
-        same_versions(&found, numbers, state, branch).map_err(told)?;
-        same_commits(&found, branch).map_err(told)?;
-        same_histories(&found, numbers, branch).map_err(told)?;
+        same_versions(&found, numbers, state, branch, care).map_err(told)?;
+        same_commits(&found, branch, care.trims()).map_err(told)?;
+        same_histories(&found, numbers, branch, care, state.time).map_err(told)?;
         same_spaces(store, &found, branch).map_err(told)?;
     }
     Ok(())
 }
 
 /// What lies in the directory is what the MANIFEST names, once the database was opened for writing.
-pub fn files(disk: &SimDisk) -> Check {
-    let manifest = Manifest::read(disk, &|_| None)?.ok_or("there is no MANIFEST")?;
+pub fn files(disk: &SimDisk, options: &Options) -> Check {
+    let keys = |id| options.keys.as_ref().map(|keys| Arc::new(keys.ring(id)));
+    let manifest = Manifest::read(disk, &keys)?.ok_or("there is no MANIFEST")?;
     let mut expected: Vec<String> = manifest.runs.iter().map(|run| run::path(*run)).collect();
     expected.extend(["LOCK", "MANIFEST"].map(str::to_owned));
     let (log, mut found): (Vec<_>, Vec<_>) = disk.paths().into_iter().partition(|path| path.starts_with("WAL/"));
@@ -62,11 +64,11 @@ pub fn files(disk: &SimDisk) -> Check {
 }
 
 /// A commit that is there is known by its transaction id, and one that is not there is not.
-pub fn outcomes(store: &Store, state: &State, lost: &[(u64, u64)]) -> Check {
+pub fn outcomes(store: &Store, state: &State, lost: &[(u64, u64)], care: &Care) -> Check {
     let known = state.branches.values().flat_map(|branch| branch.commits.last());
     for commit in known.filter(|commit| state.branches.values().any(|b| b.head == commit.version)) {
         let id = format!("{}-{}", commit.version, commit.time);
-        if store.outcome(&id) != Ok(true) {
+        if store.outcome(&id) != Ok(true) && !care.trims() {
             return Err(format!("transaction {id} is there, and its outcome {:?}", store.outcome(&id)));
         }
     }
@@ -134,22 +136,30 @@ fn same_key(branch: &StoreBranch, numbers: &Numbers, commit: &Commit, key: &Key,
     if found.as_ref() == expected { Ok(()) } else { Err(format!("{} is {found:?}, not {expected:?}", show(key))) }
 }
 
-fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: &Branch) -> Check {
-    let nothing = Commit::default();
+fn same_versions(found: &StoreBranch, numbers: &Numbers, state: &State, branch: &Branch, care: &Care) -> Check {
     let stride = stride(state.version as usize);
     for version in (state.version % stride as u64..=state.version).step_by(stride) {
-        let commit = branch.shown_at(version).map_or(&nothing, |commit| commit);
-        let (at, told) = (At::past(version, commit.time), |why| format!("at version {version}: {why}"));
-        same_rows(found, numbers, commit, at).map_err(told)?;
-        // What a key held is read by itself where it had just changed.
-        for (key, _) in commit.touched.iter().filter(|_| commit.version == version) {
-            same_key(found, numbers, commit, key, at).map_err(told)?;
+        match same_version(found, numbers, branch, version) {
+            Err(why) if why.contains("is no longer kept") && care.may_refuse(branch, version, state.time) => {}
+            seen => seen.map_err(|why| format!("at version {version}: {why}"))?,
         }
-        for (stream, next, time, hash) in commit.stream_ends() {
-            let head = found.stream_head(numbers[stream.0], &stream.1, at)?;
-            if head != (StreamHead { next, time, hash }) {
-                return Err(format!("{} ends at version {version} with {head:?}, not with {next}", show(stream)));
-            }
+    }
+    Ok(())
+}
+
+fn same_version(found: &StoreBranch, numbers: &Numbers, branch: &Branch, version: u64) -> Check {
+    let nothing = Commit::default();
+    let commit = branch.shown_at(version).map_or(&nothing, |commit| commit);
+    let at = At::past(version, commit.time);
+    same_rows(found, numbers, commit, at)?;
+    // What a key held is read by itself where it had just changed.
+    for (key, _) in commit.touched.iter().filter(|_| commit.version == version) {
+        same_key(found, numbers, commit, key, at)?;
+    }
+    for (stream, next, time, hash) in commit.stream_ends() {
+        let head = found.stream_head(numbers[stream.0], &stream.1, at)?;
+        if head != (StreamHead { next, time, hash }) {
+            return Err(format!("{} ends with {head:?}, not with {next}", show(stream)));
         }
     }
     Ok(())
@@ -160,7 +170,8 @@ fn stride(length: usize) -> usize {
     1 + length / 64
 }
 
-fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
+/// Where history is trimmed some may be missing.
+fn same_commits(found: &StoreBranch, branch: &Branch, trims: bool) -> Check {
     for reverse in [false, true] {
         let rows = found.commits(0, u64::MAX, reverse, usize::MAX)?;
         let row = |row: strata_kernel::branch::CommitRow| (row.version, row.time, row.meta.idempotency_key);
@@ -170,11 +181,12 @@ fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
         }
         let of = |commit: &std::rc::Rc<Commit>| (commit.version, commit.time, commit.idempotency_key.clone());
         let expected: Vec<_> = branch.commits.iter().map(of).collect();
-        if found != expected {
+        let same = if trims { found.iter().all(|row| expected.contains(row)) } else { found == expected };
+        if !same {
             return Err(format!("the commits are {found:?}, not {expected:?}"));
         }
     }
-    for commit in branch.commits.iter().step_by(stride(branch.commits.len())) {
+    for commit in branch.commits.iter().filter(|_| !trims).step_by(stride(branch.commits.len())) {
         let at = branch.commits.iter().rev().find(|other| other.time <= commit.time).map_or(0, |other| other.version);
         let version = found.version_at(commit.time)?;
         if version != at || found.time_of(commit.version)? != commit.time {
@@ -184,16 +196,24 @@ fn same_commits(found: &StoreBranch, branch: &Branch) -> Check {
     Ok(())
 }
 
-fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch) -> Check {
+fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch, care: &Care, now: u64) -> Check {
     let Some(newest) = branch.newest() else { return Ok(()) };
     for key in newest.contents.keys() {
         let rows = found.history(numbers[key.0], &key.1, branch.head, u64::MAX, usize::MAX)?;
         let expected = branch.history(key, branch.head);
-        let same = rows.len() == expected.len()
-            && rows.iter().zip(&expected).all(|(row, (cell, time))| {
-                (row.version, row.time, row.expires) == (cell.version, *time, cell.expires.unwrap_or(0))
-                    && row.value.as_ref() == cell.value.as_ref().map(|value| &value.bytes)
-            });
+        let is_it = |row: &HistoryRow, (cell, time): &(Cell, u64)| {
+            (row.version, row.time, row.expires) == (cell.version, *time, cell.expires.unwrap_or(0))
+                && row.value.as_ref() == cell.value.as_ref().map(|value| &value.bytes)
+        };
+        let same = if care.trims() {
+            let (kept, _) = care.split(branch, key.0, &expected, now);
+            // A deletion with nothing below it says no more than its absence.
+            let gone = kept.into_iter().filter(|cell| cell.value.is_some());
+            let gone = gone.filter(|cell| rows.iter().all(|row| row.version != cell.version)).count();
+            gone == 0 && rows.iter().all(|row| expected.iter().any(|cell| is_it(row, cell)))
+        } else {
+            rows.len() == expected.len() && rows.iter().zip(&expected).all(|(row, cell)| is_it(row, cell))
+        };
         if !same {
             return Err(format!("the history of {} has {} versions, not {}", show(key), rows.len(), expected.len()));
         }
@@ -202,8 +222,8 @@ fn same_histories(found: &StoreBranch, numbers: &Numbers, branch: &Branch) -> Ch
 }
 
 fn same_spaces(store: &Store, found: &Arc<StoreBranch>, branch: &Branch) -> Check {
-    let keys = branch.newest().into_iter().flat_map(|commit| commit.contents.keys());
-    let mut expected: Vec<String> = keys.map(|key| KEYSPACES[key.0].0.to_owned()).collect();
+    let spaces = branch.newest().into_iter().flat_map(|commit| &commit.spaces);
+    let mut expected: Vec<String> = spaces.map(|index| KEYSPACES[*index].0.to_owned()).collect();
     expected.sort();
     expected.dedup();
     let spaces = store.spaces(found, branch.head)?;

@@ -11,6 +11,7 @@ use strata_kernel::Error;
 use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
 use strata_kernel::store::Store;
 
+use crate::care::Care;
 use crate::compare;
 use crate::driver::{Check, Driver};
 use crate::judge::numbers;
@@ -78,7 +79,7 @@ impl Subject {
                 let state = self.driver.model.at(version).ok_or_else(|| format!("version {version} was made up"))?;
                 let numbers = numbers(&store);
                 match compare::heads(&store, &numbers, state)
-                    .and_then(|()| compare::everything(&store, &numbers, state))
+                    .and_then(|()| compare::everything(&store, &numbers, state, &Care::new()))
                     .and_then(|()| store.verify(&mut |_, _| Ok(())).map(|_| ()).map_err(String::from))
                 {
                     // What no read came to is told by who reads everything.

@@ -13,13 +13,18 @@ use strata_kernel::store::{Options, Store};
 use strata_kernel::transaction::Transaction;
 
 use crate::between::{self, Plan};
+use crate::care::{Care, Era};
 use crate::draft::Draft;
-use crate::model::{KEYSPACES, Model, Refusal, State};
+use crate::keepers::hand_in_keys;
+use crate::model::{KEYSPACES, Key, Model, Refusal, State};
 use crate::notes::{Acknowledged, Notes};
 use crate::trace::Trace;
 
 /// A promise that was broken, in words.
 pub type Check<T = ()> = Result<T, String>;
+
+/// With fewer changes of the disk no run was made.
+const CALLS_OF_A_COMMIT: usize = 4;
 
 /// What the model says must happen: a new state, no commit and this version, or a refusal.
 pub type Predicted = Result<Result<State, u64>, Refusal>;
@@ -29,6 +34,11 @@ pub struct Driver {
     pub options: Options,
     pub model: Model,
     pub notes: Notes,
+    pub care: Care,
+    /// What was forgotten, and when.
+    pub eras: Vec<Era>,
+    /// Values that are nowhere else, and their keys.
+    pub secrets: Vec<(Key, Vec<u8>)>,
     pub store: Option<Arc<Store>>,
     pub numbers: [u32; KEYSPACES.len()],
     /// The newest version that readers may see. Behind the model's last only when an outcome is unknown.
@@ -81,6 +91,9 @@ impl Driver {
             options,
             model,
             notes,
+            care: Care::new(),
+            eras: Vec::new(),
+            secrets: Vec::new(),
             store: None,
             numbers: [0; KEYSPACES.len()],
             faults: false,
@@ -107,6 +120,8 @@ impl Driver {
 
     /// Open the database; an error is the disk's, or a violation that the caller tells from it.
     pub fn start(&mut self) -> Result<(), Error> {
+        let possible = self.care.keys.at(self.moment());
+        hand_in_keys(&mut self.options, &self.sim.disk, &possible).map_err(Error::InvalidInput)?;
         let store = Store::open(self.sim.env(), &self.options)?;
         if self.notes.created == usize::MAX {
             self.notes.created = self.moment();
@@ -237,7 +252,9 @@ impl Driver {
             self.plan();
         }
         let outcome = work(self.store());
-        self.busy.push(begin..self.moment());
+        if self.moment() - begin > CALLS_OF_A_COMMIT {
+            self.busy.push(begin..self.moment());
+        }
         let Some(Plan { writes, branch, done: Some(done), .. }) = between::take() else { return Ok(outcome) };
         self.tell(format!("  meanwhile others wrote {:?} to {branch}", done.got));
         self.excuse(done.seen).map_err(|why| format!("meanwhile: {why}"))?;

@@ -6,6 +6,7 @@ use strata_kernel::log::Durability;
 use strata_kernel::store::Store;
 
 use crate::driver::{Check, Driver};
+use crate::keepers::hand_in_keys;
 use crate::notes::Crash;
 use crate::rows::tail;
 use crate::tally::Tally;
@@ -108,6 +109,7 @@ fn healed(driver: &mut Driver, fault: Fault, seed: u64) -> Check {
     let now = driver.moment();
     let image = driver.sim.disk.killed();
     let sim = Sim::over(image.clone(), seed);
+    hand_in_keys(&mut driver.options, &image, &driver.care.keys.at(now))?;
     let store = Store::open(sim.env(), &driver.options).map_err(|error| format!("refused: {error}"))?;
     let version = store.log.last_version();
     // In `buffered` mode a failed sync may have cost what was not yet durable; the error said so.
@@ -124,12 +126,15 @@ fn healed(driver: &mut Driver, fault: Fault, seed: u64) -> Check {
     let state = model.last().clone();
     let notes = driver.notes.found(version, now, Crash::Kill, image.journal_len());
     let mut found = Driver::found(sim, store, driver.options.clone(), model, notes, seed);
+    let opened = found.moment();
+    found.care = driver.care.found(now, &found.store().policies()?, opened)?;
     compare::heads(found.store(), &found.numbers, &state)?;
-    compare::everything(found.store(), &found.numbers, &state)?;
-    compare::files(&image)?;
+    compare::everything(found.store(), &found.numbers, &state, &found.care)?;
+    compare::files(&image, &driver.options)?;
     found.store().verify(&mut |_, _| Ok(())).map_err(|error| format!("verifying: {error}"))?;
     // What opening showed was read back from the disk, so a power cut right after cannot take it.
     let again = Sim::over(image.crash(seed), seed);
+    hand_in_keys(&mut driver.options, &again.disk, &found.care.keys.at(opened))?;
     let again = Store::open(again.env(), &driver.options).map_err(|error| format!("refused after a cut: {error}"))?;
     if again.log.last_version() != version {
         return Err(format!("opening believed what the disk did not hold: {version}"));

@@ -19,6 +19,7 @@ use strata_kernel::env::sim::{Sim, SimDisk};
 use strata_kernel::log::StateHash;
 use strata_kernel::store::{Options, Store, Verified};
 
+use crate::care::Care;
 use crate::compare;
 use crate::damage::{HEADER, contents, is_scratch, is_segment, is_witnessed, records};
 use crate::driver::{Check, Driver};
@@ -129,7 +130,7 @@ impl Subject {
         let store = Store::open(Sim::over(self.disk.copy(), 1).env(), &self.options)?;
         let state = self.driver.model.at(self.newest).ok_or("the model has no last state")?;
         compare::heads(&store, &numbers(&store), state)?;
-        compare::everything(&store, &numbers(&store), state)?;
+        compare::everything(&store, &numbers(&store), state, &Care::new())?;
         Ok((0..PARTS).map(|part| self.read(&store, part)).collect::<Result<_, _>>()?)
     }
 

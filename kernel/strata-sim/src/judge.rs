@@ -12,10 +12,13 @@ use strata_kernel::log::Durability;
 use strata_kernel::store::{Options, Store};
 use strata_kernel::transaction::{Isolation, Transaction};
 
+use crate::care::{self, Era};
 use crate::compare;
 use crate::driver::{Check, Driver};
-use crate::model::State;
+use crate::keepers::{hand_in_keys, no_file_holds};
+use crate::model::{Model, State};
 use crate::notes::Crash;
+use crate::rows::tail;
 use crate::tally::Tally;
 use crate::trace::Trace;
 
@@ -30,7 +33,7 @@ pub struct Judge<'a> {
     trace: &'a mut Trace,
     depth: u32,
     /// Versions that were read in full at least once in this history.
-    read_in_full: BTreeSet<u64>,
+    read_in_full: BTreeSet<(u64, usize)>,
 }
 
 /// Everything that can go down in one history.
@@ -89,33 +92,56 @@ impl Judge<'_> {
         seed: u64,
     ) -> Check<(Driver, Rc<State>)> {
         let sim = Sim::over(image.clone(), seed);
-        let store = Store::open(sim.env(), options).map_err(|error| format!("refused: {error}"))?;
+        let mut options = options.clone();
+        hand_in_keys(&mut options, image, &self.driver.care.keys.at(moment))?;
+        let store = Store::open(sim.env(), &options).map_err(|error| format!("refused: {error}"))?;
         let version = store.log.last_version();
         let (notes, promised) = (&self.driver.notes, &self.driver.options);
         notes.check(version, moment, crash, promised.durability, promised.flush_interval_us)?;
-        compare::files(image)?;
+        compare::files(image, &options)?;
         if store.recovered.checkpoint + store.recovered.records != version || store.log.durable_version() != version {
             return Err(format!("version {version} has {:?}", store.recovered));
         }
-        let model = self.driver.model.cut_at(version);
-        let state = model.last().clone();
         let notes = notes.found(version, moment, crash, image.journal_len());
-        let mut found = Driver::found(sim, store, options.clone(), model, notes, seed);
+        let policies = store.policies()?;
+        let (model, eras, gone) = self.model_of(&store, version, moment)?;
+        let state = model.last().clone();
+        let mut found = Driver::found(sim, store, options, model, notes, seed);
         found.pressed = self.driver.pressed;
+        found.care = self.driver.care.found(moment, &policies, found.moment())?;
+        found.care.gone.extend(gone);
+        found.secrets.clone_from(&self.driver.secrets);
+        found.eras = eras
+            .map(|before| Era { asked: 0, done: found.moment(), before, secrets: Vec::new() })
+            .into_iter()
+            .collect();
+        no_file_holds(image, &found.care.gone)?;
         Ok((found, state))
+    }
+
+    /// What must be there: where a crash came while something was being forgotten, with it or without.
+    fn model_of(&self, store: &Arc<Store>, version: u64, moment: usize) -> Check<(Model, Option<Model>, Vec<Vec<u8>>)> {
+        let mut possible = care::at(&self.driver.eras, &self.driver.model, moment);
+        possible.iter_mut().for_each(|(model, _)| *model = model.cut_at(version));
+        let (after, gone) = possible.pop().ok_or("there is always one")?;
+        let Some((before, gone_before)) = possible.pop() else { return Ok((after, None, gone)) };
+        let mut care = self.driver.care.clone();
+        care.gone.clear();
+        let is_before = compare::everything(store, &numbers(store), before.last(), &care).is_ok();
+        Ok(if is_before { (before, None, gone_before) } else { (after, Some(before), gone) })
     }
 
     /// D2: everything is as the model has it at that one version.
     fn check_state(&mut self, found: &Driver, state: &State, seed: u64) -> Check {
         compare::heads(found.store(), &found.numbers, state)?;
-        if self.read_in_full.insert(state.version) || seed.is_multiple_of(64) {
-            compare::everything(found.store(), &found.numbers, state)?;
+        if self.read_in_full.insert((state.version, found.care.gone.len())) || seed.is_multiple_of(64) {
+            compare::everything(found.store(), &found.numbers, state, &found.care)?;
             // What was read of old versions has not taken the place of the new ones.
             compare::heads(found.store(), &found.numbers, state)?;
             found.store().verify(&mut |_, _| Ok(())).map_err(|error| format!("verifying: {error}"))?;
         }
         let next = self.driver.model.at(state.version + 1).map(|lost| (lost.version, lost.time));
-        compare::outcomes(found.store(), state, next.as_slice())?;
+        compare::outcomes(found.store(), state, next.as_slice(), &found.care)?;
         if seed.is_multiple_of(4) { self.repeat_keys(found, state) } else { Ok(()) }
     }
 
@@ -174,7 +200,7 @@ impl Judge<'_> {
             let crash = if draw == 3 { Crash::Kill } else { Crash::PowerCut };
             nested
                 .crash(rng.below(moments) as usize, crash, rng.below(1 << 32))
-                .map_err(|why| format!("going on: {why}"))?;
+                .map_err(|why| format!("going on: {why}, after\n{}", tail(&found.story)))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! It knows no file, no log and no table, and shares no code with the kernel: a `State` is what a reader must
 //! find once the database stands at that version, all branches and all older versions included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::doc::{self, Doc, DocPath, Edit, Unfit, chain, entry};
@@ -78,6 +78,8 @@ pub struct Commit {
     pub contents: BTreeMap<Key, Cell>,
     pub touched: Vec<(Key, Touch)>,
     streams: BTreeMap<Key, StreamEnd>,
+    /// Keyspaces that were ever written to.
+    pub spaces: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -140,6 +142,22 @@ impl Model {
     /// The model of a database that ends at `version`.
     pub fn cut_at(&self, version: u64) -> Model {
         Model { states: self.states[..=version as usize].to_vec() }
+    }
+
+    /// The same, as if `key` had never held anything.
+    pub fn without(&self, key: &Key) -> Model {
+        let mut commits: BTreeMap<*const Commit, Rc<Commit>> = BTreeMap::new();
+        let mut commit =
+            |commit: &Rc<Commit>| commits.entry(Rc::as_ptr(commit)).or_insert_with(|| commit.without(key)).clone();
+        let mut state = |state: &Rc<State>| {
+            let mut after = (**state).clone();
+            for branch in after.branches.values_mut() {
+                let commits = branch.commits.iter().map(&mut commit).collect();
+                *branch = Rc::new(Branch { commits, ..(**branch).clone() });
+            }
+            Rc::new(after)
+        };
+        Model { states: self.states.iter().map(&mut state).collect() }
     }
 }
 
@@ -258,6 +276,13 @@ impl Commit {
         self.streams.get(stream).map_or(0, |end| end.next)
     }
 
+    fn without(&self, key: &Key) -> Rc<Commit> {
+        let mut after = self.clone();
+        after.contents.remove(key);
+        after.touched.retain(|(other, _)| other != key);
+        Rc::new(after)
+    }
+
     fn apply(&mut self, write: &Write, wall: u64) -> Result<(), Unfit> {
         let key = &write.key;
         let cell = self.contents.get(key).filter(|cell| cell.live(wall).is_some());
@@ -301,6 +326,7 @@ impl Commit {
     fn set(&mut self, key: &Key, doc: Option<Doc>, touch: Touch, expires: Option<u64>) {
         let value = doc.map(|doc| Rc::new(Value { bytes: doc.encode(), doc }));
         self.contents.insert(key.clone(), Cell { version: self.version, value, expires });
+        self.spaces.insert(key.0);
         self.touched.push((key.clone(), touch));
     }
 }

@@ -180,7 +180,7 @@ impl Driver {
         if self.below(4) > 0 {
             return Ok(());
         }
-        let seen = compare::everything(self.store(), &self.numbers, &state);
+        let seen = compare::everything(self.store(), &self.numbers, &state, &self.care);
         self.excuse(seen)
     }
 

@@ -50,6 +50,6 @@ fn a_seed_alone_is_a_replay() {
     let parse = |text: &str| Arguments::parse(text.split_whitespace().map(str::to_owned));
     assert!(parse("--seed 8412").unwrap().is_replay());
     assert!(!parse("--seed 8412 --histories 3").unwrap().is_replay());
-    assert_eq!(parse("--quick").unwrap().images, 20_000);
+    assert_eq!(parse("--quick").unwrap().images, 10_000);
     assert!(parse("--speed").is_err() && parse("--seed x").is_err());
 }

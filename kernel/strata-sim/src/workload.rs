@@ -3,6 +3,7 @@
 //! Few keys and few branch names, so that operations meet; tiny segments and intervals, so that fifty of them rotate,
 //! flush and compress.
 
+use strata_kernel::Error;
 use strata_kernel::env::sim::SimRng;
 use strata_kernel::log::Durability;
 use strata_kernel::store::Options;
@@ -83,8 +84,11 @@ impl Driver {
             66..=71 => self.pass(),
             72..=73 => self.jump(),
             74..=79 => self.reopen(),
-            80..=89 => self.checkpoint(),
-            90..=93 => self.compact(),
+            80..=87 => self.checkpoint(),
+            88..=90 => self.compact(),
+            91..=94 => self.set_policy(),
+            95..=96 => self.rotate_key(),
+            97..=98 => self.forget(),
             _ => self.look(),
         }
     }
@@ -270,6 +274,11 @@ impl Driver {
         let before = self.before();
         let predicted = self.state().branch(name, Some((source, at.unwrap_or(u64::MAX))), self.wall());
         let got = self.store().fork(source, name, at);
+        if let (Err(Error::HistoryTrimmed { .. }), Some(at)) = (&got, at)
+            && self.state().by_name(source).is_some_and(|branch| self.care.may_refuse(branch, at, self.state().time))
+        {
+            return Ok(());
+        }
         self.settle(predicted.map(Ok), got, before)
     }
 

@@ -86,7 +86,10 @@ impl Store {
         if !sabotage::on("K18") {
             state.keyspaces = self.keyspaces.read().names().to_vec();
         }
-        (state.policies, state.erasures) = (manifest.state.policies.clone(), manifest.state.erasures.clone());
+        if !sabotage::on("K35") {
+            state.policies = manifest.state.policies.clone();
+        }
+        state.erasures = manifest.state.erasures.clone();
         let number = self.next_run();
         let window = sabotaged_window((manifest.checkpoint_version, cut.version));
         let run = self.write_run(number, &branches, window)?;

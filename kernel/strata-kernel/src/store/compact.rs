@@ -141,6 +141,9 @@ impl Store {
 
     /// Remove the files of runs that no MANIFEST names. Who reads one has it open.
     fn remove_runs(&self, runs: &[Arc<Run>]) -> Result<()> {
+        if sabotage::on("T60") {
+            return Ok(());
+        }
         for run in runs {
             run.forget();
             self.env.disk.remove(&crate::run::path(run.number()))?;
@@ -251,7 +254,8 @@ impl Compaction {
     /// Whether anything could come of it.
     pub fn is_worth_it(&self) -> bool {
         let key = self.writer.key();
-        self.inputs.len() > 1 || self.inputs.first().is_some_and(|run| run.key() != key || self.plan.lets_go_of(run))
+        let is_other = |run: &Run| run.key() != key && !sabotage::on("K34");
+        self.inputs.len() > 1 || self.inputs.first().is_some_and(|run| is_other(run) || self.plan.lets_go_of(run))
     }
 
     /// Some more rows; true when it is done.
