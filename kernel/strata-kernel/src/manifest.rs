@@ -247,7 +247,7 @@ fn corrupt(offset: u64, reason: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::sim::SimDisk;
+    use crate::env::sim::{Fault, FaultKind, SimDisk};
 
     fn none(_: [u8; 16]) -> Option<Arc<Keyring>> {
         None
@@ -310,6 +310,21 @@ mod tests {
         }
         for length in 0..whole.len() {
             assert!(matches!(Manifest::decode(&whole[..length]), Err(Error::Corrupt { .. })), "length {length}");
+        }
+    }
+
+    /// The fault is the disk's, and says nothing of the file.
+    #[test]
+    fn a_short_read_is_no_damage() {
+        let disk = SimDisk::new(1);
+        example(1).write(&disk, None).unwrap();
+        for at in 0..8 {
+            disk.fail(Fault { at: disk.calls() + at, forever: false, kind: FaultKind::ShortRead });
+            match Manifest::read(&disk, &none) {
+                Ok(found) => assert_eq!(found, Some(example(1))),
+                Err(error) => assert!(matches!(error, Error::Storage { .. }), "{error}"),
+            }
+            disk.heal();
         }
     }
 

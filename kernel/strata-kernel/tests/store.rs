@@ -11,6 +11,7 @@ use strata_kernel::env::Clock;
 use strata_kernel::env::sim::Sim;
 use strata_kernel::footprint::Footprint;
 use strata_kernel::payload::{self, Body, CommitWriter, Meta, Number, Payload, Read};
+use strata_kernel::retention::{Keep, Policy};
 use strata_kernel::store::{Options, Store};
 use strata_kernel::table::ChangeKind;
 use strata_kernel::transaction::{Isolation, Transaction};
@@ -88,6 +89,39 @@ fn the_keeper_rests_while_memory_stays_short() {
 }
 
 /// The patch was taken for a put, and a put needs a value: the commit panicked.
+/// The clock jumped ten years, and the next merge let go of a month of history that was an hour old: age was measured by
+/// commits alone, whose times had jumped with the clock.
+#[test]
+fn no_jump_of_the_clock_lets_go_of_history_early() {
+    const HOUR: u64 = 3_600_000_000;
+    const YEARS: u64 = 10 * 365 * 24 * HOUR;
+    for in_memory in [true, false] {
+        let sim = Sim::new(1);
+        let store =
+            if in_memory { Store::memory(sim.env()) } else { Store::open(sim.env(), &Options::default()).unwrap() };
+        let (main, keyspace) = (store.branch("main").unwrap(), store.keyspace("default", "kv"));
+        let keep = Keep { for_us: Some(5 * HOUR), ..Keep::default() };
+        store.set_policy(Policy { keep, ..Policy::default() }).unwrap();
+        let write_one = || {
+            sim.clock.advance(HOUR);
+            put(&store, &main, keyspace, b"k", ONE);
+            store.compact(&mut |_, _| Ok(())).unwrap().versions_removed
+        };
+        assert_eq!((0..4).map(|_| write_one()).sum::<u64>(), 0);
+        let right = |sim: &Sim| sim.clock.set_wall(Sim::new(1).clock.wall_us() + sim.clock.monotonic_us());
+        for wrong in [sim.clock.wall_us() + YEARS, sim.clock.wall_us() - YEARS / 2] {
+            sim.clock.set_wall(wrong);
+            assert_eq!(store.compact(&mut |_, _| Ok(())).unwrap().versions_removed, 0);
+            put(&store, &main, keyspace, b"k", ONE);
+            assert_eq!(store.compact(&mut |_, _| Ok(())).unwrap().versions_removed, 0);
+            right(&sim);
+        }
+        // What was written in the meantime counts as of the future; what came before goes at its time.
+        assert!((0..4).map(|_| write_one()).sum::<u64>() > 0);
+        assert!(store.info().unwrap().oldest_version > 0);
+    }
+}
+
 #[test]
 fn a_delete_inside_what_the_transaction_deleted_leaves_it_deleted() {
     let store = Store::memory(Sim::new(1).env());

@@ -77,6 +77,11 @@ pub trait Clock: Send + Sync {
     fn wall_us(&self) -> u64;
     /// Microseconds since an arbitrary start. Never goes back.
     fn monotonic_us(&self) -> u64;
+    /// The wall clock, but no further ahead of where it began than time has passed since: what lets go of data by its age
+    /// goes by it. Behind it is where the clock was set back, or the machine slept.
+    fn steady_us(&self) -> u64 {
+        self.wall_us()
+    }
 }
 
 pub trait Rng: Send + Sync {

@@ -379,22 +379,31 @@ const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 
 pub struct RealClock {
     start: Instant,
+    wall_at_start: u64,
 }
 
 impl Default for RealClock {
     fn default() -> RealClock {
-        RealClock { start: Instant::now() }
+        RealClock { start: Instant::now(), wall_at_start: wall_us() }
     }
 }
 
 impl Clock for RealClock {
     fn wall_us(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+        wall_us()
     }
 
     fn monotonic_us(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
     }
+
+    fn steady_us(&self) -> u64 {
+        self.wall_us().min(self.wall_at_start.saturating_add(self.monotonic_us()))
+    }
+}
+
+fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// SplitMix64 over a seed that the operating system gave. For ids and back-off, never for secrets.

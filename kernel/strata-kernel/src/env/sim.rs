@@ -66,10 +66,12 @@ pub struct SimClock {
     monotonic: Arc<AtomicU64>,
 }
 
+/// 2026-01-01T00:00:00Z; any instant would do, but a real one makes printed times readable.
+const START_US: u64 = 1_767_225_600_000_000;
+
 impl Default for SimClock {
     fn default() -> SimClock {
-        // 2026-01-01T00:00:00Z; any instant would do, but a real one makes printed times readable.
-        SimClock { wall: Arc::new(AtomicU64::new(1_767_225_600_000_000)), monotonic: Arc::default() }
+        SimClock { wall: Arc::new(AtomicU64::new(START_US)), monotonic: Arc::default() }
     }
 }
 
@@ -93,6 +95,10 @@ impl Clock for SimClock {
 
     fn monotonic_us(&self) -> u64 {
         self.monotonic.load(Ordering::SeqCst)
+    }
+
+    fn steady_us(&self) -> u64 {
+        self.wall_us().min(START_US + self.monotonic_us())
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Plan {
     erasures: Vec<Erasure>,
     /// Whether there is no older run than those that are merged.
     is_bottom: bool,
-    /// The time of the newest commit.
+    /// The time of the newest commit, or where the clock is believed to be if that is earlier: it may have jumped.
     pub now: u64,
 }
 
@@ -63,8 +63,15 @@ impl Store {
             rules: FxHashMap::default(),
             erasures,
             is_bottom,
-            now: if sabotage::on("T26") { self.env.clock.wall_us() } else { self.log.last_time() },
+            now: if sabotage::on("T26") { self.env.clock.wall_us() } else { self.retention_time() },
         })
+    }
+}
+
+impl Store {
+    /// The time by which age counts: of the newest commit, but not where the clock may have jumped to.
+    fn retention_time(&self) -> u64 {
+        self.log.last_time().min(self.env.clock.steady_us())
     }
 }
 
