@@ -12,7 +12,9 @@ import errno
 import random
 import resource
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import strata
@@ -22,6 +24,7 @@ from crash.judge import Judge, Violation, alike
 from crash.life import Ack, Life
 from crash.operations import Op
 from strata.errors import Conflict, NotFound, OutcomeUnknown, StorageError
+from strata.store import KernelStore
 
 SMALLEST_BYTES, LARGEST_BYTES, STEP_BYTES = 256 << 10, 4 << 20, 4 << 10
 # What the system says when there is no more room: on the device, for the user, in the file.
@@ -196,6 +199,82 @@ def check_acknowledged(db: strata.Database, writes: Writes) -> None:
         alike(db.branch(name), db.branch(name), name)
 
 
+@contextmanager
+def held(db: strata.Database) -> Iterator[strata.Database]:
+    try:
+        yield db
+    finally:
+        close(db)
+
+
+def make_room(at: Path, seed: int, durability: str, row: rows.Row) -> None:
+    """On a disk that is full of one database, what deletes is taken, before and after opening it again."""
+    chance = random.Random(f"{seed} make room")
+    size = chance.randrange(3 << 20, 12 << 20, STEP_BYTES)
+    private.shell("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(at))
+    path, values = at / "full.strata", {}
+    spec = Spec(str(path), durability, seed, 0, 1)
+    # Large segments are the hard case: one of them is more than the whole disk.
+    options = {**spec.options, "segment_bytes": chance.choice((128 << 10, 1 << 20, 16 << 20))}
+    with held(
+        strata.Database(KernelStore.open(str(path), durability, True, False, options), path=path)
+    ) as db:
+        db.branches.fork("main", "old")
+        fill_up(db, chance, values, size)
+        for key in chance.sample(sorted(values), 20):
+            delete(db, key, values)
+        db.branches.delete("old")
+    with held(strata.open(path, durability=durability)) as db:
+        assert {key: len(value) for key, value in db.kv.scan()} == values
+        delete(db, min(values), values)
+        try:
+            # These take room for what is written anew: more than is kept free, if that is much.
+            for key in sorted(values)[10:]:
+                db.kv.delete(key)
+                del values[key]
+            db.retention.set(strata.KeepLast(1))
+            db.compact()
+        except StorageError as error:
+            assert error.errno in NO_ROOM, error
+            row.count("uncompacted")
+        else:
+            db.kv.put("there is", b"room" * 100)
+            values["there is"] = 400
+    with strata.open(path, read_only=True) as db:
+        assert {key: len(value) for key, value in db.kv.scan()} == values and db.verify().ok
+    row.count("made_room")
+
+
+def delete(db: strata.Database, key: str, values: dict[str, int]) -> None:
+    """Once what is kept free is free: what goes on in the background takes it for a moment, and fails."""
+    for again in range(200, -1, -1):
+        try:
+            assert db.kv.delete(key), key
+            break
+        except StorageError as error:
+            if again == 0 or error.errno not in NO_ROOM:
+                raise
+            time.sleep(0.01)
+    del values[key]
+
+
+def fill_up(db: strata.Database, chance: random.Random, values: dict[str, int], size: int) -> None:
+    """Put until it is refused again and again: what goes on in the background may still make room."""
+    refused = 0
+    for number in range(size):
+        key, length = f"{len(values)}/{number:06}", chance.choice((10, 1000, 20_000))
+        try:
+            db.kv.put(key, chance.randbytes(length))
+        except StorageError as error:
+            assert error.errno in NO_ROOM, error
+            refused += 1
+            if refused == 30:
+                return
+        else:
+            values[key], refused = length, 0
+    raise Violation("the disk does not get full")
+
+
 def run(row: rows.Row, arguments: argparse.Namespace, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="strata-full-", ignore_cleanup_errors=True) as directory:
         room = Room(Path(directory), random.Random(seed))
@@ -205,6 +284,14 @@ def run(row: rows.Row, arguments: argparse.Namespace, seed: int) -> None:
             raise Violation(f"{room.kind} of {room.bytes} bytes: {error}") from error
         finally:
             room.grow()
+            private.shell_quietly("umount", "--lazy", str(room.path))
+        try:
+            (Path(directory) / "second").mkdir()
+            make_room(Path(directory) / "second", seed, arguments.durability, row)
+        except AssertionError as error:
+            raise Violation(f"making room: {error}") from error
+        finally:
+            private.shell_quietly("umount", "--lazy", f"{directory}/second")
             private.shell_quietly("umount", "--lazy", str(room.path))
             private.shell_quietly("umount", "--lazy", directory)
         row.runs += 1

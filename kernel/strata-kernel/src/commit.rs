@@ -17,7 +17,7 @@ use crate::change::{self, Appended, Change, Expiry, Moment, Tried, What, Write, 
 use crate::error::{Clash, Error, Result};
 use crate::footprint::{key_clash, path_clash};
 use crate::keyspaces::{CATALOGUE, IDEMPOTENCY, NOTES, catalogue_key};
-use crate::log::{self, Stamp};
+use crate::log::{self, Stamp, Use};
 use crate::payload::{CommitWriter, Meta, Note, Number, Read};
 use crate::sabotage;
 use crate::store::Store;
@@ -42,6 +42,13 @@ struct Prepared<'a> {
     streams: Vec<(Vec<u8>, StreamHead)>,
     known: Vec<u32>,
     appended: Vec<Appended>,
+}
+
+impl Prepared<'_> {
+    fn use_of_log(&self) -> Use {
+        let deletes = self.changes.iter().all(|change| change.kind == ChangeKind::Delete);
+        if deletes && !self.changes.is_empty() { Use::Room } else { Use::Data }
+    }
 }
 
 impl Store {
@@ -128,7 +135,7 @@ impl Store {
         if self.keeps_a_log() {
             encode(branch.id, line, &prepared, meta, reads);
         }
-        let appended = self.log.append_at(moment.time, line.hash, &line.payload)?;
+        let appended = self.log.append_for(prepared.use_of_log(), moment.time, line.hash, &line.payload)?;
         line.last = Some(appended);
         let result = Committed { version: appended.stamp.version, appended: prepared.appended.clone() };
         if sabotage::on("T30") {

@@ -95,6 +95,14 @@ impl Default for Anchor {
     }
 }
 
+/// What a record is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Data,
+    /// It deletes: on a full disk it may have what was left free for that.
+    Room,
+}
+
 /// Where a checkpoint parts the log: all records up to `version` lie before `segment`, all others will not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
@@ -234,9 +242,13 @@ impl Log {
 
     /// `append` at the time `now`, or the newest commit's where that is later.
     pub fn append_at(&self, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+        self.append_for(Use::Data, now, previous, payload)
+    }
+
+    pub fn append_for(&self, use_for: Use, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
         match &self.kind {
             Kind::Memory { last, .. } => last.append(now, previous),
-            Kind::Disk(writer) => writer.append(now, previous, payload),
+            Kind::Disk(writer) => writer.append(now, previous, payload, use_for),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<S
         previous: 0,
         key: segment::key(keys),
     };
-    let mut first = segment::prepare(&*env.disk, options.segment_bytes)?;
+    let mut first = segment::prepare(&*env.disk, options.segment_bytes, 0)?;
     first.begin(&header, SEGMENT_HEADER as u64)?;
     first.file.sync()?;
     first.name(&*env.disk, header.number)?;
@@ -143,7 +143,7 @@ impl End {
         let goes_on = key == segment::key(keys.as_deref());
         let limit = if goes_on { base + reserve(&*file, offset as u64, options.segment_bytes)? } else { end };
         let cipher = if goes_on { segment::cipher(keys.as_deref(), &header)? } else { None };
-        let segment = Segment { file, number, base, limit, key, cipher };
+        let segment = Segment { file, number, base, limit, is_spare: false, key, cipher };
         Ok((Start { segment, closed_segments, end, checksum, version, time, keys }, recovery))
     }
 }

@@ -16,25 +16,29 @@ use super::format::{self, SegmentHeader};
 use super::segment::{self, Segment};
 use super::state::Broken;
 use super::writer::{Guard, Writer};
-use super::{Cut, SegmentInfo};
+use super::{Cut, SegmentInfo, Use};
 use crate::error::Result;
 use crate::sabotage;
 use crate::seal::Keyring;
 
+/// What a new segment leaves free on the disk: a part of its size, and no more than this.
+const SPARE_SHARE: u64 = 4;
+const SPARE_MOST: u64 = 1 << 20;
+
 impl Writer {
     /// Return when a record with `packed` bytes of payload fits, nobody changes the segment, and the log takes records.
-    /// Returns the bytes that the record takes.
-    pub(super) fn make_room(&self, state: &mut Guard<'_>, packed: usize) -> Result<u64> {
+    /// Returns the bytes that the record takes. On a full disk only one that makes room fits.
+    pub(super) fn make_room(&self, state: &mut Guard<'_>, packed: usize, use_for: Use) -> Result<u64> {
         loop {
             state.check_open()?;
             let size = state.segment.record_size(packed);
             if state.turning {
                 self.changed.wait(state);
-            } else if state.end + size <= state.segment.limit {
+            } else if state.end + size <= state.segment.limit && state.segment.takes(use_for) {
                 return Ok(size);
             } else if state.next.is_none() {
                 // A full disk shows here, before anything of the record was handed over.
-                self.prepare(state)?;
+                self.prepare(state, use_for)?;
             } else {
                 self.turn(state, format::record_size(packed + format::SEALED_EXTRA) as u64)?;
             }
@@ -52,7 +56,7 @@ impl Writer {
             } else if state.is_fresh() {
                 return Ok(state.cut());
             } else if state.next.is_none() {
-                self.prepare(&mut state)?;
+                self.prepare(&mut state, Use::Room)?;
             } else if !synced {
                 let end = state.end;
                 self.reach_synced(&mut state, end).map_err(|Broken| state.refusal())?;
@@ -69,13 +73,18 @@ impl Writer {
     }
 
     /// Make the file of the next segment.
-    pub(super) fn prepare(&self, state: &mut Guard<'_>) -> Result<()> {
+    pub(super) fn prepare(&self, state: &mut Guard<'_>, use_for: Use) -> Result<()> {
         if state.preparing {
             self.changed.wait(state);
             return Ok(());
         }
         state.preparing = true;
-        let made = MutexGuard::unlocked(state, || segment::prepare(&*self.env.disk, self.options.segment_bytes));
+        let (disk, bytes) = (&*self.env.disk, self.options.segment_bytes);
+        let spare = (bytes / SPARE_SHARE).min(SPARE_MOST);
+        let made = MutexGuard::unlocked(state, || match segment::prepare(disk, bytes, spare) {
+            Err(_) if use_for == Use::Room => segment::prepare_spare(disk, bytes),
+            made => made,
+        });
         state.preparing = false;
         self.changed.turn();
         state.next = Some(made?);

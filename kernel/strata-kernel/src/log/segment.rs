@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Use;
 use super::format::{self, SEALED_EXTRA, SEGMENT_HEADER, SegmentHeader};
 use crate::env::{Disk, File};
 use crate::error::{Error, Result};
@@ -17,6 +18,8 @@ pub(super) struct Segment {
     pub base: u64,
     /// The position where its reserved space ends. A record that does not fit below goes to the next segment.
     pub limit: u64,
+    /// It was begun on a full disk, and takes only records that make room.
+    pub is_spare: bool,
     pub key: KeyId,
     pub cipher: Option<FileCipher>,
 }
@@ -25,6 +28,10 @@ impl Segment {
     /// Where a position lies in the file.
     pub fn offset(&self, position: u64) -> u64 {
         position - self.base
+    }
+
+    pub fn takes(&self, use_for: Use) -> bool {
+        !self.is_spare || use_for == Use::Room
     }
 
     /// The bytes that a record takes, with `packed` bytes of payload.
@@ -72,10 +79,26 @@ const NEXT: &str = "WAL/wal-next.tmp";
 pub(super) struct Prepared {
     pub file: Arc<dyn File>,
     bytes: u64,
+    /// What is left free on the disk beside it.
+    spare: u64,
+    is_spare: bool,
 }
 
-/// A failure leaves no file where that is possible, and may be tried again.
-pub(super) fn prepare(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
+/// Where there is no room for a segment, a smaller one is made, but none smaller than this.
+const LEAST: u64 = 64 << 10;
+const LEAST_SPARE: u64 = 4 << 10;
+/// ENOSPC, EDQUOT, EFBIG.
+const NO_ROOM: [i32; 3] = [28, 122, 27];
+
+/// The file of a segment of `bytes`, or of fewer on a disk that is nearly full.
+///
+/// `spare` is left free on the disk, for deletions and upkeep: what makes room takes room. With none a failure leaves no
+/// file where that is possible, and may be tried again.
+pub(super) fn prepare(disk: &dyn Disk, bytes: u64, spare: u64) -> Result<Prepared> {
+    prepare_above(disk, LEAST, bytes, spare)
+}
+
+fn prepare_above(disk: &dyn Disk, least: u64, bytes: u64, spare: u64) -> Result<Prepared> {
     let file = match disk.create(NEXT) {
         // Left from an attempt that failed.
         Err(Error::Storage { errno: 17, .. }) => {
@@ -84,16 +107,34 @@ pub(super) fn prepare(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
         }
         other => other?,
     };
-    let bytes = bytes.max(SEGMENT_HEADER as u64);
-    let prepared = Prepared { file, bytes };
-    if let Err(error) = prepared.file.allocate(bytes) {
-        let _ = prepared.discard(disk);
-        return Err(error);
+    let mut prepared = Prepared { file, bytes: bytes.max(SEGMENT_HEADER as u64), spare, is_spare: false };
+    loop {
+        match prepared.reserve() {
+            Ok(()) => return Ok(prepared),
+            Err(Error::Storage { errno, .. }) if NO_ROOM.contains(&errno) && prepared.bytes / 4 >= least => {
+                let _ = prepared.file.set_len(0); // what the attempt has taken
+                prepared.bytes /= 4;
+            }
+            Err(error) => {
+                let _ = prepared.discard(disk);
+                return Err(error);
+            }
+        }
     }
-    Ok(prepared)
+}
+
+/// A small segment, from what was left free.
+pub(super) fn prepare_spare(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
+    Ok(Prepared { is_spare: true, ..prepare_above(disk, LEAST_SPARE, (bytes / 16).min(LEAST), 0)? })
 }
 
 impl Prepared {
+    /// Take the space, and see that there is some more.
+    fn reserve(&self) -> Result<()> {
+        self.file.allocate(self.bytes + self.spare)?;
+        if self.spare > 0 { self.file.set_len(self.bytes) } else { Ok(()) }
+    }
+
     pub fn discard(&self, disk: &dyn Disk) -> Result<()> {
         disk.remove(NEXT)
     }
@@ -101,8 +142,8 @@ impl Prepared {
     /// Write the header, and see to it that there is room for `room` bytes. To be synced before it gets its name.
     pub fn begin(&mut self, header: &SegmentHeader, room: u64) -> Result<()> {
         if room > self.bytes {
-            self.file.allocate(room)?;
             self.bytes = room;
+            self.reserve()?;
         }
         self.file.write_at(0, &header.encode())
     }
@@ -113,7 +154,8 @@ impl Prepared {
 
     pub fn into_segment(self, header: &SegmentHeader, cipher: Option<FileCipher>) -> Segment {
         let (number, base, key) = (header.number, header.base, header.key);
-        Segment { file: self.file, number, base, limit: base + self.bytes, key, cipher }
+        let (limit, is_spare) = (base + self.bytes, self.is_spare);
+        Segment { file: self.file, number, base, limit, is_spare, key, cipher }
     }
 }
 

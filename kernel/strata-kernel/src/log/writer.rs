@@ -18,7 +18,7 @@ use super::format::{self, RecordHeader};
 use super::segment;
 use super::state::{Broken, Start, State};
 use super::turnstile::Turnstile;
-use super::{Appended, Durability, LogBytes, LogOptions, SegmentInfo, Stamp, StateHash, hash, next_version};
+use super::{Appended, Durability, LogBytes, LogOptions, SegmentInfo, Stamp, StateHash, Use, hash, next_version};
 use crate::env::{Env, Next, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
@@ -73,7 +73,7 @@ impl Writer {
         self.env.clock.wall_us()
     }
 
-    pub fn append(&self, now: u64, previous: StateHash, payload: &[u8]) -> Result<Appended> {
+    pub fn append(&self, now: u64, previous: StateHash, payload: &[u8], use_for: Use) -> Result<Appended> {
         // All that needs neither version nor place is done before the lock is taken.
         let packed = self.pack(payload)?;
         let (packed, codec) = packed.as_ref().map_or((payload, codec::NONE), |packed| (&packed[..], codec::LZ4));
@@ -81,7 +81,7 @@ impl Writer {
         let (packed_checksum, digest) = (format::payload_checksum(packed), hash::digest(payload));
 
         let mut state = self.state.lock();
-        let size = self.make_room(&mut state, packed.len())?;
+        let size = self.make_room(&mut state, packed.len(), use_for)?;
         let (version, time) = (next_version(state.version)?, state.time.max(now));
         let stamp = Stamp { version, time, hash: StateHash::step(previous, version, time, digest) };
         let place = Place { segment: state.segment.number, position: state.end };
@@ -294,7 +294,7 @@ impl Writer {
             let _ = self.sync_or_wait(&mut state);
             if state.needs_next() {
                 // On a full disk the commit that needs it tries again, and says so.
-                let _ = self.prepare(&mut state);
+                let _ = self.prepare(&mut state, Use::Data);
             }
         }
     }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::branch::{Branch, Fork, Pin, Runs, Shared};
 use crate::error::{Error, Result};
-use crate::log::{Stamp, StateHash};
+use crate::log::{Stamp, StateHash, Use};
 use crate::payload::{BranchChange, Seal};
 use crate::sabotage;
 use crate::state::{BranchState, State, Tag};
@@ -283,7 +283,8 @@ impl Store {
         self.check_store_writable()?;
         let mut registry = self.registry.write();
         let change = change(&registry)?;
-        let appended = self.log.append(registry.hash, &change.encode())?;
+        let use_for = if matches!(change, BranchChange::Delete { .. }) { Use::Room } else { Use::Data };
+        let appended = self.log.append_for(use_for, self.log.now(), registry.hash, &change.encode())?;
         // A branch that others can see and write to must not be lost before what they write.
         self.log.wait(&appended)?;
         registry.apply(&change, appended.stamp)?;
