@@ -23,6 +23,7 @@ from strata.errors import (
     Closed,
     Conflict,
     InvalidInput,
+    LimitExceeded,
     NotFound,
     RecordedError,
     ReplayMismatch,
@@ -345,6 +346,20 @@ def test_a_mismatch_inside_is_no_outcome_of_what_is_around(db):
     assert outer(again(run), 1) == 1
 
 
+def test_deeper_than_a_place_can_say(db):
+    """What the record refuses is no outcome of the calls around it."""
+    run = db.runs.begin()
+
+    @run.recorded
+    def down(n):
+        return down(n + 1) if n < 300 else n
+
+    try:
+        assert down(0) == 300
+    except LimitExceeded:
+        assert not any(call.finished for call in run.calls())
+
+
 def test_threads_take_lanes(db):
     calls = []
 
@@ -422,6 +437,12 @@ def test_tasks(db):
     assert asyncio.run(agent(run)) == [0, [[1, 11], [2, 12]]] == asyncio.run(agent(again(run)))
     assert len(calls) == 6
 
+    class Tool:
+        async def __call__(self):
+            return 7
+
+    assert asyncio.run(run.recorded(Tool(), name="object")()) == 7
+
     async def overlapping():
         tool = run.recorded(asyncio.sleep, key=lambda *_: 0)
         await asyncio.gather(tool(0), tool(0))
@@ -463,12 +484,12 @@ def test_with_a_transaction(db):
 
 def test_what_the_database_refuses_is_no_outcome(db):
     run = db.runs.begin()
-    tool = Tool(Conflict(), Closed(), 1)
-    for error in (Conflict, Closed):
+    tool = Tool(Conflict(), Closed(), MemoryError(), 1)
+    for error in (Conflict, Closed, MemoryError):
         with pytest.raises(error):
             run.recorded(tool)()
         run = again(run)
-    assert run.recorded(tool)() == 1 and tool.calls == 3
+    assert run.recorded(tool)() == 1 and tool.calls == 4
     with pytest.raises(RunClosed):
         run.recorded(lambda: run.pause().status, name="pauses")()
 

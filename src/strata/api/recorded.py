@@ -56,8 +56,8 @@ from strata.core.values import canonical, check, decode, encode
 from strata.primitives.runs import RunRecords, calls_of
 
 Fn = Callable[..., Any]
-# Of the database and the record, not of what was called: these are never kept as its outcome.
-_OURS: Final = (ReplayMismatch, Closed, Conflict, OutcomeUnknown, RunClosed, StorageError)
+# Of the database, the record and the machine, not of what was called: these are never kept as its outcome.
+_OURS: Final = (ReplayMismatch, Closed, Conflict, OutcomeUnknown, RunClosed, StorageError, MemoryError)
 _NO_OUTCOME: Final = "_strata_no_outcome"  # an attribute of errors that are not kept either
 _NUMBER_BYTES: Final = 4
 
@@ -141,7 +141,7 @@ class Recorder:
         """Return `fn` with its calls recorded."""
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise InvalidInput(f"{options.name} is a generator, which has no result", hint="return a list")
-        if inspect.iscoroutinefunction(fn):
+        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
             if options.transaction:
                 raise InvalidInput("a transaction is of one thread, not of a task", hint="record a plain def")
 
@@ -235,6 +235,10 @@ class Recorder:
 
     def _begin(self, step: Step) -> dict[str, Any] | None:
         """Return what is kept of a call that is finished; else take note that it begins."""
+        with _told("", ""):
+            return self._begun(step)
+
+    def _begun(self, step: Step) -> dict[str, Any] | None:
         key = self._prefix + step.place
         row = self._txn.get(key)
         if row is None and self._source is not None:
@@ -300,8 +304,9 @@ class Recorder:
     def _keep(self, txn: Txn, step: Step, outcome: dict[str, Any]) -> dict[str, Any]:
         """Write the outcome of a call, which is finished from then on."""
         key = self._prefix + step.place
-        row = {**self._txn.get(key), "ended": self._txn.now, **outcome}
-        txn.put(key, row)
+        with _told("", ""):
+            row = {**self._txn.get(key), "ended": self._txn.now, **outcome}
+            txn.put(key, row)
         return row
 
 
