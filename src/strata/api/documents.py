@@ -11,12 +11,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
+from strata.api.ingest import Source
 from strata.core.errors import InvalidInput, LimitExceeded, NotFound, StorageError, StrataError
 from strata.core.values import check
-
-Source = str | os.PathLike[str] | IO[str] | IO[bytes] | dict[str, Any] | list[Any]
 
 MAX_BYTES: Final = 512 << 20  # of text; more could not become one commit
 _KINDS: Final = {

@@ -6,22 +6,25 @@ left as it is, so the same file again adds nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from strata.api.documents import Source, read_documents
-from strata.api.otlp import MissingParents, check_missing, in_order, read_spans
 from strata.api.transaction import Transaction
-from strata.api.transcript import Conversation, read_conversations, trace_rows
 from strata.core.errors import AlreadyExists, NotFound
 from strata.core.keys import check_name
 from strata.core.refs import EntityRef
 from strata.primitives import Trace
 from strata.primitives.index import check_tags
 
+# What reads documents is imported when there is one to read, so that `import strata` does not wait for it.
 if TYPE_CHECKING:
     from strata.api.place import Place
+    from strata.api.transcript import Conversation
+
+Source = str | os.PathLike[str] | IO[str] | IO[bytes] | dict[str, Any] | list[Any]
+MissingParents = Literal["refuse", "roots"]
 
 MESSAGE = "message"  # the type of the events
 
@@ -38,6 +41,9 @@ class IngestInfo:
 
 def ingest_otlp(place: Place, source: Source, missing_parents: MissingParents, tags: Any) -> IngestInfo:
     """Record the spans of `source` as traces."""
+    from strata.api.documents import read_documents
+    from strata.api.otlp import check_missing, in_order, read_spans
+
     missing, labels = check_missing(missing_parents), check_tags(tags)
     documents = read_documents(source)
 
@@ -57,6 +63,9 @@ def ingest_transcript(
     place: Place, source: Source, stream: str, id: str | None, time_field: str | None, tags: Any
 ) -> IngestInfo:
     """Append the messages of `source` as events, and record what assistants and tools did as traces."""
+    from strata.api.documents import read_documents
+    from strata.api.transcript import read_conversations
+
     labels = check_tags(tags)
     check_name(stream, "stream")
     if id is not None:
@@ -124,6 +133,8 @@ def _length(tx: Transaction, stream: str) -> int:
 
 def _write(tx: Transaction, place: Place, conversation: Conversation, stream: str, tags: list[str]) -> int:
     """Append and record one conversation; return how many traces it has."""
+    from strata.api.transcript import trace_rows
+
     first = _length(tx, stream)
     tx.events.append_many([(MESSAGE, message.payload) for message in conversation.messages], stream=stream)
     rows = list(trace_rows(conversation, first, tx.traces._txn.now))

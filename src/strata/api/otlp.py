@@ -25,14 +25,14 @@ import binascii
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from strata.api.documents import Part, cut
+from strata.api.ingest import MissingParents
 from strata.core.errors import InvalidInput
 from strata.core.keys import MAX_NAME_BYTES
 from strata.core.values import INT_MAX, INT_MIN, MAX_DEPTH, same
 
-MissingParents = Literal["refuse", "roots"]
 KINDS: Final[dict[str, dict[str, str]]] = {
     "gen_ai.operation.name": {
         "execute_tool": "tool_call",

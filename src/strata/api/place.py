@@ -14,11 +14,9 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
-from strata.api.documents import Source
 from strata.api.face import Face, Lazy
-from strata.api.ingest import IngestInfo, ingest_otlp, ingest_transcript
+from strata.api.ingest import IngestInfo, MissingParents, Source, ingest_otlp, ingest_transcript
 from strata.api.instants import Instant, version_of
-from strata.api.otlp import MissingParents
 from strata.api.retry import RETRIES, retrying
 from strata.api.table import Table
 from strata.api.transaction import Cause, Transaction

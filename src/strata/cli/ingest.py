@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from strata.api.documents import Source
-from strata.api.otlp import MissingParents
+from strata.api.ingest import MissingParents, Source
 from strata.cli.opening import open_database
 
 
