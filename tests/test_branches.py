@@ -35,6 +35,20 @@ def test_create_makes_an_empty_branch(db):
     assert db.kv.get("k") == 1
 
 
+def test_what_differs_between_two_versions_from_before_a_fork_is_seen_on_it(db):
+    """It was nothing: only commits of the fork itself were looked at, and it had made none by then."""
+    first = db.kv.put("a", 1)
+    second = db.json.set("doc", "$.a", 1)
+    store = db.branches.fork("main", "draft")._store
+    store.fork("draft", "deep")
+    for name in ("draft", "deep"):
+        views = [store.branch(name).view(version) for version in (0, first, second)]
+        assert [row[2] for row in views[0].diff(views[1]).page(9)] == [b"a"]
+        assert [row[2] for row in views[1].diff(views[2]).page(9)] == [b"doc"]
+        assert [row[2] for row in views[2].diff(views[0]).page(9)] == [b"doc", b"a"]
+        assert views[2].how(views[1], "default", "json", b"doc")[1] == [("a",)]
+
+
 def test_a_fork_sees_what_was_and_nothing_that_comes(db):
     db.kv.put_many({"a": 1, "b": 1})
     draft = db.branches.fork("main", "draft")

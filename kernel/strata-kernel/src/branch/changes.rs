@@ -90,9 +90,18 @@ struct Window<'a> {
     upto: u64,
 }
 
+impl State {
+    /// The branches whose commits made it, each up to a version: itself first, unless it is of before its fork.
+    fn commits_of(&self) -> Vec<(&Branch, At)> {
+        let mut lineage = self.branch.lineage(At::from(self.version));
+        lineage.retain(|(branch, at)| branch.parent.is_none() || at.version > branch.fork_version());
+        lineage
+    }
+}
+
 /// What only one of two states comes from, for each of them.
 fn apart<'a>(a: &'a State, b: &'a State) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
-    let (a, b) = (a.branch.lineage(At::from(a.version)), b.branch.lineage(At::from(b.version)));
+    let (a, b) = (a.commits_of(), b.commits_of());
     let meeting = |(i, (branch, _)): (usize, &(&Branch, At))| {
         b.iter().position(|(other, _)| other.id == branch.id).map(|j| (i, j))
     };
