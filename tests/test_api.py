@@ -12,10 +12,10 @@ import databases
 import pytest
 
 import strata
-from strata.api.face import PRIMITIVES
 from strata.api.operations import HANDLES, OPERATIONS
 from strata.core.clock import to_datetime
 from strata.errors import AlreadyExists, Closed, InvalidInput, LimitExceeded, NotFound, ReadOnly
+from strata.primitives import PRIMITIVES
 from strata.testing import FakeClock
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import strata
-from strata.api.face import PRIMITIVES
+from strata.primitives import PRIMITIVES
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"

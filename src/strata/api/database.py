@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from strata.api.branches import Branches
 from strata.api.encryption import Keys, OneKey, id_in, key_bytes, with_keys
-from strata.api.face import PRIMITIVES, make_primitive
+from strata.api.face import make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
@@ -24,6 +24,7 @@ from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Store
 from strata.core.refs import EntityRef
+from strata.primitives import PRIMITIVES
 
 if TYPE_CHECKING:
     from strata.store import SimDisk

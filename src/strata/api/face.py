@@ -4,7 +4,7 @@
     Branch, Space, View,           each made when it is first asked for, so that these handles cost
     Transaction                    one native call, however many primitives there are
 
-A primitive joins the product by one line in PRIMITIVES and its annotation in `Face`.
+A primitive joins the product by one line in `primitives.PRIMITIVES` and its annotation in `Face`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
-from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
-
-PRIMITIVES: dict[str, type[Any]] = {
-    "kv": Kv,
-    "events": Events,
-    "state": State,
-    "json": Json,
-    "traces": Traces,
-    "runs": RunRecords,
-}
+from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces
 
 
 class Source(Protocol):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import cast
 
-from strata.api.face import PRIMITIVES
 from strata.api.retention import check_primitive
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
 from strata.core.protocols import ErasureRow, Store
 from strata.core.refs import EntityRef
+from strata.primitives import PRIMITIVES
 from strata.primitives.index import Indexed
 
 Where = str | EllipsisType | None  # a space, the handle's, or all

@@ -116,7 +116,11 @@ _ALL: Final = (
     ),
     *_operations("spaces.", Spaces, read="list"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
-    *_operations("", Place, read="version log", write="ingest_otlp ingest_transcript"),
+    *_operations(
+        "", Place,
+        read="version log replay replay_until replay_range",
+        write="ingest_otlp ingest_transcript",
+    ),
     *_operations(
         "", Database,
         read="durable_version outcome info",

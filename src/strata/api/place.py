@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, T
 from strata.api.face import Face, Lazy
 from strata.api.ingest import IngestInfo, MissingParents, Source, ingest_otlp, ingest_transcript
 from strata.api.instants import Instant, version_of
+from strata.api.replay import Replay, replay, replay_range, replay_until
 from strata.api.retry import RETRIES, retrying
 from strata.api.table import Table
 from strata.api.transaction import Cause, Transaction
@@ -92,6 +93,32 @@ class Place(Face):
         version = version_of(self._branch, when)
         time = None if isinstance(when, int | Tag) else to_micros(when)
         return View(self._branch.view(version, time), self._space)
+
+    def replay(self, run: str | Place) -> Replay:
+        """Return the history of a run as steps: each of its commits in order, with all that it changed.
+
+        Args:
+            run: its id, as begun here, or its handle; also a branch by name or handle, from its fork on.
+        Raises: NotFound; HistoryTrimmed where retention has let go of a part of it.
+        Cost: the replay none; walking it grows with the steps, not with the database.
+        """
+        return replay(self, run)
+
+    def replay_until(self, run: str | Place, when: Instant) -> Replay:
+        """Return the history of a run as steps, up to a version, a tag or an instant. As `replay`.
+
+        Raises: InvalidInput when that is before the run began.
+        """
+        return replay_until(self, run, when)
+
+    def replay_range(self, a: Instant, b: Instant, branch: str | Place | None = None) -> Replay:
+        """Return the commits after `a` and up to `b` as steps: versions, tags or instants of this branch.
+
+        Args:
+            branch: another branch, or a run, as in `replay`.
+        Raises: InvalidInput when `b` is before `a`; NotFound; HistoryTrimmed.
+        """
+        return replay_range(self, a, b, branch)
 
     def transaction(
         self,

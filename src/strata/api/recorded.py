@@ -30,15 +30,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, cast
-
-import msgspec
 
 from strata.api.face import Face
 from strata.api.place import Place
 from strata.api.transaction import Transaction
-from strata.core.clock import to_datetime
 from strata.core.errors import (
     Closed,
     Conflict,
@@ -53,41 +49,12 @@ from strata.core.errors import (
 from strata.core.keys import check_name
 from strata.core.protocols import Txn
 from strata.core.values import canonical, check, decode, encode
-from strata.primitives.runs import RunRecords, calls_of
+from strata.primitives.runs import PLACE_BYTES, RecordedCall, RunRecords, calls_of, place_text, recorded_call
 
 Fn = Callable[..., Any]
 # Of the database, the record and the machine, not of what was called: these are never kept as its outcome.
 _OURS: Final = (ReplayMismatch, Closed, Conflict, OutcomeUnknown, RunClosed, StorageError, MemoryError)
 _NO_OUTCOME: Final = "_strata_no_outcome"  # an attribute of errors that are not kept either
-_NUMBER_BYTES: Final = 4
-
-
-class RecordedCall(msgspec.Struct, frozen=True):
-    """A recorded call: `finished` unless the process ended in the middle of it, or is in it now."""
-
-    place: str  # as 3, 3.0 for the first inside of it, worker:0 in a lane
-    name: str
-    digest: bytes  # of its arguments
-    started_us: int
-    attempts: int = 1  # how often it was called
-    ended_us: int | None = None
-    result: Any = None
-    error: str | None = None  # type and text of what it raised
-
-    @property
-    def finished(self) -> bool:
-        """Whether its outcome is kept."""
-        return self.ended_us is not None
-
-    @property
-    def started(self) -> datetime:
-        """When it was last called, in UTC."""
-        return to_datetime(self.started_us)
-
-    @property
-    def ended(self) -> datetime | None:
-        """When it returned, in UTC."""
-        return None if self.ended_us is None else to_datetime(self.ended_us)
 
 
 @dataclass(slots=True, eq=False)
@@ -208,7 +175,7 @@ class Recorder:
         """Return what is recorded, in order of places."""
         found = self._txn.pinned().scan(self._prefix, None, None, False, None)
         size = len(self._prefix)
-        return [_call(_place_text(cast(bytes, key)[size:]), row) for key, row in found]
+        return [recorded_call(place_text(cast(bytes, key)[size:]), row) for key, row in found]
 
     def _frame(self) -> Frame:
         return next((frame for recorder, frame in _inside.get() if recorder is self), self._top)
@@ -226,7 +193,7 @@ class Recorder:
                         hint="give each thread or task a lane: with run.lane('worker-1'): ...",
                     )
             frame.busy = True
-            place = frame.place + b"n" + frame.next.to_bytes(_NUMBER_BYTES)
+            place = frame.place + b"n" + frame.next.to_bytes(PLACE_BYTES)
             frame.next += 1
         try:
             yield Step(frame, place, options.name, digest)
@@ -273,7 +240,7 @@ class Recorder:
             raise self._mismatch(step, row["name"], "the record has it with other arguments")
 
     def _mismatch(self, step: Step, expected: str, why: str) -> ReplayMismatch:
-        place = _place_text(step.place)
+        place = place_text(step.place)
         return ReplayMismatch(
             f"run {self._run!r} asks for call {place}, {step.name}: {why}",
             run=self._run,
@@ -400,32 +367,3 @@ def _is_value(value: Any) -> bool:
     except StrataError:
         return False
     return True
-
-
-def _call(place: str, row: dict[str, Any]) -> RecordedCall:
-    error = row.get("error")
-    text = None if error is None else f"{error['type'].rpartition(':')[2]}: {error['text']}"
-    return RecordedCall(
-        place,
-        row["name"],
-        row["digest"],
-        row["started"],
-        row["attempts"],
-        row.get("ended"),
-        row.get("result"),
-        text,
-    )
-
-
-def _place_text(place: bytes) -> str:
-    """Return a place as people read it."""
-    text = ""
-    while place:
-        if place[:1] == b"n":
-            number = int.from_bytes(place[1 : 1 + _NUMBER_BYTES])
-            text += f"{'.' if text and not text.endswith(':') else ''}{number}"
-            place = place[1 + _NUMBER_BYTES :]
-        else:
-            name, _, place = place[1:].partition(b"\0")
-            text += f"{'.' if text and not text.endswith(':') else ''}{name.decode()}:"
-    return text

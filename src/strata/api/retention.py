@@ -5,12 +5,12 @@ from __future__ import annotations
 import builtins
 from dataclasses import dataclass
 
-from strata.api.face import PRIMITIVES
 from strata.api.table import Table
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
 from strata.core.protocols import Store
 from strata.core.retention import KeepAll, Policy, bounds_of, policy_of
+from strata.primitives import PRIMITIVES
 
 _Names = tuple[str | None, str | None, str | None]  # branch, space, primitive; None is all
 

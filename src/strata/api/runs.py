@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from strata.api.instants import Instant, version_of
 from strata.api.place import Branch, Place
-from strata.api.recorded import Fn, RecordedCall, Recorder, options_of
+from strata.api.recorded import Fn, Recorder, options_of
 from strata.core.errors import (
     AlreadyExists,
     InvalidInput,
@@ -46,7 +46,7 @@ from strata.core.protocols import Branch as NativeBranch
 from strata.core.protocols import Store, Txn
 from strata.core.values import check
 from strata.primitives.index import check_metadata, check_tags
-from strata.primitives.runs import Infos, RunInfo, RunRecords, Status, check_step
+from strata.primitives.runs import Infos, RecordedCall, RunInfo, RunRecords, Status, check_step
 
 ACTIVE: Final = "active"
 _ID_BYTES: Final = 100  # of an id that goes into the name of a branch as it is

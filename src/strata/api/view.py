@@ -5,6 +5,7 @@ from __future__ import annotations
 from strata.api.face import Face, Lazy
 from strata.core.keys import check_name
 from strata.core.protocols import Snapshot
+from strata.history.digest import digest
 
 
 class View(Lazy, Face):
@@ -20,6 +21,13 @@ class View(Lazy, Face):
     def version(self) -> int:
         """The version that is seen here."""
         return self._source.version
+
+    def digest(self) -> str:
+        """Return one hash, in hex, of all that is seen here in all spaces; equal states have equal ones.
+
+        Cost: reads everything.
+        """
+        return digest(self._source)
 
     def space(self, name: str) -> View:
         """Return the view of another space at the same version."""

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 import strata
-from strata.api.face import PRIMITIVES
 from strata.api.table import show_time, text_table
 from strata.cli.opening import open_database
 from strata.core.errors import InvalidInput, NotFound
-from strata.primitives import Events
+from strata.primitives import PRIMITIVES, Events
 
 
 def info(arguments: Namespace) -> int:

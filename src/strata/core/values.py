@@ -12,6 +12,7 @@ Invariant: `decode(encode(value))` is `same` as `value` for every value that `ch
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,8 @@ INT_MAX: Final = 2**63 - 1
 encode = msgspec.msgpack.Encoder().encode
 canonical = msgspec.msgpack.Encoder(order="sorted").encode
 decode = msgspec.msgpack.Decoder().decode
+
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=lambda item: f"{len(item)} bytes")
 
 _CURES: Final = {
     "datetime": "use value.isoformat(), or int microseconds",
@@ -96,6 +99,22 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
     return bool(one == other)
+
+
+def text_of(value: Any, width: int = 80) -> str:
+    """Return a value on one line of at most `width` characters, as JSON where that can say it."""
+    text = ""
+    for piece in _JSON.iterencode(value[:width] if type(value) is str else value):
+        text += piece[: width + 1]
+        if len(text) > width:
+            break
+    return one_line(text, width)
+
+
+def one_line(text: str, width: int = 200) -> str:
+    """Return at most `width` characters of a text, without what breaks lines or moves a cursor."""
+    shown = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text[: width + 1])
+    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 
 def _walk(value: Any, path: tuple[str | int, ...], size: int, finite: bool) -> int:

@@ -1,5 +1,7 @@
 """The kinds of data. Each is one file over a `Txn`, with its key and value layout at the top."""
 
+from typing import Any, Final
+
 from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
@@ -8,6 +10,7 @@ from strata.primitives.state import Cell, State
 from strata.primitives.traces import Trace, Traces, TraceTree
 
 __all__ = [
+    "PRIMITIVES",
     "Cell",
     "ChainReport",
     "Event",
@@ -24,3 +27,14 @@ __all__ = [
     "TraceTree",
     "Traces",
 ]
+
+# By the name that they have as attributes and in refs. A primitive joins the product by a line here and its
+# annotation in `api.face.Face`.
+PRIMITIVES: Final[dict[str, type[Any]]] = {
+    "kv": Kv,
+    "events": Events,
+    "state": State,
+    "json": Json,
+    "traces": Traces,
+    "runs": RunRecords,
+}

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Final, Protocol
 from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import NotFound
 from strata.core.keys import check_int, check_key
-from strata.core.protocols import Entry, HistoryRow, Key, Layout, Txn
-from strata.core.values import Versioned
+from strata.core.protocols import ADD, APPEND, DELETE, PATCH, PUT, Entry, HistoryRow, Key, Layout, Txn
+from strata.core.refs import readable
+from strata.core.values import Versioned, text_of
 
 MISSING: Final[Any] = object()  # the default that no value can be
 PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
@@ -25,6 +26,16 @@ class Primitive:
     """One keyspace of one branch and space, as one transaction sees it."""
 
     LAYOUT: ClassVar[Layout]
+    # By the kind of change; see `core.protocols`.
+    _VERBS: ClassVar[dict[int, str]] = {
+        PUT: "put",
+        DELETE: "delete",
+        PATCH: "patch",
+        APPEND: "append",
+        ADD: "add",
+    }
+    # Whether values are stored as users give them, so that paths mean the same to both.
+    _PLAIN: ClassVar[bool] = False
 
     __slots__ = ("_known", "_txn")
 
@@ -36,6 +47,36 @@ class Primitive:
     def _erasure(cls, name: str, is_prefix: bool) -> tuple[bytes, bool]:
         """Return the keys of the thing `name`, or of all whose names begin so; whether it is a prefix."""
         return check_key(name).encode(), is_prefix
+
+    # -- how history speaks of its rows
+
+    @classmethod
+    def _name(cls, key: bytes) -> str | None:
+        """Return what refs call the thing under a key; None for a row that only follows from others."""
+        return readable(key)
+
+    @classmethod
+    def _place(cls, name: str) -> bytes:
+        """Return the key of what refs call `name`.
+
+        Raises: InvalidInput, and LimitExceeded, when that cannot be one.
+        """
+        return check_key(name).encode()
+
+    @classmethod
+    def _verb(cls, key: bytes, how: int) -> str:
+        """Return what a write did, by the name of the method that does it."""
+        return cls._VERBS[how]
+
+    @classmethod
+    def _shown(cls, key: bytes, value: Any, version: int, time: int, expires: int | None) -> Any:
+        """Return a stored value as a read of it gives it."""
+        return value
+
+    @classmethod
+    def _line(cls, shown: Any) -> str:
+        """Return what `_shown` gave, on a line."""
+        return text_of(shown)
 
     def __repr__(self) -> str:
         branch, space, kind = self._txn.names

@@ -28,7 +28,7 @@ from strata.core.clock import to_datetime, to_micros
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Appended, Layout, Txn
-from strata.core.values import canonical
+from strata.core.values import canonical, text_of
 from strata.primitives.base import Primitive, pages
 
 GENESIS: Final = bytes(32)
@@ -122,6 +122,21 @@ class Events(Primitive):
         """Return the keys of the stream `name`, or of all whose names begin so."""
         stem = check_name(name, "stream").encode()
         return (stem if is_prefix else stem + b"\0"), True
+
+    @classmethod
+    def _place(cls, name: str) -> bytes:
+        stream, _, sequence = name.rpartition("/")
+        if not (stream and sequence.isascii() and sequence.isdigit()):
+            raise InvalidInput(f"{name!r} names no event", hint="as in main/7: the stream and the sequence")
+        return _key(_prefix(stream), int(sequence))
+
+    @classmethod
+    def _shown(cls, key: bytes, value: Any, version: int, time: int, expires: int | None) -> Event:
+        return _event(key[:-9].decode(), _sequence(key), value, version)
+
+    @classmethod
+    def _line(cls, shown: Event) -> str:
+        return f"{shown.type} {text_of(shown.payload)}"
 
     def append(self, type: str, payload: dict[str, Any], *, stream: str = MAIN) -> Event:
         """Put an event at the end of `stream`; return it.

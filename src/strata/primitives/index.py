@@ -49,6 +49,14 @@ class Indexed(Primitive):
         return [_prefix(letter, label) + end for letter, label in ((ALL, ""), *cls._labels(thing))]
 
     @classmethod
+    def _name(cls, key: bytes) -> str | None:
+        return None if key < _THINGS else key.decode()
+
+    @classmethod
+    def _place(cls, name: str) -> bytes:
+        return check_name(name, f"id in {cls.LAYOUT.kind}").encode()
+
+    @classmethod
     def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:
         """Return the keys of what follows from a row and goes with it, and whether these are prefixes."""
         return [] if key < _THINGS else [(row, False) for row in cls._index(key, value)]

@@ -19,7 +19,7 @@ from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.keys import check_int
 from strata.core.paths import parse, render
-from strata.core.protocols import END, Layout, PatchOp, Txn
+from strata.core.protocols import DELETE, END, PUT, Layout, PatchOp, Txn
 from strata.core.values import Versioned
 from strata.core.where import compile
 from strata.primitives.base import MISSING, Primitive, versioned, versions
@@ -37,6 +37,8 @@ class Json(Primitive):
     """
 
     LAYOUT: ClassVar[Layout] = Layout("json", finite=True)
+    _VERBS: ClassVar[dict[int, str]] = {**Primitive._VERBS, PUT: "set", DELETE: "destroy"}
+    _PLAIN: ClassVar[bool] = True
 
     __slots__ = ()
 

@@ -15,7 +15,7 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import InvalidInput, conflict
 from strata.core.keys import check_int
-from strata.core.protocols import Layout, Txn
+from strata.core.protocols import ADD, Layout, Txn
 from strata.core.values import Versioned, same
 from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
 
@@ -24,6 +24,8 @@ class Kv(Primitive):
     """The key-value pairs of one branch and space, which also read and write like a dict."""
 
     LAYOUT: ClassVar[Layout] = Layout("kv")
+    _VERBS: ClassVar[dict[int, str]] = {**Primitive._VERBS, ADD: "incr"}
+    _PLAIN: ClassVar[bool] = True
 
     __slots__ = ()
 

@@ -29,6 +29,7 @@ from strata.core.clock import to_datetime
 from strata.core.errors import AlreadyExists, InvalidInput, InvalidTransition, NotFound
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Layout, Txn
+from strata.core.values import text_of
 from strata.primitives.index import ALL, Indexed, Instant
 
 Status = Literal["active", "paused", "completed", "failed", "cancelled", "archived"]
@@ -42,6 +43,8 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
 }
 _STATUS, _PARENT, _TAG, _CALL = "s", "p", "t", "c"
 _TOP: Final = ""
+_CALLS: Final = b"\0c"
+PLACE_BYTES: Final = 4  # of the number of a call among its siblings
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -114,6 +117,34 @@ class RunStep:
         return to_datetime(self.time_us)
 
 
+class RecordedCall(msgspec.Struct, frozen=True):
+    """A recorded call: `finished` unless the process ended in the middle of it, or is in it now."""
+
+    place: str  # as 3, 3.0 for the first inside of it, worker:0 in a lane
+    name: str
+    digest: bytes  # of its arguments
+    started_us: int
+    attempts: int = 1  # how often it was called
+    ended_us: int | None = None
+    result: Any = None
+    error: str | None = None  # type and text of what it raised
+
+    @property
+    def finished(self) -> bool:
+        """Whether its outcome is kept."""
+        return self.ended_us is not None
+
+    @property
+    def started(self) -> datetime:
+        """When it was last called, in UTC."""
+        return to_datetime(self.started_us)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it returned, in UTC."""
+        return None if self.ended_us is None else to_datetime(self.ended_us)
+
+
 Infos = list[RunInfo]  # a name of its own, since `RunRecords.list` hides the builtin inside the class
 
 
@@ -124,6 +155,31 @@ class RunRecords(Indexed):
     _TIME: ClassVar[str] = "begun"
 
     __slots__ = ()
+
+    @classmethod
+    def _name(cls, key: bytes) -> str | None:
+        if not key.startswith(_CALLS):
+            return super()._name(key)
+        run, _, place = key[len(_CALLS) :].partition(b"\0")
+        return f"{run.decode()}/{place_text(place)}"
+
+    @classmethod
+    def _verb(cls, key: bytes, how: int) -> str:
+        return "call" if key.startswith(_CALLS) else super()._verb(key, how)
+
+    @classmethod
+    def _shown(
+        cls, key: bytes, value: Any, version: int, time: int, expires: int | None
+    ) -> RunInfo | RecordedCall:
+        if not key.startswith(_CALLS):
+            return _info(key.decode(), value)
+        return recorded_call(place_text(key[len(_CALLS) :].partition(b"\0")[2]), value)
+
+    @classmethod
+    def _line(cls, shown: RunInfo | RecordedCall) -> str:
+        if isinstance(shown, RunInfo):
+            return f"{shown.status} on branch {shown.branch}"
+        return f"{shown.name} {shown.error or (text_of(shown.result) if shown.finished else 'begins')}"
 
     @classmethod
     def _labels(cls, thing: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -311,3 +367,33 @@ def _info(id: str, thing: dict[str, Any]) -> RunInfo:
         tags=tuple(thing.get("tags", ())),
         **rest,
     )
+
+
+def recorded_call(place: str, row: dict[str, Any]) -> RecordedCall:
+    """Return a recorded call as the user gets it."""
+    error = row.get("error")
+    text = None if error is None else f"{error['type'].rpartition(':')[2]}: {error['text']}"
+    return RecordedCall(
+        place,
+        row["name"],
+        row["digest"],
+        row["started"],
+        row["attempts"],
+        row.get("ended"),
+        row.get("result"),
+        text,
+    )
+
+
+def place_text(place: bytes) -> str:
+    """Return a place as people read it."""
+    text = ""
+    while place:
+        if place[:1] == b"n":
+            number = int.from_bytes(place[1 : 1 + PLACE_BYTES])
+            text += f"{'.' if text and not text.endswith(':') else ''}{number}"
+            place = place[1 + PLACE_BYTES :]
+        else:
+            name, _, place = place[1:].partition(b"\0")
+            text += f"{'.' if text and not text.endswith(':') else ''}{name.decode()}:"
+    return text

@@ -19,7 +19,8 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, to_datetime, to_expiry, ttl_micros
 from strata.core.errors import AlreadyExists, conflict
 from strata.core.keys import check_int
-from strata.core.protocols import KEEP, Layout, Txn
+from strata.core.protocols import KEEP, PUT, Layout, Txn
+from strata.core.values import text_of
 from strata.primitives.base import MISSING, Primitive
 
 _VALUE: Final = (1,)
@@ -45,8 +46,17 @@ class State(Primitive):
     """The state cells of one branch and space."""
 
     LAYOUT: ClassVar[Layout] = Layout("state")
+    _VERBS: ClassVar[dict[int, str]] = {**Primitive._VERBS, PUT: "set"}
 
     __slots__ = ()
+
+    @classmethod
+    def _shown(cls, key: bytes, value: Any, version: int, time: int, expires: int | None) -> Cell:
+        return _cell(value, version, time, False, expires)
+
+    @classmethod
+    def _line(cls, shown: Cell) -> str:
+        return f"{text_of(shown.value)} (counter {shown.counter})"
 
     def init(self, name: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Make the cell `name`; return the version of the commit.

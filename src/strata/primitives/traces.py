@@ -28,8 +28,9 @@ from strata.core.clock import to_datetime
 from strata.core.errors import AlreadyExists, InvalidInput, NotFound
 from strata.core.ids import new_id
 from strata.core.keys import check_name
-from strata.core.protocols import Layout, Txn
+from strata.core.protocols import PUT, Layout, Txn
 from strata.core.refs import EntityRef
+from strata.core.values import text_of
 from strata.primitives.index import ALL, Indexed, Instant, check_instant, check_metadata, check_tags
 
 Kind = Literal["tool_call", "decision", "query", "thought", "error", "custom"]
@@ -110,8 +111,18 @@ class Traces(Indexed):
 
     LAYOUT: ClassVar[Layout] = Layout("traces", text_keys=False)
     _TIME: ClassVar[str] = "started"
+    _VERBS: ClassVar[dict[int, str]] = {**Indexed._VERBS, PUT: "record"}
 
     __slots__ = ()
+
+    @classmethod
+    def _shown(cls, key: bytes, value: Any, version: int, time: int, expires: int | None) -> Trace:
+        return _trace(key.decode(), value, version)
+
+    @classmethod
+    def _line(cls, shown: Trace) -> str:
+        said = shown.output if shown.output is not None else shown.input
+        return _line(shown) if said is None else f"{_line(shown)}: {text_of(said)}"
 
     @classmethod
     def _labels(cls, thing: dict[str, Any]) -> Iterator[tuple[str, str]]:
