@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _upkeep(commands)
     _inspect(commands)
     _portable(commands)
+    _history(commands)
     _ingest(commands)
     for name, command in commands.choices.items():
         if name != "demo":
@@ -195,3 +196,14 @@ def _ingest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     ingest.add_argument("--id", help="openai: of the conversation")
     ingest.add_argument("--time-field", metavar="NAME", help="openai: the field that has a message's time")
     ingest.set_defaults(run="strata.cli.ingest:run")
+
+
+def _history(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser("replay", help="step through what a run did")
+    replay.add_argument("path", metavar="PATH", help="the database's directory")
+    replay.add_argument("source", metavar="RUN", help="the id of a run, or a branch")
+    replay.add_argument("--branch", default="main", help="the branch on which the run was begun (main)")
+    replay.add_argument("--space", default="default", help="the space in which it was begun (default)")
+    replay.add_argument("--all", action="store_true", help="print all steps at once")
+    replay.add_argument("--json", action="store_true", help="each step as JSON, one a line")
+    replay.set_defaults(run="strata.cli.history:replay")
