@@ -33,6 +33,7 @@ from strata.api import (
     import_,
     open,
     restore,
+    salvage,
     verify_bundle,
 )
 from strata.core import errors
@@ -57,6 +58,7 @@ __all__ = [
     "import_",
     "open",
     "restore",
+    "salvage",
     "verify_bundle",
 ]
 

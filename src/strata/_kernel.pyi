@@ -56,6 +56,22 @@ def restore(
 ) -> dict[str, Any]:
     """Make the database `path` of the one in `backup`; returns `version`, `time`, `branches`, `rows`."""
 
+def salvage(
+    damaged: str,
+    path: str,
+    keys: list[bytes] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+    /,
+) -> dict[str, Any]:
+    """Make the database `path` of what is whole of the one in `damaged`.
+
+    Returns `version`, `time`, `branches`, `rows`, `records` and `lost`: a list of dicts with the fields of
+    `strata.api.salvage.Loss`, where a place is a tuple.
+    """
+
+def sealed_with_any(directory: str, /) -> list[str]:
+    """Return the ids of the keys that any file in `directory` names, the MANIFEST's first."""
+
 def verify_bundle(bundle: str, keys: list[bytes] | None = None, /) -> dict[str, Any]:
     """Read a bundle to its end. Returns: see `Store.export`."""
 

@@ -16,7 +16,9 @@ from strata._kernel import (
     import_bundle,
     inspect,
     restore,
+    salvage,
     sealed_with,
+    sealed_with_any,
     verify_bundle,
 )
 from strata._kernel import Store as KernelStore
@@ -29,7 +31,9 @@ __all__ = [
     "inspect",
     "open_store",
     "restore",
+    "salvage",
     "sealed_with",
+    "sealed_with_any",
     "verify_bundle",
 ]
 

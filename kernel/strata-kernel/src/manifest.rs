@@ -3,6 +3,11 @@
 //! It is replaced as a whole (`MANIFEST.tmp`, sync, rename, directory sync), so a crash leaves the old
 //! one or the new one, and a file that does not check is damage. Bytes: `docs/design/format.md`.
 //!
+//! A second file, `MANIFEST.bak`, says the same once more. Only `salvage` reads it, when the MANIFEST is damaged or gone: names
+//! and parents of branches stand nowhere else. It is written when the MANIFEST is in force and before anything goes that
+//! the MANIFEST before needed. Nothing waits for it: it may be older after a failing disk or a power cut, until the next
+//! opening for writing.
+//!
 //! With a key the state is sealed, as it holds names; the numbers before it are plain and authenticated with it. So is
 //! `plain_too`, without which nobody who can write to the disk gets files read that are not sealed.
 
@@ -18,6 +23,8 @@ use crate::seal::{self, KeyId, Keyring, Kind};
 use crate::state::State;
 
 pub const PATH: &str = "MANIFEST";
+/// What the MANIFEST says, once more.
+pub const COPY: &str = "MANIFEST.bak";
 const TEMPORARY: &str = "MANIFEST.tmp";
 
 const MAGIC: [u8; 8] = *b"strataMF";
@@ -77,7 +84,12 @@ impl Manifest {
 
     /// The MANIFEST of the database; `None` when there is none.
     pub fn read(disk: &dyn Disk, keys: Keys<'_>) -> Result<Option<Manifest>> {
-        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        Manifest::read_from(disk, PATH, keys)
+    }
+
+    /// What stands in the MANIFEST or in its copy; errors name the MANIFEST.
+    pub(crate) fn read_from(disk: &dyn Disk, path: &str, keys: Keys<'_>) -> Result<Option<Manifest>> {
+        let Some(bytes) = read_file(disk, path)? else { return Ok(None) };
         let closed = Manifest::decode(&bytes)?;
         let keys = keys(closed.manifest.database_id);
         closed.open(keys.as_deref()).map(Some)
@@ -85,32 +97,29 @@ impl Manifest {
 
     /// All but the state, which takes no key; nor does it tell whether somebody has changed it.
     pub fn numbers(disk: &dyn Disk) -> Result<Option<Manifest>> {
-        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        let Some(bytes) = read_file(disk, PATH)? else { return Ok(None) };
         Manifest::decode(&bytes).map(|closed| Some(closed.manifest))
     }
 
     /// What the MANIFEST is sealed with, which is said without a key; `None` when there is none.
     pub fn key(disk: &dyn Disk) -> Result<Option<KeyId>> {
-        let Some(bytes) = read_file(disk)? else { return Ok(None) };
+        Manifest::key_in(disk, PATH)
+    }
+
+    pub(crate) fn key_in(disk: &dyn Disk, path: &str) -> Result<Option<KeyId>> {
+        let Some(bytes) = read_file(disk, path)? else { return Ok(None) };
         Manifest::decode(&bytes).map(|closed| Some(closed.key))
     }
 
     /// Make this the MANIFEST, durably, sealed with the current key. After an error the old one or this one is there.
     pub fn write(&self, disk: &dyn Disk, keys: Option<&Keyring>) -> Result<()> {
-        let file = match disk.create(TEMPORARY) {
-            // Left by a crash: what it holds was never in force.
-            Err(Error::Storage { errno: 17, .. }) => {
-                disk.remove(TEMPORARY)?;
-                disk.create(TEMPORARY)?
-            }
-            other => other?,
-        };
-        file.write_at(0, &self.encode(keys)?)?;
-        if !sabotage::on("T18") {
-            file.sync()?;
+        let bytes = self.encode(keys)?;
+        replace(disk, PATH, &bytes)?;
+        if !sabotage::on("K25") {
+            disk.sync_dir("")?;
         }
-        disk.rename(TEMPORARY, PATH)?;
-        if sabotage::on("K25") { Ok(()) } else { disk.sync_dir("") }
+        write_copy(disk, &bytes);
+        Ok(())
     }
 
     fn encode(&self, keys: Option<&Keyring>) -> Result<Vec<u8>> {
@@ -213,8 +222,56 @@ fn bound(fixed: &[u8; FIXED], runs: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(&fixed[16..]).chain_update(runs).finalize().into()
 }
 
-fn read_file(disk: &dyn Disk) -> Result<Option<Vec<u8>>> {
-    let Some(file) = disk.open(PATH)? else { return Ok(None) };
+/// Let a file have this content or, after a crash, what it had.
+fn replace(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<()> {
+    let file = match disk.create(TEMPORARY) {
+        // Left by a crash: what it holds was never in force.
+        Err(Error::Storage { errno: 17, .. }) => {
+            disk.remove(TEMPORARY)?;
+            disk.create(TEMPORARY)?
+        }
+        other => other?,
+    };
+    file.write_at(0, bytes)?;
+    if !sabotage::on("T18") {
+        file.sync()?;
+    }
+    disk.rename(TEMPORARY, path)
+}
+
+/// Write the copy. The database is whole without one, so a failure is none of it; but rather none than an older one.
+fn write_copy(disk: &dyn Disk, bytes: &[u8]) {
+    if replace(disk, COPY, bytes).is_err() {
+        let _ = disk.remove(COPY);
+    }
+}
+
+/// See to it that the copy says what the MANIFEST does.
+pub fn renew_copy(disk: &dyn Disk) -> Result<()> {
+    if let Some(bytes) = read_file(disk, PATH)?
+        && read_file(disk, COPY).ok().flatten().as_ref() != Some(&bytes)
+    {
+        write_copy(disk, &bytes);
+    }
+    Ok(())
+}
+
+/// `Corrupt` where there is a copy, and it is none of this database. An older one may be sealed with an older key.
+pub fn check_copy(disk: &dyn Disk, database_id: [u8; 16]) -> Result<()> {
+    let Some(bytes) = read_file(disk, COPY)? else { return Ok(()) };
+    let damaged = |offset, reason| Err(Error::Corrupt { file: COPY.to_owned(), offset, reason });
+    match Manifest::decode(&bytes) {
+        Ok(closed) if closed.manifest.database_id != database_id => {
+            damaged(16, "it is that of another database".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(Error::Corrupt { offset, reason, .. }) => damaged(offset, reason),
+        Err(other) => Err(other),
+    }
+}
+
+fn read_file(disk: &dyn Disk, path: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = disk.open(path)? else { return Ok(None) };
     let size = file.size()?;
     if size > LARGEST {
         return Err(corrupt(LARGEST, "it is too large"));
@@ -271,7 +328,8 @@ mod tests {
             example(proven).write(&disk, None).unwrap();
             assert_eq!(Manifest::read(&disk, &none), Ok(Some(example(proven))));
         }
-        assert_eq!(disk.paths(), [PATH]);
+        assert_eq!(disk.paths(), [PATH, COPY]);
+        assert_eq!(disk.content(PATH), disk.content(COPY));
     }
 
     #[test]
@@ -354,6 +412,24 @@ mod tests {
     #[test]
     fn a_power_cut_leaves_the_old_or_the_new_one() {
         assert!(replaced_atomically());
+    }
+
+    #[test]
+    fn a_copy_that_is_not_the_manifest_is_renewed_and_a_damaged_one_is_told() {
+        let disk = SimDisk::new(1);
+        example(1).write(&disk, None).unwrap();
+        let (whole, id) = (disk.content(PATH).unwrap(), example(1).database_id);
+        assert_eq!(check_copy(&disk, id), Ok(()));
+        for wrong in [example(2).encode(None).unwrap(), whole[..9].to_vec(), Vec::new()] {
+            let is_damaged = Manifest::decode(&wrong).is_err();
+            disk.replace(COPY, wrong);
+            assert_eq!(check_copy(&disk, id).is_err(), is_damaged);
+            renew_copy(&disk).unwrap();
+            assert_eq!(disk.content(COPY), Some(whole.clone()));
+        }
+        assert!(matches!(check_copy(&disk, [0; 16]), Err(Error::Corrupt { file, .. }) if file == COPY));
+        disk.remove(COPY).unwrap();
+        assert_eq!(check_copy(&disk, id), Ok(()));
     }
 
     #[cfg(feature = "sabotage")]

@@ -20,6 +20,7 @@ mod policies;
 mod restore;
 mod rotate;
 mod rows;
+mod salvage;
 mod tags;
 mod tidy;
 mod verify;
@@ -50,6 +51,7 @@ pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
 pub use open::{Options, Recovered};
 pub use plan::Erasure;
 pub use restore::{Moment, Restored, restore};
+pub use salvage::{Loss, LostPlace, Salvaged, salvage, sealed_with_any};
 pub use verify::{Problem, Progress, Verified};
 
 pub struct Store {

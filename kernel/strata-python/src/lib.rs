@@ -16,6 +16,7 @@ mod keyspace;
 mod portable;
 mod progress;
 mod rows;
+mod salvage;
 mod sim;
 mod store;
 mod transaction;
@@ -37,6 +38,8 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(portable::import_bundle, module)?)?;
     module.add_function(wrap_pyfunction!(portable::restore, module)?)?;
     module.add_function(wrap_pyfunction!(portable::verify_bundle, module)?)?;
+    module.add_function(wrap_pyfunction!(salvage::salvage, module)?)?;
+    module.add_function(wrap_pyfunction!(salvage::sealed_with_any, module)?)?;
     module.add_function(wrap_pyfunction!(handle::after_fork_in_child, module)?)?;
     Ok(())
 }

@@ -51,7 +51,7 @@ pub fn files(disk: &SimDisk, options: &Options) -> Check {
     let keys = |id| options.keys.as_ref().map(|keys| Arc::new(keys.ring(id)));
     let manifest = Manifest::read(disk, &keys)?.ok_or("there is no MANIFEST")?;
     let mut expected: Vec<String> = manifest.runs.iter().map(|run| run::path(*run)).collect();
-    expected.extend(["LOCK", "MANIFEST"].map(str::to_owned));
+    expected.extend(["LOCK", "MANIFEST", "MANIFEST.bak"].map(str::to_owned));
     let (log, mut found): (Vec<_>, Vec<_>) = disk.paths().into_iter().partition(|path| path.starts_with("WAL/"));
     expected.sort();
     found.sort();

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use strata_kernel::Error;
 use strata_kernel::env::sim::{Sim, SimDisk, SimRng};
+use strata_kernel::manifest::COPY;
 use strata_kernel::store::Store;
 
 use crate::care::Care;
@@ -188,7 +189,7 @@ fn surgery(subject: &Subject, seed: u64, tally: &mut Tally, trace: &mut Trace) -
             zeroed.replace(path, bytes);
             check(format!("{path} zeroed at {length}"), zeroed, torn || unchanged)?;
         }
-        for (other, other_content) in files.iter().filter(|(other, _)| other != path) {
+        for (other, other_content) in files.iter().filter(|(other, held)| other != path && held != content) {
             let swapped = subject.disk.copy();
             swapped.replace(path, other_content.clone());
             check(format!("{path} is a copy of {other}"), swapped.copy(), torn)?;
@@ -252,9 +253,9 @@ pub fn is_segment(path: &str) -> bool {
     path.starts_with("WAL/") && path.ends_with(".seg")
 }
 
-/// A file that is being made, and that nothing names yet.
+/// A file that no opening believes: one that is being made, and the copy of the MANIFEST, which is made again.
 pub fn is_scratch(path: &str) -> bool {
-    path.ends_with(".tmp")
+    path.ends_with(".tmp") || path == COPY
 }
 
 /// The bytes of each record without its padding.

@@ -9,6 +9,7 @@ encryption.py   keys, in the forms in which they are given
 portable.py     bundles and backups
 ingest.py       what others recorded: spans, transcripts
 runs.py         executions of an agent: branches with a lifecycle
+salvage.py      what is whole of a damaged database
 retention.py    how much history is kept
 database.py     Database and `open`
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
@@ -21,6 +22,7 @@ from strata.api.place import Branch, Space
 from strata.api.portable import import_, restore, verify_bundle
 from strata.api.retention import Retention
 from strata.api.runs import Run, Runs
+from strata.api.salvage import salvage
 from strata.api.transaction import Transaction
 from strata.api.view import View
 
@@ -38,5 +40,6 @@ __all__ = [
     "import_",
     "open",
     "restore",
+    "salvage",
     "verify_bundle",
 ]

@@ -41,7 +41,7 @@ def files_of(directory: str | os.PathLike[str]) -> Iterator[Path]:
     Raises: NotFound when there are none.
     """
     place = Path(directory)
-    found = [place / "LOCK", place / "MANIFEST", place / "MANIFEST.tmp"]
+    found = [place / "LOCK", place / "MANIFEST", place / "MANIFEST.bak", place / "MANIFEST.tmp"]
     found += [*sorted(place.glob("WAL/wal-*")), *sorted(place.glob("DATA/run-*"))]
     found = [file for file in found if file.is_file()]
     if not found:

@@ -1,4 +1,4 @@
-"""Take a database elsewhere: export, import, backup, restore."""
+"""Take a database elsewhere: export, import, backup, restore, salvage."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def restore(arguments: Namespace) -> int:
     made = strata.restore(arguments.backup, arguments.path, at=when, key=keys_of(arguments))
     print(f"version {made.version:,} of {', '.join(made.branches)}: {made.rows:,} rows")
     return 0
+
+
+def salvage(arguments: Namespace) -> int:
+    """Make a database of what is whole of a damaged one; print what is lost."""
+    made = strata.salvage(arguments.path, arguments.to, key=keys_of(arguments))
+    print(f"version {made.version:,} of {', '.join(made.branches)}: {made.rows:,} rows")
+    for loss in made.lost:
+        print(f"lost: {loss}")
+    print("nothing is lost" if made.is_whole else f"{len(made.lost)} losses")
+    return 0 if made.is_whole else 1
 
 
 def _say(info: BundleInfo) -> None:

@@ -15,6 +15,7 @@ mod format;
 mod hash;
 pub(crate) mod read;
 mod recover;
+pub(crate) mod remains;
 mod rotate;
 mod segment;
 mod state;
@@ -33,7 +34,7 @@ use writer::Writer;
 pub use codec::{Codec, Place};
 pub use hash::StateHash;
 pub use recover::Recovery;
-pub use segment::DIR as DIRECTORY;
+pub use segment::{DIR as DIRECTORY, path};
 
 /// Versions fit a signed number too, as Python's and SQL's clients like them. Half a million years of commits.
 const LARGEST_VERSION: u64 = i64::MAX as u64;

@@ -459,7 +459,7 @@ fn reserve(file: &dyn File, used: u64, bytes: u64) -> Result<u64> {
     }
 }
 
-fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {
+pub(super) fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {
     let size = file.size()?;
     let too_large = || Error::LimitExceeded { what: "size of a log segment", limit: isize::MAX as u64, actual: size };
     let size = usize::try_from(size).map_err(|_| too_large())?;
@@ -479,7 +479,7 @@ fn short_read(path: &str) -> Error {
 }
 
 /// Length without the zeros at the end.
-fn used_bytes(bytes: &[u8]) -> usize {
+pub(super) fn used_bytes(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 

@@ -58,7 +58,7 @@ fn name(number: u64) -> String {
     format!("wal-{number:06}.seg")
 }
 
-pub(super) fn path(number: u64) -> String {
+pub fn path(number: u64) -> String {
     format!("{DIR}/{}", name(number))
 }
 

@@ -1,4 +1,4 @@
-//! The frames of a run for who reads the file by itself, whatever its state: see `inspect`.
+//! The frames of a run for who reads the file by itself, whatever its state: see `inspect` and `remains`.
 
 use std::sync::Arc;
 
@@ -78,6 +78,19 @@ impl Frames {
         Ok(Frames { file: Arc::clone(file), name: name.to_owned(), header, framing, size: file.size()? })
     }
 
+    /// Those of a run that is known to be of this database and to have this number, whatever its header says.
+    pub(super) fn known(file: &Arc<dyn File>, name: &str, framing: Framing) -> Result<Frames> {
+        Ok(Frames { framing, ..Frames::new(file, name, &|_, _, _| None)? })
+    }
+
+    pub(super) fn into_framing(self) -> Framing {
+        self.framing
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -109,15 +122,19 @@ impl Frames {
 
     /// `None` where it is sealed.
     pub fn footer(&self, at: u64, length: u32) -> Result<Option<FooterFound>> {
+        let Some(footer) = self.whole_footer(at, length)? else { return Ok(None) };
+        let Footer { rows, keys, raw_bytes, spans, top } = footer;
+        Ok(Some(FooterFound { rows, keys, raw_bytes, spans, index_blocks: top.entries().len() }))
+    }
+
+    pub(super) fn whole_footer(&self, at: u64, length: u32) -> Result<Option<Footer>> {
         let bytes = self.read(at, length as usize)?;
         let header = FrameHeader::decode(&bytes).map_err(|reason| self.corrupt(at, reason))?;
         if header.is_sealed && self.framing.cipher.is_none() {
             return self.framing.check(&bytes, at).map(|()| None).map_err(|reason| self.corrupt(at, reason));
         }
         let payload = self.framing.open(FrameKind::Footer, at, bytes).map_err(|reason| self.corrupt(at, reason))?;
-        let footer = Footer::decode(payload.bytes(), at).map_err(|reason| self.corrupt(at, reason))?;
-        let Footer { rows, keys, raw_bytes, spans, top } = footer;
-        Ok(Some(FooterFound { rows, keys, raw_bytes, spans, index_blocks: top.entries().len() }))
+        Footer::decode(payload.bytes(), at).map(Some).map_err(|reason| self.corrupt(at, reason))
     }
 
     /// The frame at `at`; `end` is where frames end. An error where not even its length can be believed.
@@ -149,7 +166,18 @@ impl Frames {
         Ok(Frame { at, kind, bytes: bytes as u64, raw_bytes, codec, is_sealed, rows, damage })
     }
 
-    /// The payload; `None` where it is sealed.
+    /// Kind, length and payload of the frame at `at`. The error says why there is none that checks.
+    pub(super) fn piece(&self, at: u64, end: u64) -> Result<(FrameKind, u64, Option<Payload>)> {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let header = self.read(at, left.min(FRAME_HEADER))?;
+        let header = FrameHeader::decode(&header).map_err(|reason| self.corrupt(at, reason))?;
+        if header.frame_bytes() > left {
+            return Err(self.corrupt(at, "a frame is longer than its file"));
+        }
+        Ok((header.kind, header.frame_bytes() as u64, self.open(&header, at)?))
+    }
+
+    /// The payload; `None` where it is sealed and there is no key.
     fn open(&self, header: &FrameHeader, at: u64) -> Result<Option<Payload>> {
         let bytes = self.read(at, header.frame_bytes())?;
         let corrupt = |reason| self.corrupt(at, reason);
@@ -222,7 +250,7 @@ impl Frames {
         Ok(())
     }
 
-    fn aside(&self, block: u64, offset: u64, frame_bytes: u32) -> Result<Payload> {
+    pub(super) fn aside(&self, block: u64, offset: u64, frame_bytes: u32) -> Result<Payload> {
         let corrupt = |reason| self.corrupt(block, reason);
         if offset.checked_add(frame_bytes.into()).is_none_or(|end| end > block) {
             return Err(corrupt("a row names a value behind its block"));
@@ -239,7 +267,7 @@ impl Frames {
         read_exactly(&*self.file, at, length).map_err(|fault| fault.at(&self.name, at))
     }
 
-    fn corrupt(&self, offset: u64, reason: &str) -> Error {
+    pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
         Error::Corrupt { file: self.name.clone(), offset, reason: reason.to_owned() }
     }
 }

@@ -23,6 +23,7 @@ mod footer;
 mod frame;
 pub(crate) mod frames;
 mod index;
+mod remains;
 mod varint;
 mod verify;
 mod walk;
@@ -50,6 +51,7 @@ pub use cursor::{AllCursor, RangeCursor, VersionCursor};
 pub use filter::RowHash;
 pub use footer::Span;
 pub use frame::FrameKind;
+pub use remains::{Gap, Remains, Spot};
 pub use verify::RunVerified;
 pub use writer::RunWriter;
 
@@ -432,12 +434,12 @@ fn with_place_key<R>(branch: u32, keyspace: u32, key: &[u8], body: impl FnOnce(&
     body(&short[..length])
 }
 
-fn place_key(branch: u32, keyspace: u32, key: &[u8]) -> Vec<u8> {
+pub fn place_key(branch: u32, keyspace: u32, key: &[u8]) -> Vec<u8> {
     [&branch.to_be_bytes()[..], &keyspace.to_be_bytes(), key].concat()
 }
 
 /// Branch, keyspace and key of a place key.
-fn parts_of(place_key: &[u8]) -> (u32, u32, &[u8]) {
+pub fn parts_of(place_key: &[u8]) -> (u32, u32, &[u8]) {
     let number = |at: usize| place_key[at..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
     (number(0), number(4), &place_key[PREFIX..])
 }

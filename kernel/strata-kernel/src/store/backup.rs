@@ -84,7 +84,7 @@ impl Store {
 /// Whether the directory is a backup, or the beginnings of one, or nothing. Changes nothing.
 fn look_at(disk: &dyn Disk) -> Result<()> {
     let names = disk.list("")?.unwrap_or_default();
-    let ours = ["LOCK", "WAL", "DATA", "MANIFEST.tmp"];
+    let ours = ["LOCK", "WAL", "DATA", "MANIFEST.tmp", manifest::COPY];
     let is_foreign = !names.iter().any(|name| name == manifest::PATH);
     match names.iter().find(|name| is_foreign && !ours.contains(&name.as_str())) {
         Some(foreign) => Err(no_backup(disk, &format!("it holds '{foreign}' and no MANIFEST"))),

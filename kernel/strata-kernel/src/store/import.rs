@@ -343,7 +343,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn are_paths(mut touched: &[u8]) -> bool {
+pub(super) fn are_paths(mut touched: &[u8]) -> bool {
     while !touched.is_empty() {
         match Path::decode(touched) {
             Ok((_, used)) if used > 0 => touched = &touched[used..],

@@ -129,7 +129,7 @@ impl Store {
         }
     }
 
-    fn assemble(env: Env, log: Log, options: &Options) -> Store {
+    pub(super) fn assemble(env: Env, log: Log, options: &Options) -> Store {
         let shared = Shared { clock: Arc::clone(&env.clock), memory: Arc::default() };
         Store {
             registry: RwLock::new(Registry::new(env.clock.wall_us(), &shared)),
@@ -167,7 +167,8 @@ enum Found {
 
 /// Tell a database, or the beginnings of one, from a directory that is not ours. Changes nothing.
 fn look_at(env: &Env, names: &[String]) -> Result<Found> {
-    if names.iter().any(|name| name == "MANIFEST") {
+    // With its copy alone it was one: the MANIFEST is missing.
+    if names.iter().any(|name| [manifest::PATH, manifest::COPY].contains(&name.as_str())) {
         return Ok(Found::Database);
     }
     if let Some(foreign) = names.iter().find(|name| !["LOCK", "WAL", "DATA", "MANIFEST.tmp"].contains(&name.as_str())) {
@@ -181,7 +182,7 @@ fn look_at(env: &Env, names: &[String]) -> Result<Found> {
 }
 
 /// Alone to write, together with other readers to read.
-fn lock(env: &Env, read_only: bool) -> Result<Box<dyn Lock>> {
+pub(super) fn lock(env: &Env, read_only: bool) -> Result<Box<dyn Lock>> {
     let owner = format!("pid {}", env.spawn.process_id());
     env.disk.lock("LOCK", if read_only { None } else { Some(&owner) })
 }
@@ -254,6 +255,7 @@ fn keys_of(manifest: &Manifest, options: &Options) -> Option<Arc<Keyring>> {
 /// recovered, so what it does not name is of no use; other files are none of ours.
 fn clear_orphans(env: &Env, manifest: &Manifest) -> Result<()> {
     manifest::clear(&*env.disk)?;
+    manifest::renew_copy(&*env.disk)?;
     let Some(names) = env.disk.list(run::DIRECTORY)? else {
         env.disk.create_dir(run::DIRECTORY)?;
         return env.disk.sync_dir("");
@@ -271,7 +273,7 @@ fn clear_orphans(env: &Env, manifest: &Manifest) -> Result<()> {
 
 impl Store {
     /// Take what the MANIFEST names: runs, branches and keyspaces as of the checkpoint.
-    fn open_runs(&mut self, manifest: &Manifest) -> Result<()> {
+    pub(super) fn open_runs(&mut self, manifest: &Manifest) -> Result<()> {
         let options = self.run_options();
         let open = |&number: &u64| Run::open(&*self.env.disk, number, &self.cache, &options);
         let runs = manifest.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
@@ -349,7 +351,7 @@ impl Store {
     }
 
     /// A write to the catalogue also tells what a number means.
-    fn learn(&self, write: &Logged<'_>) -> Result<()> {
+    pub(super) fn learn(&self, write: &Logged<'_>) -> Result<()> {
         let Body::Put(value) = write.body else { return Ok(()) };
         if write.keyspace != CATALOGUE {
             return Ok(());
@@ -375,7 +377,7 @@ fn check_versions(run: &Run, checkpoint: u64) -> Result<()> {
     }
 }
 
-fn as_write<'a>(logged: &'a Logged<'a>) -> Write<'a> {
+pub(super) fn as_write<'a>(logged: &'a Logged<'a>) -> Write<'a> {
     let what = match &logged.body {
         Body::Put(value) => What::Put(value),
         Body::Expiring(value, instant) => What::PutFor(value, Expiry::At(*instant)),

@@ -136,15 +136,7 @@ impl Plan {
 
     /// Up to which version a key is erased; 0 when it is not.
     pub fn erased_upto(&self, keyspace: u32, key: &[u8]) -> u64 {
-        let Some((space, kind)) = (keyspace as usize).checked_sub(1).and_then(|index| self.names.get(index)) else {
-            return 0;
-        };
-        let of_key = self.erasures.iter().filter(|erasure| {
-            erasure.kind == *kind
-                && erasure.space.as_ref().is_none_or(|own| own == space)
-                && if erasure.is_prefix { key.starts_with(&erasure.key) } else { key == erasure.key }
-        });
-        of_key.map(|erasure| erasure.upto).max().unwrap_or(0)
+        erased_upto(&self.erasures, &self.names, keyspace, key)
     }
 
     /// Whether one run alone has something that may go.
@@ -153,4 +145,15 @@ impl Plan {
             || !self.erasures.is_empty()
             || run.spans().iter().any(|span| !self.has(span.branch) || self.is_unseen(span.branch, span.newest))
     }
+}
+
+/// Up to which version a key is to be erased, or is already; 0 when it is not.
+pub(super) fn erased_upto(erasures: &[Erasure], names: &[(String, String)], keyspace: u32, key: &[u8]) -> u64 {
+    let Some((space, kind)) = (keyspace as usize).checked_sub(1).and_then(|index| names.get(index)) else { return 0 };
+    let of_key = erasures.iter().filter(|erasure| {
+        erasure.kind == *kind
+            && erasure.space.as_ref().is_none_or(|own| own == space)
+            && if erasure.is_prefix { key.starts_with(&erasure.key) } else { key == erasure.key }
+    });
+    of_key.map(|erasure| erasure.upto).max().unwrap_or(0)
 }

@@ -202,7 +202,7 @@ impl AllRows {
 }
 
 /// The rows that tables hold, of all branches.
-struct MemoryRows {
+pub(super) struct MemoryRows {
     /// What is to come, the next at the end.
     places: Vec<(Arc<Branch>, u32)>,
     window: Window,
@@ -218,7 +218,7 @@ enum Part {
 }
 
 impl MemoryRows {
-    fn new(branches: &BTreeMap<u32, Arc<Branch>>, window: Window) -> MemoryRows {
+    pub fn new(branches: &BTreeMap<u32, Arc<Branch>>, window: Window) -> MemoryRows {
         let mut places = Vec::new();
         for branch in branches.values() {
             let keyspaces = keyspaces_of(&branch.data.read(), window);
@@ -230,7 +230,7 @@ impl MemoryRows {
         rows
     }
 
-    fn row(&self) -> Option<Row<'_>> {
+    pub fn row(&self) -> Option<Row<'_>> {
         let (key, version) = match &self.part {
             Part::Layers(rows) => rows.row()?,
             Part::Commits(rows) => {
@@ -241,7 +241,7 @@ impl MemoryRows {
         Some(Row { branch: self.branch, keyspace: self.keyspace, key, version })
     }
 
-    fn advance(&mut self) {
+    pub fn advance(&mut self) {
         match &mut self.part {
             Part::Layers(rows) => rows.advance(),
             Part::Commits(rows) => drop(rows.pop()),

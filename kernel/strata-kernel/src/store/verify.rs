@@ -105,6 +105,7 @@ impl Store {
             self.log.flush()?;
         }
         verified.note(self.verify_manifest())?;
+        verified.note(manifest::check_copy(&*self.env.disk, self.database_id))?;
         let mut reader = Reader::new(in_memory, &manifest);
         let options = self.log_options();
         let read = Log::read(&self.env, options, manifest.anchor(), &mut |entry| reader.take(&entry));

@@ -10,6 +10,8 @@ use strata_kernel::env::sim::Sim;
 use strata_kernel::payload::{Meta, Number};
 use strata_kernel::store::{Options, Store};
 use strata_kernel::transaction::{Isolation, Transaction};
+use strata_kernel::value::patch::Op;
+use strata_kernel::value::path::Path;
 
 pub const SPACES: [&str; 3] = ["default", "notes", "../../etc"];
 
@@ -29,6 +31,7 @@ pub enum Step {
     Delete(u8, u8, u8),
     Add(u8, u8),
     Append(u8, u8),
+    Merge(u8, u8, u8),
     Noted(u8, u8),
     Fork(u8, u8, u8),
     Rename(u8),
@@ -44,6 +47,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         2 => (byte(), byte(), byte()).prop_map(|(b, s, k)| Step::Delete(b, s, k)),
         1 => (byte(), byte()).prop_map(|(b, k)| Step::Add(b, k)),
         1 => (byte(), byte()).prop_map(|(b, v)| Step::Append(b, v)),
+        1 => (byte(), byte(), byte()).prop_map(|(b, k, v)| Step::Merge(b, k, v)),
         1 => (byte(), byte()).prop_map(|(b, k)| Step::Noted(b, k)),
         1 => (byte(), byte(), byte()).prop_map(|(a, b, at)| Step::Fork(a, b, at)),
         1 => byte().prop_map(Step::Rename),
@@ -81,6 +85,11 @@ pub fn act(sim: &Sim, store: &Store, step: &Step) {
             let what = What::Append { kind: "step", value: &value_of(*v), origin: None };
             write(*b, store.keyspace("default", "events"), b"main\0", what);
         }
+        Step::Merge(b, k, v) => {
+            // A map of all that were merged into it.
+            let ops = [Op::Merge { path: Path::root(), patch: vec![0x81, 0xa1, b'a' + v % 8, v % 128] }];
+            write(*b, store.keyspace("docs", "kv"), &key(*k), What::Patch(&ops, None));
+        }
         Step::Noted(b, k) => {
             let mut transaction =
                 Transaction::new(pick(store, *b), Isolation::Serializable, true, Some(format!("{k}")));
@@ -113,9 +122,14 @@ pub fn check(store: &Store) {
 
 pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// All (space, kind) that steps write to.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SPACES.into_iter().chain(["n", "docs"]).flat_map(|space| [(space, "kv"), (space, "events")])
+}
+
 pub fn rows_at(store: &Store, branch: &Branch, at: At) -> BTreeMap<(String, String), Rows> {
     let mut all = BTreeMap::new();
-    for (space, kind) in SPACES.into_iter().chain(["n"]).flat_map(|space| [(space, "kv"), (space, "events")]) {
+    for (space, kind) in names() {
         let mut rows = RowBuffer::default();
         branch.scan(store.keyspace(space, kind), &Range::default(), false, at, &mut rows, usize::MAX).unwrap();
         let rows: Rows = rows.rows().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();

@@ -3,4 +3,5 @@
 mod backup;
 mod bundle;
 mod grown;
+mod salvage;
 mod sealed;
