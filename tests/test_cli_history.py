@@ -1,4 +1,4 @@
-"""The command line looks back: `strata replay`, on a terminal and off it."""
+"""The command line looks back: `strata replay`, on a terminal and off it, and `strata explain`."""
 
 from __future__ import annotations
 
@@ -87,3 +87,15 @@ def test_a_terminal_is_asked(path):
     assert process.wait() == 0
     os.close(ours)
     assert [shown.count(f"{number} of 3.".encode()) for number in (1, 2, 3)] == [2, 1, 0]
+
+
+def test_explain(capsys, path):
+    code, out, _ = strata_(capsys, "explain", path, "strata://runs%2Fplan%2Fr1/default/json/doc")
+    assert code == 0
+    assert out.splitlines()[0].endswith(' = {"b": "1 bytes"}') and '"second"' in out
+    code, out, _ = strata_(capsys, "explain", path, "strata://main/default/runs/r1", "--json", "--depth", "1")
+    assert code == 0 and json.loads(out)["value"]["status"] == "completed"
+    for wrong in ("strata://main/default/kv/none", "none", "strata://none/default/kv/a"):
+        code, out, errors = strata_(capsys, "explain", path, wrong)
+        assert (code, out) == (1, "") and errors.startswith("error: ")
+    assert strata_(capsys, "explain", path, "strata://main/default/runs/r1", "--limit", "0")[0] == 1

@@ -83,6 +83,8 @@ def things(db: strata.Database) -> Iterator[Any]:
     yield (run := db.runs.begin("plan"))
     run.recorded(len)([])
     yield from (run.runs, *run.calls(), db.runs.stats(), *db.runs.steps(run.id))
+    yield from (replay := db.replay(run.id))
+    yield from (replay, replay.view, db.explain("strata://main/default/kv/key"))
     db.state.init("mood", "calm")
     yield db.state.entry("mood")
     yield db.branches.fork("main", "draft")

@@ -118,7 +118,7 @@ _ALL: Final = (
     *_operations("retention.", Retention, read="get list", admin="set clear"),
     *_operations(
         "", Place,
-        read="version log replay replay_until replay_range",
+        read="version log replay replay_until replay_range explain",
         write="ingest_otlp ingest_transcript",
     ),
     *_operations(

@@ -27,6 +27,8 @@ from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Branch as NativeBranch
 from strata.core.protocols import Commit, Store, Tag, Txn
+from strata.core.refs import EntityRef
+from strata.history.explain import Explanation, explain
 from strata.primitives import RunRecords
 
 if TYPE_CHECKING:
@@ -119,6 +121,23 @@ class Place(Face):
         Raises: InvalidInput when `b` is before `a`; NotFound; HistoryTrimmed.
         """
         return replay_range(self, a, b, branch)
+
+    def explain(self, ref: EntityRef | str, *, depth: int = 3, limit: int = 200) -> Explanation:
+        """Return why something is what it is: who wrote it, when, why, from what, as a tree.
+
+        What a transaction had read is known where it was begun with `record_reads=True`; where not, the
+        explanation says so. `print` it, look at it in a notebook, or take `to_dict()`.
+
+        Args:
+            ref: as in `strata://main/default/kv/key`, with `#$.path` for a place in a document and `@version`
+                for an earlier state; or an EntityRef.
+            depth: how many commits deep, each reading what the next one wrote.
+            limit: how many values and commits are looked at; `truncated` says that there would be more.
+        Raises: InvalidInput for what is no ref; NotFound for what never was; HistoryTrimmed.
+        Cost: grows with `limit`. Finding what an old commit wrote beside may read what lies next to it, up to
+            all of the branch that is in files.
+        """
+        return explain(self._store, ref, depth, limit)
 
     def transaction(
         self,

@@ -1,4 +1,4 @@
-"""Look back: step through a run."""
+"""Look back: step through a run, and say why something is what it is."""
 
 from __future__ import annotations
 
@@ -47,3 +47,11 @@ def walk(steps: Iterator[Step], count: int, ask: Callable[[str], str] = input) -
 
 def _as_json(step: Step) -> str:
     return json.dumps(step.to_dict(), ensure_ascii=False)
+
+
+def explain(arguments: Namespace) -> int:
+    """Print why something is what it is."""
+    with open_database(arguments, create=False, read_only=True) as db:
+        found = db.explain(arguments.ref, depth=arguments.depth, limit=arguments.limit)
+        print(json.dumps(found.to_dict(), ensure_ascii=False) if arguments.json else found)
+    return 0

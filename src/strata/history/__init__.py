@@ -3,6 +3,7 @@
 digest.py    one hash of all that a state holds
 replay.py    the commits of a stretch of history as steps, with what each changed
 explain.py   why a value is what it is
+tree.py      that as text and HTML
 plain.py     what these find, as JSON can say it
 
 Over the protocols alone, so over the kernel and the oracle alike.

@@ -71,6 +71,9 @@ class Change(msgspec.Struct, frozen=True):
         """When what was written expires; None is never."""
         return to_expiry(self.expires_us)
 
+    def __repr__(self) -> str:
+        return f"<Change {self.primitive} {one_line(self.key, 80)!r} {self.action} at {self.version}>"
+
     def lines(self) -> list[str]:
         """Return it as people read it: a line, or one for each part."""
         name = f"{self.primitive} {one_line(self.key)}"
@@ -102,6 +105,9 @@ class Step(msgspec.Struct, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can say it."""
         return {**plain(self), "changes": [plain(change) for change in self.changes]}
+
+    def __repr__(self) -> str:
+        return f"<Step {self.version} of {self.branch!r}, {len(self.changes)} changes>"
 
     def __str__(self) -> str:
         spaces = {change.space for change in self.changes} - {"default"}

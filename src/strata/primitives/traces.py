@@ -4,6 +4,8 @@
     0x00, "p", parent or "", 0x00, ...    found by parent; roots have the parent ""
     0x00, "k", kind, 0x00, ...            by kind
     0x00, "t", tag, 0x00, ...             by tag
+    0x00, "w", digest, 0x00, ...          by what it wrote: 16 bytes of SHA-256, as hex, of the ref as text,
+                                          without path and version
     0x00, "a", 0x00, ...                  by time: see `index`
 
 Invariants: a trace is written once and never again, and its parent was there before it (perhaps in the same
@@ -16,6 +18,7 @@ same commit as what it wrote, which is then the version of the trace itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,7 +38,7 @@ from strata.primitives.index import ALL, Indexed, Instant, check_instant, check_
 
 Kind = Literal["tool_call", "decision", "query", "thought", "error", "custom"]
 KINDS: Final[tuple[str, ...]] = ("tool_call", "decision", "query", "thought", "error", "custom")
-_PARENT, _KIND, _TAG = "p", "k", "t"
+_PARENT, _KIND, _TAG, _WROTE = "p", "k", "t", "w"
 _ROOT: Final = ""
 
 
@@ -130,6 +133,8 @@ class Traces(Indexed):
         yield _KIND, thing["kind"]
         for tag in thing.get("tags", ()):
             yield _TAG, tag
+        for ref in {_wrote(EntityRef.parse(ref)) for ref in thing.get("writes", ())}:
+            yield _WROTE, ref
 
     def record(
         self,
@@ -309,6 +314,16 @@ class Traces(Indexed):
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self.exists(id)
 
+    def _that_wrote(self, ref: EntityRef) -> Iterator[Trace]:
+        """Return the traces that say that they wrote a version of something, in order of time."""
+        found = self._found(_WROTE, _wrote(ref), None, None, False, None)
+        thing = ref.space, ref.primitive, ref.key, ref.version
+        return (
+            trace
+            for trace in found
+            if any((ref.space, ref.primitive, ref.key, ref.version) == thing for ref in trace.writes)
+        )
+
     def _found(
         self, letter: str, label: str, start: Instant, end: Instant, reverse: bool, limit: int | None
     ) -> Iterator[Trace]:
@@ -404,6 +419,11 @@ def _refs(refs: Any, what: str, version: int | None) -> list[str]:
             )
         found.append(str(ref if ref.version is not None else replace(ref, version=version)))
     return found
+
+
+def _wrote(ref: EntityRef) -> str:
+    """Return the label by which a trace is found that wrote something: a key may be longer than a label."""
+    return hashlib.sha256(str(replace(ref, path=None, version=None)).encode()).hexdigest()[:32]
 
 
 def _line(trace: Trace) -> str:
