@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
-CASES = ("opening", "memory", "hot", "background", "encryption", "retention")
+CASES = ("opening", "memory", "hot", "background", "encryption", "retention", "replay")
 
 
 def load(names: Iterable[str] = CASES) -> dict[str, ModuleType]:

@@ -41,6 +41,18 @@ class Strata(System):
     def keep_last(self, versions: int) -> None:
         self.db.retention.set(strata.KeepLast(versions))
 
+    def record_run(self, rows: Rows) -> None:
+        with self.db.runs.begin(id="run") as run:
+            for key, value in rows:
+                run.kv.put(key, value)
+
+    def replay_run(self) -> int:
+        return sum(1 for _ in self.db.replay("run"))
+
+    def reproduces_run(self) -> bool:
+        replay = self.db.replay("run")
+        return replay.digest() == replay.view.digest()
+
     def get(self, keys: list[str]) -> Any:
         get = self.db.kv.get
         for key in keys:
