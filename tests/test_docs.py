@@ -108,6 +108,7 @@ ON_PAGE = {
     "Database": "database",
     "Branch": "database",
     "Space": "database",
+    "EntityRef": "merge",
     "Spaces": "database",
     "Branches": "branches",
     "Retention": "retention",

@@ -215,12 +215,17 @@ def test_adopted_events_keep_their_origin(store, db):
     db.events.append("other", {}, stream="log")
     copy = db.events.adopt(event, branch="f")
     assert copy.sequence == 1
-    assert copy.origin == Origin("f", 0, event.hash)
+    assert copy.origin == Origin("f", 0, event.hash, event.version)
     assert db.events.get(1, stream="log") == copy
     assert [event.origin is None for event in db.events.range(stream="log")] == [True, False]
     assert db.events.verify().ok
     assert copy.hash == chain_hash(
-        db.events.get(0, stream="log").hash, 1, "t", copy.time_us, {"n": 1}, ["f", 0, event.hash]
+        db.events.get(0, stream="log").hash,
+        1,
+        "t",
+        copy.time_us,
+        {"n": 1},
+        ["f", 0, event.hash, event.version],
     )
     assert fork.events.adopt(copy, branch="main").origin == copy.origin
     with pytest.raises(InvalidInput):
@@ -311,6 +316,7 @@ def test_the_vectors_for_all_languages(stream):
             event["origin"][0],
             event["origin"][1],
             bytes.fromhex(event["origin"][2]),
+            event["origin"][3],
         ]
         assert encode(payload).hex() == event["payload_msgpack"]
         made = chain_hash(previous, sequence, event["type"], event["time"], payload, origin)

@@ -37,12 +37,16 @@ from strata.api import (
     verify_bundle,
 )
 from strata.core import errors
+from strata.core.patches import ABSENT
+from strata.core.refs import EntityRef
 from strata.core.retention import KeepAll, KeepFor, KeepLast
 
 __all__ = [
+    "ABSENT",
     "Branch",
     "Branches",
     "Database",
+    "EntityRef",
     "KeepAll",
     "KeepFor",
     "KeepLast",

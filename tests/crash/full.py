@@ -221,7 +221,7 @@ def make_room(at: Path, seed: int, durability: str, row: rows.Row) -> None:
     ) as db:
         db.branches.fork("main", "old")
         fill_up(db, chance, values, size)
-        for key in chance.sample(sorted(values), 20):
+        for key in chance.sample(sorted(values), min(20, len(values) // 2)):
             delete(db, key, values)
         db.branches.delete("old")
     with held(strata.open(path, durability=durability)) as db:

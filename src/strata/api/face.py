@@ -94,16 +94,16 @@ class Spaces:
 
     def list(self) -> Names:
         """Return the names, sorted; "default" is always among them."""
-        return self._source.spaces()
+        return [name for name in self._source.spaces() if not name.startswith("_")]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._source.spaces())
+        return iter(self.list())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._source.spaces()
+        return name in self.list()
 
     def __len__(self) -> int:
-        return len(self._source.spaces())
+        return len(self.list())
 
     def __repr__(self) -> str:
         return f"<Spaces {', '.join(self)}>"

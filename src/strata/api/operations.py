@@ -111,14 +111,16 @@ _ALL: Final = (
     ),
     *_operations(
         "branches.", Branches,
-        read="get list tags",
+        read="get list tags notes preview",
+        write="note reset",
+        step="merge cherry_pick revert undo",
         admin="create fork rename delete protect unprotect tag untag",
     ),
     *_operations("spaces.", Spaces, read="list"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
     *_operations(
         "", Place,
-        read="version log replay replay_until replay_range explain",
+        read="version log diff replay replay_until replay_range explain",
         write="ingest_otlp ingest_transcript",
     ),
     *_operations(

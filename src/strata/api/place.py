@@ -26,8 +26,9 @@ from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Branch as NativeBranch
-from strata.core.protocols import Commit, Store, Tag, Txn
+from strata.core.protocols import Commit, Snapshot, Store, Tag, Txn
 from strata.core.refs import EntityRef
+from strata.history.diff import Diff, Limits
 from strata.history.explain import Explanation, explain
 from strata.primitives import RunRecords
 
@@ -243,6 +244,38 @@ class Place(Face):
             LimitExceeded. Nothing is written then.
         """
         return ingest_transcript(self, source, stream, id, time_field, tags)
+
+    def diff(
+        self,
+        old: str | Place | View | Instant,
+        new: str | Place | View | Instant | None = None,
+        *,
+        space: str | None = None,
+        primitive: str | None = None,
+        prefix: str | None = None,
+    ) -> Diff:
+        """Return what differs in `new` (None: this branch, now), change by change, of all primitives.
+
+        Args:
+            old, new: each the name of a branch, a branch or view itself, or a version, tag or datetime of
+                this branch.
+            space, primitive, prefix: only this part.
+        Raises: NotFound; HistoryTrimmed, while iterating, where retention let go of something.
+        Cost: grows with what changed on both sides since they parted, not with the data. Expiry is no change.
+        """
+        limits = Limits(space, primitive, prefix)
+        return Diff(self._state(old), self._state(new), limits)
+
+    def _state(self, of: str | Place | View | Instant | None) -> Snapshot:
+        if isinstance(of, View):
+            return of._source
+        if isinstance(of, Place):
+            return of._branch.view()
+        if of is None:
+            return self._branch.view()
+        if isinstance(of, str):
+            return self._store.branch(of).view()
+        return self._branch.view(version_of(self._branch, of))
 
     def log(
         self,

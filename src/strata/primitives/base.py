@@ -7,19 +7,63 @@ question whether a space exists is asked only when a read found nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import NotFound
 from strata.core.keys import check_int, check_key
-from strata.core.protocols import ADD, APPEND, DELETE, PATCH, PUT, Entry, HistoryRow, Key, Layout, Txn
+from strata.core.merging import Merged, Three, merge_keys
+from strata.core.protocols import (
+    ADD,
+    APPEND,
+    DELETE,
+    PATCH,
+    PUT,
+    DiffRow,
+    Entry,
+    HistoryRow,
+    Kept,
+    Key,
+    Layout,
+    Txn,
+)
 from strata.core.refs import readable
 from strata.core.values import Versioned, text_of
 
 MISSING: Final[Any] = object()  # the default that no value can be
 PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
+
+
+What = Literal["added", "removed", "changed"]
+
+
+class Difference(NamedTuple):
+    """One thing that differs, or one place inside of it; see `history.diff.Change`."""
+
+    what: What
+    name: str
+    path: str | None
+    old: Any
+    new: Any
+    start: int | None
+    old_version: int | None
+    new_version: int | None
+
+
+def difference(
+    name: str,
+    old: tuple[Any, int] | None,
+    new: tuple[Any, int] | None,
+    path: str | None = None,
+    start: int | None = None,
+) -> Difference:
+    """Return a difference from the value and version on either side, None where there is nothing."""
+    what: What = "added" if old is None else "removed" if new is None else "changed"
+    old_value, old_version = old or (None, None)
+    new_value, new_version = new or (None, None)
+    return Difference(what, name, path, old_value, new_value, start, old_version, new_version)
 
 
 class Primitive:
@@ -34,6 +78,8 @@ class Primitive:
         APPEND: "append",
         ADD: "add",
     }
+    # Whether what is written stays: to go back in history leaves it.
+    _FORWARD: ClassVar[bool] = False
     # Whether values are stored as users give them, so that paths mean the same to both.
     _PLAIN: ClassVar[bool] = False
 
@@ -77,6 +123,37 @@ class Primitive:
     def _line(cls, shown: Any) -> str:
         """Return what `_shown` gave, on a line."""
         return text_of(shown)
+
+    @classmethod
+    def _thing(cls, key: bytes, name: str) -> str:
+        """Return the name of what a row is a part of: of the stream, for an event."""
+        return name
+
+    @classmethod
+    def _bare(cls, key: bytes, kept: Kept) -> Any:
+        """Return what a row says without when."""
+        return cls._shown(key, kept[0], kept[1], 0, kept[2])
+
+    @classmethod
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
+        """Yield what the rows that differ in one keyspace say."""
+        for _, _, key, old, new, _ in rows:
+            name = cls._name(key)
+            if name is not None:
+                before, after = (kept and (cls._bare(key, kept), kept[1]) for kept in (old, new))
+                yield difference(name, before, after)
+
+    # -- how branches merge
+
+    @classmethod
+    def _merge(cls, three: Three) -> Merged:
+        """Return what becomes of a key that theirs changed since the base, and ours perhaps too."""
+        return merge_keys(three)
+
+    @classmethod
+    def _follows(cls, key: bytes, value: Any) -> list[bytes]:
+        """Return the keys of the rows that follow from one, whose values are null."""
+        return []
 
     def __repr__(self) -> str:
         branch, space, kind = self._txn.names

@@ -3,7 +3,8 @@
 One event is one key, so reading is a range scan, and branches and time travel need no code here.
 
     key    stream name in UTF-8, 0x00, sequence as 8 bytes big-endian (so bytes sort as numbers do)
-    value  [type, time in microseconds, payload, hash], and [branch, sequence, hash] of its origin if merged
+    value  [type, time in microseconds, payload, hash], and if merged its origin: [branch, sequence, hash,
+           version]
 
     hash   SHA-256 of the canonical MessagePack of [previous hash, sequence, type, time, payload] with, if
            there is one, the origin as sixth element; before the first event stand 32 zero bytes
@@ -18,7 +19,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, ClassVar, Final, cast
 
 import msgspec
@@ -27,9 +28,9 @@ from strata.core.atomic import atomically
 from strata.core.clock import to_datetime, to_micros
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import Appended, Layout, Txn
+from strata.core.protocols import Appended, DiffRow, Layout, Txn
 from strata.core.values import canonical, text_of
-from strata.primitives.base import Primitive, pages
+from strata.primitives.base import Difference, Primitive, difference, pages
 
 GENESIS: Final = bytes(32)
 MAIN: Final = "main"
@@ -38,11 +39,12 @@ _TIME: Final = (1,)
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a merged event was first appended: its identity, as `sequence` is local to a branch."""
+    """Where a merged event was first appended. Version and sequence are its identity, on all branches."""
 
     branch: str
     sequence: int
     hash: bytes  # of that event, so that the copy can be checked
+    version: int  # of its commit
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -114,6 +116,7 @@ class Events(Primitive):
     """The event streams of one branch and space. A stream begins with its first event; "main" always is."""
 
     LAYOUT: ClassVar[Layout] = Layout("events", text_keys=False, finite=True)
+    _FORWARD: ClassVar[bool] = True
 
     __slots__ = ()
 
@@ -122,6 +125,53 @@ class Events(Primitive):
         """Return the keys of the stream `name`, or of all whose names begin so."""
         stem = check_name(name, "stream").encode()
         return (stem if is_prefix else stem + b"\0"), True
+
+    @classmethod
+    def _thing(cls, key: bytes, name: str) -> str:
+        return key[:-9].decode()
+
+    @classmethod
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
+        """Yield ranges of events: those that only the old state has, then those that only the new one has."""
+        for stream, found in groupby(rows, key=lambda row: row[2][:-9].decode()):
+            old, new = _sides(stream, found)
+            if old:
+                yield difference(stream, (old, old[-1].version or 0), None, start=old[0].sequence)
+            if new:
+                yield difference(stream, None, (new, new[-1].version or 0), start=new[0].sequence)
+
+    def _length(self, stream: str) -> int:
+        """Return how many events a stream has, which may be none."""
+        last = self._txn.scan_keys(_prefix(stream), None, None, True, 1)
+        return _sequence(last[0]) + 1 if last else 0
+
+    @staticmethod
+    def _identity(event: Event) -> tuple[int | None, int]:
+        """Return what an event and its copies on other branches have in common."""
+        origin = event.origin
+        return (event.version, event.sequence) if origin is None else (origin.version, origin.sequence)
+
+    @classmethod
+    def _missing(cls, rows: list[DiffRow], stream: str, ours: Txn, start: int) -> list[Event]:
+        """Return the events that a diff brings to `stream` and ours does not have, in their order.
+
+        Args:
+            start: up to there ours and theirs have the same events in the same places.
+        """
+        prefix = _prefix(stream)
+        gone, brought = _sides(stream, rows)
+        known = {cls._identity(event) for event in gone}
+        for _, value in pages(ours.scan, prefix, _key(prefix, start), None, False, None, lambda: None):
+            if len(value) > 4:
+                origin = Origin(*value[4])
+                known.add((origin.version, origin.sequence))
+
+        def is_ours(event: Event) -> bool:
+            origin = event.origin
+            found = None if origin is None else ours.entry(_key(prefix, origin.sequence))
+            return found is not None and origin is not None and found[1] == origin.version
+
+        return [event for event in brought if cls._identity(event) not in known and not is_ours(event)]
 
     @classmethod
     def _place(cls, name: str) -> bytes:
@@ -173,14 +223,14 @@ class Events(Primitive):
         """Append a copy of `event`, which was read on `branch`, and return it. Only merge calls this.
 
         Two branches that both appended are no conflict: the target keeps its events, and the source's new
-        ones follow in their order, each with its origin (branch, sequence, hash).
+        ones follow in their order, each with its origin (branch, sequence, hash, version).
         """
         # Refused: a Conflict, which would stop any two agents that keep a log; and interleaving by
         # time, which would rewrite what readers of the target have already seen.
-        if event.hash is None:
+        if event.hash is None or event.version is None:
             raise InvalidInput("a pending event has no hash yet and cannot be adopted", hint="commit first")
-        origin = event.origin or Origin(branch, event.sequence, event.hash)
-        stored = [origin.branch, origin.sequence, origin.hash]
+        origin = event.origin or Origin(branch, event.sequence, event.hash, event.version)
+        stored = [origin.branch, origin.sequence, origin.hash, origin.version]
         sequence, time, hash, version = self._txn.append(
             _prefix(event.stream), event.type, event.payload, stored
         )
@@ -202,12 +252,10 @@ class Events(Primitive):
 
     def len(self, stream: str = MAIN) -> int:
         """Return how many events `stream` has. Cost: one seek, since sequences have no gaps."""
-        prefix = _prefix(stream)
-        last = self._txn.scan_keys(prefix, None, None, True, 1)
-        if not last:
-            self._check_stream(stream, prefix)
-            return 0
-        return _sequence(last[0]) + 1
+        length = self._length(stream)
+        if not length:
+            self._check_stream(stream, _prefix(stream))
+        return length
 
     def range(
         self,
@@ -374,6 +422,17 @@ def _event(stream: str, sequence: int, stored: list[Any], version: int | None = 
     return Event(
         sequence, stored[0], stored[2], stream, stored[1], hash, None if hash is None else version, origin
     )
+
+
+def _sides(stream: str, rows: Iterable[DiffRow]) -> tuple[list[Event], list[Event]]:
+    """Return the old and the new events of rows that differ. Streams part once, so both are ranges."""
+    old: list[Event] = []
+    new: list[Event] = []
+    for row in rows:
+        for kept, events in ((row[3], old), (row[4], new)):
+            if kept is not None:
+                events.append(_event(stream, _sequence(row[2]), kept[0], kept[1]))
+    return old, new
 
 
 def _checked(item: Any) -> tuple[str, dict[str, Any]]:

@@ -13,12 +13,14 @@ the same commit; whoever merges may pass over them and make them anew; whoever f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 
 from strata.core.clock import to_micros
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
+from strata.core.merging import Merged, Three, Write, merge_keys
 from strata.core.protocols import Txn
 from strata.core.values import INT_MIN
 from strata.primitives.base import Primitive, pages
@@ -55,6 +57,23 @@ class Indexed(Primitive):
     @classmethod
     def _place(cls, name: str) -> bytes:
         return check_name(name, f"id in {cls.LAYOUT.kind}").encode()
+
+    @classmethod
+    def _merge(cls, three: Three) -> Merged:
+        """Two things with one id: one side or the other is taken, as a thing is not made by a merge."""
+
+        def take(value: Any) -> Write:
+            raise InvalidInput(
+                f"what both sides of a merge have in {cls.LAYOUT.kind} under one id is not replaced",
+                hint="take_source() or take_target()",
+            )
+
+        merged = merge_keys(three)
+        return Merged(merged.writes, [replace(clash, take=take) for clash in merged.clashes])
+
+    @classmethod
+    def _follows(cls, key: bytes, value: Any) -> list[bytes]:
+        return [] if key < _THINGS else cls._index(key, value)
 
     @classmethod
     def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:

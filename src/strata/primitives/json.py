@@ -18,11 +18,14 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.keys import check_int
+from strata.core.merging import Merged, Three
+from strata.core.patches import ABSENT, get_path
 from strata.core.paths import parse, render
-from strata.core.protocols import DELETE, END, PUT, Layout, PatchOp, Txn
+from strata.core.protocols import DELETE, END, PUT, DiffRow, Layout, PatchOp, Txn
 from strata.core.values import Versioned
 from strata.core.where import compile
-from strata.primitives.base import MISSING, Primitive, versioned, versions
+from strata.primitives.base import MISSING, Difference, Primitive, difference, versioned, versions
+from strata.primitives.json_merge import differences, merge
 from strata.primitives.json_patch import translate
 
 ROOT: Final = "$"
@@ -41,6 +44,25 @@ class Json(Primitive):
     _PLAIN: ClassVar[bool] = True
 
     __slots__ = ()
+
+    @classmethod
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
+        """Yield the places inside each document that differ; the whole where it is new or gone."""
+        for _, _, key, old, new, _ in rows:
+            name = key.decode()
+            if old is None or new is None:
+                yield difference(name, old and old[:2], new and new[:2])
+                continue
+            for path in differences(old[0], new[0]):
+                before, after = (
+                    None if (value := get_path(kept[0], path, ABSENT)) is ABSENT else (value, kept[1])
+                    for kept in (old, new)
+                )
+                yield difference(name, before, after, render(path) if path else None)
+
+    @classmethod
+    def _merge(cls, three: Three) -> Merged:
+        return merge(three)
 
     def create(self, doc: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Store a new document; return the version of the commit.

@@ -15,6 +15,7 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import InvalidInput, conflict
 from strata.core.keys import check_int
+from strata.core.merging import Add, Merged, Three, alike, merge_keys
 from strata.core.protocols import ADD, Layout, Txn
 from strata.core.values import Versioned, same
 from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
@@ -28,6 +29,15 @@ class Kv(Primitive):
     _PLAIN: ClassVar[bool] = True
 
     __slots__ = ()
+
+    @classmethod
+    def _merge(cls, three: Three) -> Merged:
+        """Numbers that both sides only added to add up, and go on to be such; else the key decides."""
+        if three.theirs is None or three.how_theirs[0] != ADD:
+            return merge_keys(three)
+        if alike(three.ours, three.base) or three.how_ours()[0] == ADD:
+            return Merged([Add(three.theirs[0] - (0 if three.base is None else three.base[0]))])
+        return merge_keys(three)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`.

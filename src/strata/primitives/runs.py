@@ -152,6 +152,7 @@ class RunRecords(Indexed):
     """The runs that were begun on one branch and space. To begin one, or to change one, take a branch."""
 
     LAYOUT: ClassVar[Layout] = Layout("runs", text_keys=False)
+    _FORWARD: ClassVar[bool] = True
     _TIME: ClassVar[str] = "begun"
 
     __slots__ = ()

@@ -19,8 +19,10 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, to_datetime, to_expiry, ttl_micros
 from strata.core.errors import AlreadyExists, conflict
 from strata.core.keys import check_int
-from strata.core.protocols import KEEP, PUT, Layout, Txn
-from strata.core.values import text_of
+from strata.core.merging import Clash, Delete, Merged, Put, Three, Write, settled
+from strata.core.patches import ABSENT
+from strata.core.protocols import KEEP, PUT, Kept, Layout, Txn
+from strata.core.values import same, text_of
 from strata.primitives.base import MISSING, Primitive
 
 _VALUE: Final = (1,)
@@ -57,6 +59,28 @@ class State(Primitive):
     @classmethod
     def _line(cls, shown: Cell) -> str:
         return f"{text_of(shown.value)} (counter {shown.counter})"
+
+    @classmethod
+    def _bare(cls, key: bytes, kept: Kept) -> Any:
+        return kept[0][1]
+
+    @classmethod
+    def _merge(cls, three: Three) -> Merged:
+        """Where both sides set the cell to other values they clash. Whoever wins, the counter goes on."""
+        found = settled(three)
+        if found is not None:
+            return found
+        rows = (three.base, three.ours, three.theirs)
+        base, ours, theirs = (ABSENT if row is None else row[0][1] for row in rows)
+        if ours is not ABSENT and theirs is not ABSENT and same(ours, theirs):
+            return Merged()
+        counter = 1 + max(row[0][0] for row in rows if row is not None)
+
+        def take(value: Any, expires: int | None = None) -> Write:
+            return Delete() if value is ABSENT else Put([counter, value], expires)
+
+        expires = None if three.theirs is None else three.theirs[2]
+        return Merged(clashes=[Clash(None, base, ours, theirs, take(theirs, expires), take)])
 
     def init(self, name: str, value: Any, ttl: Ttl | None = None) -> int | None:
         """Make the cell `name`; return the version of the commit.

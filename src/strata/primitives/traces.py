@@ -113,6 +113,7 @@ class Traces(Indexed):
     """The traces of one branch and space."""
 
     LAYOUT: ClassVar[Layout] = Layout("traces", text_keys=False)
+    _FORWARD: ClassVar[bool] = True
     _TIME: ClassVar[str] = "started"
     _VERBS: ClassVar[dict[int, str]] = {**Indexed._VERBS, PUT: "record"}
 

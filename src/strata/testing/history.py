@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from strata.core.errors import from_kernel
 from strata.core.paths import overlap, render
 from strata.core.protocols import (
+    APPEND,
     PATCH,
     Commit,
     DiffRow,
@@ -29,7 +30,7 @@ from strata.core.protocols import (
     ReadRow,
     Written,
 )
-from strata.core.values import decode, encode
+from strata.core.values import decode
 
 Place = tuple[str, str, Key]  # space, kind, key
 Note = tuple[str | None, str | None, str | None]
@@ -170,16 +171,21 @@ def how(points: Sequence[Point], place: Place) -> How:
 def diff(old: Sequence[Point], new: Sequence[Point]) -> list[DiffRow]:
     """Return what differs in the newest of `new`."""
     before, after, added = old[-1].rows, new[-1].rows, since(new, old)
+    appended = {place for point in (*old, *new) for place, kind in point.kinds.items() if kind == APPEND}
     rows = [
         (*place[:2], key_bytes(place[2]), kept(before, place), kept(after, place), how(added, place))
         for place in before.keys() | after.keys()
+        if _differ(before.get(place), after.get(place), place in appended)
     ]
-    return sorted((row for row in rows if _said(row[3]) != _said(row[4])), key=lambda row: row[:3])
+    return sorted(rows, key=lambda row: row[:3])
 
 
-def _said(kept: Kept | None) -> tuple[bytes, int | None] | None:
-    """What is compared: 1 is not 1.0, and NaN is itself."""
-    return None if kept is None else (encode(kept[0]), kept[2])
+def _differ(one: Row | None, other: Row | None, is_appended: bool) -> bool:
+    """Return whether two rows differ: in bytes, so that 1 is not 1.0. Two appends always do."""
+    if one is None or other is None:
+        return one is not other
+    is_other = is_appended and one.version != other.version
+    return is_other or (one.value, one.expires) != (other.value, other.expires)
 
 
 def kept(rows: Mapping[Place, Row], place: Place) -> Kept | None:

@@ -58,6 +58,15 @@ pub struct Kept {
     pub value: Vec<u8>,
     /// 0: never.
     pub expires: u64,
+    /// It was appended: another append of the same value is another row.
+    pub is_appended: bool,
+}
+
+impl Kept {
+    fn is_same(&self, other: &Kept) -> bool {
+        let is_same = (&self.value, self.expires) == (&other.value, other.expires);
+        is_same && (!(self.is_appended || other.is_appended) || self.version == other.version)
+    }
 }
 
 /// A key that differs.
@@ -180,8 +189,9 @@ impl Branch {
     fn kept(&self, keyspace: u32, key: &[u8], version: u64) -> Result<Option<Kept>> {
         // At that time nothing had expired.
         self.read(keyspace, key, At::past(version, 0), |found| {
-            found.and_then(|Version { version, value, expires, .. }| {
-                value.map(|value| Kept { version, value: value.to_vec(), expires })
+            found.and_then(|Version { version, kind, value, expires, .. }| {
+                let is_appended = kind == ChangeKind::Append;
+                value.map(|value| Kept { version, value: value.to_vec(), expires, is_appended })
             })
         })
     }
@@ -256,7 +266,7 @@ impl Diff {
             let old = self.old.branch.kept(keyspace, &key, self.old.version)?;
             let new = self.new.branch.kept(keyspace, &key, self.new.version)?;
             let differs = match (&old, &new) {
-                (Some(old), Some(new)) => (&old.value, old.expires) != (&new.value, new.expires),
+                (Some(old), Some(new)) => !old.is_same(new),
                 (old, new) => old.is_some() != new.is_some(),
             };
             if differs {

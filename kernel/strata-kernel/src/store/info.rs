@@ -129,7 +129,7 @@ impl Store {
     }
 
     fn file_bytes(&self) -> Result<u64> {
-        let mut paths = vec![manifest::PATH.to_owned()];
+        let mut paths = vec![manifest::PATH.to_owned(), manifest::COPY.to_owned()];
         for directory in [log::DIRECTORY, run::DIRECTORY] {
             let names = self.env.disk.list(directory)?.unwrap_or_default();
             paths.extend(names.iter().map(|name| format!("{directory}/{name}")));
