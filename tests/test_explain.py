@@ -405,6 +405,27 @@ def test_what_a_merge_brought_is_explained_on_the_branch_it_came_from(db):
     assert "was deleted" in db.explain("strata://main/default/kv/a").unknown[0]
 
 
+def test_an_event_that_a_merge_brought_is_explained_where_it_was_appended(db):
+    with db.branches.fork("main", "draft").transaction(actor="draughtsman") as tx:
+        tx.events.append("said", {"a": 1})
+    db.events.append("said", {"b": 1})
+    copied = db.branch("draft").events.get(0)
+    db.events.adopt(copied, branch="draft")
+    found = db.explain("strata://main/default/events/main/1")
+    (source,) = found.causes
+    assert (source.role, source.ref.branch, source.commit.actor) == ("merged", "draft", "draughtsman")
+    # Over two branches: the middle one has another event under that sequence.
+    middle = db.branches.fork("main", "middle", at=0)
+    middle.events.append("said", {"c": 1})
+    middle.events.adopt(db.events.get(1), branch="main")
+    (source,) = db.explain("strata://middle/default/events/main/1").causes
+    assert (source.ref.branch, source.value.payload) == ("draft", {"a": 1})
+    db.branches.delete("draft")
+    assert "none of that name" in str(db.explain("strata://main/default/events/main/1"))
+    db.branches.create("draft").events.append("said", {"another": 1})
+    assert "does not have it" in str(db.explain("strata://main/default/events/main/1"))
+
+
 @pytest.mark.parametrize("kind", stores.KINDS)
 @settings(max_examples=40, deadline=None)
 @given(commits=COMMITS)

@@ -273,6 +273,41 @@ def test_what_retention_let_go_of_is_no_replay(tmp_path):
         assert replayed.digest() == db.at(db.version).digest()
 
 
+def test_a_run_is_whole_whatever_becomes_of_what_it_was_forked_off(tmp_path):
+    with strata.open(tmp_path / "a.strata") as db:
+        db.kv.put("k", 0)
+        with db.runs.begin(id="r") as run:
+            run.kv.put("k", 1)
+            run.kv.put("k", 2)
+        db.retention.set(KeepLast(1), branch="main")
+        for number in range(9):
+            db.kv.put("k", number)
+        db.compact()
+        replayed = db.replay("r")
+        assert [step.changes[0].value for step in replayed] == [1, 2]
+        assert replayed.digest() == replayed.view.digest() and replayed.start.kv.get("k") == 0
+        with pytest.raises(HistoryTrimmed):
+            db.replay("main")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_commits_reproduce_the_state(tmp_path):
+    with strata.open(tmp_path / "a.strata") as db:
+        with db.runs.begin(id="r") as run:
+            for number in range(32_000):
+                run.kv.put(f"k{number % 5_000}", number)
+                run.events.append("step", {"number": number})
+                run.json.set(f"doc{number % 100}", f"$.a{number % 7}", number)
+                run.kv.delete(f"k{number % 1_000}")
+        for settle in (lambda: None, db.checkpoint, db.compact):
+            settle()
+            replayed = db.replay("r")
+            assert replayed.digest() == replayed.view.digest()
+    with strata.open(tmp_path / "a.strata") as db:
+        replayed = db.replay("r")
+        assert len(replayed) > 100_000 and replayed.digest() == replayed.view.digest()
+
+
 def test_many_commits_come_in_pages(monkeypatch, db):
     monkeypatch.setattr(replay, "_FIRST_PAGE", 3)
     monkeypatch.setattr(replay, "_LARGEST_PAGE", 10)

@@ -32,7 +32,7 @@ from strata.history.digest import is_ours
 from strata.history.plain import plain
 from strata.history.replay import check_kept
 from strata.history.tree import html_of, text_of_tree
-from strata.primitives import PRIMITIVES, Event, Trace, Traces
+from strata.primitives import PRIMITIVES, Event, Origin, Trace, Traces
 from strata.primitives.base import Primitive
 
 MAX_DEPTH: Final = 100  # deeper trees help nobody, and whoever walks them may do so by recursion
@@ -411,27 +411,46 @@ class Explainer:
     def _add_merged(self, node: _Node, writes: list[Written]) -> bool:
         """Go on in the branches whose merge this commit is; return whether it is one."""
         merges = [row for row in writes if is_ours(row[1]) and row[2] == MERGES.kind and row[5] is not None]
-        for _, _, _, key, _, merge, _ in merges:
-            if node.kind:
+        value = node.state.get("value")
+        if isinstance(value, Event) and node.path is None:
+            if value.origin is not None:
+                self._add_origin(node, value.origin)
+        elif node.kind:
+            for _, _, _, key, _, merge, _ in merges:
                 self._add_source(node, int(key), merge["branch"], merge["version"])
         return bool(merges)
 
+    def _add_origin(self, node: _Node, origin: Origin) -> None:
+        """Add the event that an event is a copy of, which its hash tells from any other."""
+        try:
+            branch = self._store.branch(origin.branch)
+        except NotFound:
+            node.unknown.append(f"who appended it on branch {origin.branch!r}: there is none of that name")
+            return
+        key = node.key[:-8] + origin.sequence.to_bytes(8)
+        child = _Node("merged", node.level + 1, branch, node.space, node.kind, key)
+        self._locate_or_say(child)
+        value = child.state.get("value")
+        if isinstance(value, Event) and value.hash == origin.hash:
+            node.below.append(child)
+        else:
+            node.unknown.append(f"who appended it: branch {origin.branch!r} does not have it")
+
     def _add_source(self, node: _Node, branch_id: int, name: str, version: int) -> None:
-        assert node.version is not None
+        """Add what a branch had there when it was merged, and what that met if it is not what is there."""
         now = {info.id: info.name for info in self._store.branches()}
         if branch_id not in now:
             node.unknown.append(f"who wrote it on branch {name!r}: the branch was deleted")
             return
-        branch, key = self._store.branch(now[branch_id]), node.key
-        value = node.state.get("value")
-        if isinstance(value, Event) and value.origin is not None:
-            key = key[:-8] + value.origin.sequence.to_bytes(8)
-        child = _Node("merged", node.level + 1, branch, node.space, node.kind, key, node.path, upto=version)
+        branch = self._store.branch(now[branch_id])
+        child = _Node(
+            "merged", node.level + 1, branch, node.space, node.kind, node.key, node.path, upto=version
+        )
         self._locate_or_say(child)
         if child.state["found"] == "absent":
             return
         node.below.append(child)
-        if not isinstance(value, Event) and not self._is_same(node, branch, version):
+        if not self._is_same(node, branch, version):
             self._add(node, "before", node.space, node.kind, node.key, node.path)
 
     def _is_same(self, node: _Node, source: Branch, version: int) -> bool:
