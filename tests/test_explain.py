@@ -156,6 +156,14 @@ def test_a_path_is_explained_by_the_commit_that_touched_it_last(db):
     assert version("$.a.b")[2] == "removed"
 
 
+def test_a_document_that_began_anew_after_it_expired_has_no_older_places(db, clock):
+    db.json.create("doc", {"a": 1, "b": 1}, ttl=1)
+    clock.advance(2_000_000)
+    anew = db.json.set("doc", "$.a", 2)
+    found = db.explain("strata://main/default/json/doc#$.b")
+    assert (found.found, found.ref.version) == ("absent", anew)
+
+
 def test_a_path_far_back_costs_no_more_than_the_limit(db):
     first = db.json.set("doc", "$.a", 1)
     for number in range(50):
