@@ -17,7 +17,6 @@ import strata
 from strata import KeepLast
 from strata.core.errors import StrataError
 from strata.core.paths import render
-from strata.core.protocols import Layout
 from strata.core.refs import EntityRef
 from strata.errors import HistoryTrimmed, InvalidInput, LimitExceeded, NotFound
 from strata.history.explain import explain
@@ -382,51 +381,61 @@ def test_what_retention_let_go_of_is_said_below_the_root(tmp_path):
         assert "not known any more" in str(found)
 
 
-def merge_by_hand(db: Any, source: str, values: dict[str, Any]) -> int:
-    """Commit what a merge does: what it takes, and the row that remembers it."""
-    info = db.branches.get(source)
-    transaction = db._branch.begin()
-    face = stores.Face(transaction)
-    for key, value in values.items():
-        face.kv.put(key, value)
-    row = {"branch": source, "version": info.head, "knows": {str(info.id): info.head}}
-    transaction.keyspace("_strata", Layout("merges")).put(str(info.id), row)
-    return transaction.commit("merge", "merger", None)
-
-
 def test_what_a_merge_brought_is_explained_on_the_branch_it_came_from(db):
     db.kv.put("a", 0)
     draft = db.branches.fork("main", "draft")
     with draft.transaction(actor="draughtsman") as tx:
         tx.kv.put("a", 1)
-    db.kv.put("b", 1)
-    merged = merge_by_hand(db, "draft", {"a": 1})
+        tx.json.set("doc", "$.theirs", 1)
+    db.json.set("doc", "$.ours", 1)
+    merged = db.branches.merge("draft", "main")
     found = db.explain("strata://main/default/kv/a")
-    assert found.ref.version == merged and not found.unknown
+    assert found.ref.version == merged.version and not found.unknown
     (source,) = found.causes
     assert (source.role, source.ref.branch, source.ref.version) == ("merged", "draft", tx.version)
     assert source.commit.actor == "draughtsman"
-    merge_by_hand(db, "draft", {"a": 5})
-    found = db.explain("strata://main/default/kv/a")
-    assert [(cause.role, cause.value) for cause in found.causes] == [("merged", 1), ("before", 1)]
+    # What both sides made is from both.
+    found = db.explain("strata://main/default/json/doc")
+    assert found.value == {"ours": 1, "theirs": 1}
+    assert [(cause.role, cause.value) for cause in found.causes] == [
+        ("merged", {"theirs": 1}), ("before", {"ours": 1})
+    ]  # fmt: skip
+    assert db.explain("strata://main/default/json/doc#$.ours").commit.version < merged.version
+    (source,) = db.explain("strata://main/default/json/doc#$.theirs").causes
+    assert (source.value, source.commit.actor) == (1, "draughtsman")
     db.branches.delete("draft")
     assert "was deleted" in db.explain("strata://main/default/kv/a").unknown[0]
+
+
+def test_a_value_is_followed_over_two_merges_to_its_reads(db):
+    db.kv.put("price", 900)
+    one, two = db.branches.fork("main", "one"), db.branches.fork("main", "two")
+    with one.transaction(record_reads=True, actor="first") as tx:
+        tx.kv.put("total", tx.kv.get("price") * 2)
+    db.branches.merge("one", "two")
+    two.kv.put("else", 1)
+    db.branches.merge("two", "main")
+    found = db.explain("strata://main/default/kv/total", depth=9)
+    path = [(node.role, node.ref.branch, node.value) for node in found.walk() if node.value is not None]
+    assert path == [
+        ("", "main", 1800), ("merged", "two", 1800), ("merged", "one", 1800), ("read", "one", 900)
+    ]  # fmt: skip
 
 
 def test_an_event_that_a_merge_brought_is_explained_where_it_was_appended(db):
     with db.branches.fork("main", "draft").transaction(actor="draughtsman") as tx:
         tx.events.append("said", {"a": 1})
     db.events.append("said", {"b": 1})
-    copied = db.branch("draft").events.get(0)
-    db.events.adopt(copied, branch="draft")
+    db.branches.merge("draft", "main")
     found = db.explain("strata://main/default/events/main/1")
     (source,) = found.causes
     assert (source.role, source.ref.branch, source.commit.actor) == ("merged", "draft", "draughtsman")
     # Over two branches: the middle one has another event under that sequence.
     middle = db.branches.fork("main", "middle", at=0)
     middle.events.append("said", {"c": 1})
-    middle.events.adopt(db.events.get(1), branch="main")
-    (source,) = db.explain("strata://middle/default/events/main/1").causes
+    db.branches.merge("main", "middle")
+    number = next(event.sequence for event in middle.events if event.payload == {"a": 1})
+    (source,) = db.explain(f"strata://middle/default/events/main/{number}").causes
     assert (source.ref.branch, source.value.payload) == ("draft", {"a": 1})
     db.branches.delete("draft")
     assert "none of that name" in str(db.explain("strata://main/default/events/main/1"))

@@ -238,6 +238,21 @@ def test_bad_input_is_told(db, run):
         db.replay("r1")
 
 
+def test_merges_and_notes_are_steps_that_add_up(db):
+    db.kv.put("a", 1)
+    draft = db.branches.fork("main", "draft")
+    draft.kv.incr("a")
+    draft.events.append("said", {"b": 1})
+    db.kv.incr("a")
+    db.branches.merge("draft", "main")
+    db.branches.note(db.version, "merged")
+    replayed = db.replay("main")
+    steps = list(replayed)
+    assert [(c.primitive, c.key) for c in steps[-2].changes] == [("events", "main/0"), ("kv", "a")]
+    assert steps[-2].changes[0].value.origin.branch == "draft" and steps[-1].changes == ()
+    assert replayed.digest() == replayed.view.digest()
+
+
 def test_what_is_recorded_of_calls_is_shown(db):
     with db.runs.begin(id="r") as run:
         run.recorded(len)([1, 2])

@@ -25,9 +25,10 @@ from strata.core import patches
 from strata.core.errors import HistoryTrimmed, InvalidInput, LimitExceeded, NotFound
 from strata.core.keys import check_int
 from strata.core.paths import overlap
-from strata.core.protocols import PATCH, UNKNOWN, Branch, Commit, Layout, Path, ReadRow, Store, Txn, Written
+from strata.core.protocols import PATCH, UNKNOWN, Branch, Commit, Path, ReadRow, Store, Txn, Written
 from strata.core.refs import EntityRef, readable
 from strata.core.values import canonical
+from strata.history.ancestry import MERGES, SPACE
 from strata.history.digest import is_ours
 from strata.history.plain import plain
 from strata.history.replay import check_kept
@@ -39,7 +40,6 @@ MAX_DEPTH: Final = 100  # deeper trees help nobody, and whoever walks them may d
 _ROWS_OF_A_RANGE: Final = 10  # that are followed
 _OTHERS: Final = 20  # things of the same commit that are named
 _PAGE: Final = 20  # versions of a document that are read at once
-MERGES: Final = Layout("merges")
 
 Found = Literal["value", "removed", "expired", "absent", "trimmed", "commit", "range", "unknown"]
 _Reading = tuple[str, str, bytes | None, Path | None]
@@ -285,9 +285,10 @@ class Explainer:
             node.unknown.append(f"what else it wrote: retention keeps versions from {error.oldest} on")
         if node.kind:
             node.state["named_by"] = self._named_by(node, commit)
-        is_merge = self._add_merged(node, writes)
-        self._add_reads(node, {row[1:4] for row in writes}, is_merge)
-        if commit.cause is not None:
+        merged = self._add_merged(node, writes)
+        self._add_reads(node, {row[1:4] for row in writes}, bool(merged))
+        # A merge gives as its cause what it merged, which of a thing says more already.
+        if commit.cause is not None and not (node.kind and commit.cause in merged):
             self._add_cause(node, commit.cause)
 
     def _say_writes(self, node: _Node, commit: Commit, writes: list[Written]) -> None:
@@ -313,7 +314,7 @@ class Explainer:
     def _named_by(self, node: _Node, commit: Commit) -> tuple[Trace, ...]:
         """Return the traces of other commits that say they wrote this."""
         view, found = node.branch.view(), dict[str, Trace]()
-        for space in view.spaces():
+        for space in filter(lambda space: not is_ours(space), view.spaces()):
             traces = Traces(view.keyspace(space, Traces.LAYOUT))
             for branch in dict.fromkeys((node.branch.name, commit.branch)):
                 ref = replace(self._ref(node), branch=branch, version=node.version)
@@ -408,9 +409,9 @@ class Explainer:
 
     # -- through merges
 
-    def _add_merged(self, node: _Node, writes: list[Written]) -> bool:
-        """Go on in the branches whose merge this commit is; return whether it is one."""
-        merges = [row for row in writes if is_ours(row[1]) and row[2] == MERGES.kind and row[5] is not None]
+    def _add_merged(self, node: _Node, writes: list[Written]) -> set[str]:
+        """Go on in the branches whose merge this commit is; return what it merged, as causes are written."""
+        merges = [row for row in writes if row[1:3] == (SPACE, MERGES.kind) and row[5] is not None]
         value = node.state.get("value")
         if isinstance(value, Event) and node.path is None:
             if value.origin is not None:
@@ -418,7 +419,7 @@ class Explainer:
         elif node.kind:
             for _, _, _, key, _, merge, _ in merges:
                 self._add_source(node, int(key), merge["branch"], merge["version"])
-        return bool(merges)
+        return {f"commit:{row[5]['version']}" for row in merges}
 
     def _add_origin(self, node: _Node, origin: Origin) -> None:
         """Add the event that an event is a copy of, which its hash tells from any other."""
@@ -428,7 +429,8 @@ class Explainer:
             node.unknown.append(f"who appended it on branch {origin.branch!r}: there is none of that name")
             return
         key = node.key[:-8] + origin.sequence.to_bytes(8)
-        child = _Node("merged", node.level + 1, branch, node.space, node.kind, key)
+        then = min(origin.version, branch.head)
+        child = _Node("merged", node.level + 1, branch, node.space, node.kind, key, upto=then)
         self._locate_or_say(child)
         value = child.state.get("value")
         if isinstance(value, Event) and value.hash == origin.hash:
@@ -458,7 +460,8 @@ class Explainer:
         layout = node.primitive.LAYOUT
         key = node.key.decode() if layout.text_keys else node.key
         views = source.view(version), node.branch.view(node.upto)
-        one, other = (view.keyspace(node.space, layout).get(key, patches.ABSENT) for view in views)
+        values = (view.keyspace(node.space, layout).get(key, patches.ABSENT) for view in views)
+        one, other = (patches.get_path(value, node.path or (), patches.ABSENT) for value in values)
         if one is patches.ABSENT or other is patches.ABSENT:
             return one is other
         return canonical(one) == canonical(other)
