@@ -123,7 +123,7 @@ class Place(Face):
         """
         return replay_range(self, a, b, branch)
 
-    def explain(self, ref: EntityRef | str, *, depth: int = 3, limit: int = 200) -> Explanation:
+    def explain(self, ref: EntityRef | str, *, depth: int = 3, limit: int = 100) -> Explanation:
         """Return why something is what it is: who wrote it, when, why, from what, as a tree.
 
         What a transaction had read is known where it was begun with `record_reads=True`; where not, the

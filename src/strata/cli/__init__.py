@@ -215,6 +215,6 @@ def _history(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     explain.add_argument("path", metavar="PATH", help="the database's directory")
     explain.add_argument("ref", metavar="REF", help="strata://main/default/kv/key, perhaps #$.path, @version")
     explain.add_argument("--depth", type=int, default=3, metavar="N", help="so many commits deep (3)")
-    explain.add_argument("--limit", type=int, default=200, metavar="N", help="look at so many things (200)")
+    explain.add_argument("--limit", type=int, default=100, metavar="N", help="look at so many things (100)")
     explain.add_argument("--json", action="store_true", help="print it as JSON")
     explain.set_defaults(run="strata.cli.history:explain")

@@ -39,6 +39,7 @@ from strata.primitives.base import Primitive
 MAX_DEPTH: Final = 100  # deeper trees help nobody, and whoever walks them may do so by recursion
 _ROWS_OF_A_RANGE: Final = 10  # that are followed
 _OTHERS: Final = 20  # things of the same commit that are named
+_KEPT_WRITES: Final = 50_000  # of commits that were looked at, as others may be of the same
 _PAGE: Final = 20  # versions of a document that are read at once
 
 Found = Literal["value", "removed", "expired", "absent", "trimmed", "commit", "range", "unknown"]
@@ -151,6 +152,7 @@ class Explainer:
         self._store = store
         self._depth = depth
         self._left = limit
+        self._written: dict[tuple[str, int], list[Written]] = {}
         self._done: set[tuple[Any, ...]] = set()  # what was explained already
 
     def explain(self, root: _Node) -> Explanation:
@@ -277,7 +279,7 @@ class Explainer:
             node.unknown.append(f"who wrote it: there is no record of commit {version}")
             return
         commit = node.state["commit"] = commits[0]
-        writes = node.branch.writes(version - 1, version)
+        writes = self._writes(node.branch, version)
         self._say_writes(node, commit, writes)
         try:
             check_kept(node.branch, version - 1)
@@ -290,6 +292,16 @@ class Explainer:
         # A merge gives as its cause what it merged, which of a thing says more already.
         if commit.cause is not None and not (node.kind and commit.cause in merged):
             self._add_cause(node, commit.cause)
+
+    def _writes(self, branch: Branch, version: int) -> list[Written]:
+        """Return what a commit wrote. Things of one commit come in crowds, and finding it may take 50 ms."""
+        found = self._written.get((branch.name, version))
+        if found is None:
+            found = branch.writes(version - 1, version)
+            if sum(map(len, self._written.values())) + len(found) > _KEPT_WRITES:
+                self._written.clear()
+            self._written[branch.name, version] = found
+        return found
 
     def _say_writes(self, node: _Node, commit: Commit, writes: list[Written]) -> None:
         """Note the events and traces of the commit, and what else it wrote."""
