@@ -8,6 +8,7 @@ applied to one side gives the other.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import databases
@@ -574,3 +575,31 @@ def test_diff_of_views_versions_and_branches(db):
     db.branches.note(second, "right before it went wrong")
     assert db.branches.notes() == {second: "right before it went wrong"}
     assert "_strata" not in db.spaces and not db.diff(third)
+
+
+def test_the_log_by_time_actor_and_primitive():
+    clock = FakeClock()
+    for kind in databases.KINDS:
+        with databases.make(kind, clock) as db:
+            instants = []
+            for number in range(2500):
+                clock.advance(1_000_000)
+                if number % 1000 == 7:
+                    instants.append(clock())
+                    with db.transaction(actor="ada", message=f"{number}") as tx:
+                        tx.state.set("s", number)
+                else:
+                    db.kv.put("k", number)
+            by_ada = db.log(actor="ada")
+            assert [commit.message for commit in by_ada] == ["2007", "1007", "7"]
+            assert db.log(primitive="state") == by_ada
+            assert db.log(primitive="state", reverse=True, limit=2) == by_ada[::-1][:2]
+            assert len(db.log(primitive="kv")) == 2497 and db.log(primitive="json") == []
+            assert db.log(actor="nobody") == [] and db.log(actor="ada", primitive="kv") == []
+            start, end = (datetime.fromtimestamp(micros / 1e6, UTC) for micros in instants[:2])
+            assert len(db.log(start=start, end=end)) == 1000
+            assert db.log(start=start, end=end, actor="ada") == by_ada[2:]
+            assert db.log(start=start, before=by_ada[1].version, actor="ada") == by_ada[2:]
+            for wrong in ({"primitive": "tables"}, {"actor": 7}, {"start": 7}, {"end": datetime(2026, 1, 1)}):
+                with pytest.raises(InvalidInput):
+                    db.log(**wrong)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from strata.api.face import Face, Lazy
@@ -30,6 +31,7 @@ from strata.core.protocols import Commit, Snapshot, Store, Tag, Txn
 from strata.core.refs import EntityRef
 from strata.history.diff import Diff, Limits
 from strata.history.explain import Explanation, explain
+from strata.history.log import between, commits
 from strata.primitives import RunRecords
 
 if TYPE_CHECKING:
@@ -282,6 +284,10 @@ class Place(Face):
         *,
         after: int | None = None,
         before: int | None = None,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        actor: str | None = None,
+        primitive: str | None = None,
         reverse: bool = False,
         limit: int | None = None,
     ) -> Table[Commit]:
@@ -289,13 +295,18 @@ class Place(Face):
 
         Args:
             after, before: only versions strictly between these.
+            start, end: only commits at start <= time < end.
+            actor: only commits by them.
+            primitive: only commits that wrote to it.
             reverse: oldest first.
             limit: at most so many.
+        Cost: of what is returned; with `actor` or `primitive`, of what is looked at for it.
         """
         for name, number in (("after", after), ("before", before), ("limit", limit)):
             if number is not None:
                 check_int(number, name)
-        return Table(self._branch.commits(after, before, not reverse, limit))
+        after, before = between(self._branch, after, before, start, end)
+        return Table(commits(self._branch, after, before, not reverse, limit, actor, primitive))
 
 
 class Branch(Lazy, Place):

@@ -5,6 +5,7 @@ ancestry.py  what a state knows of all branches, and what two have in common
 plan.py      what a merge writes, and what is contested
 merge.py     merge, pick, revert, reset, undo
 notes.py     notes on versions
+log.py       the commits by version, time, actor and primitive
 digest.py    one hash of all that a state holds
 replay.py    the commits of a stretch of history as steps, with what each changed
 explain.py   why a value is what it is
