@@ -279,3 +279,38 @@ def test_as_a_module():
     command = [sys.executable, "-m", "strata.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("usage: strata")
+
+
+def test_fork_diff_and_merge(capsys, tmp_path):
+    path = str(tmp_path / "db")
+    with strata.open(path) as db:
+        first = db.kv.put("k", 1)
+        db.json.set("d", "$", {"a": 1, "b": 1})
+    code, out, _ = strata_(capsys, "fork", path, "draft")
+    assert code == 0 and int(out) >= first
+    assert strata_(capsys, "fork", path, "old", "--source", "draft", "--at", str(first))[0] == 0
+    with strata.open(path) as db:
+        db.branch("draft").kv.put("k", 2)
+        db.branch("draft").json.set("d", "$.a", 2)
+        db.branch("draft").events.append("t", {"n": 1})
+        db.branch("draft").kv.put("raw", b"x")
+        db.kv.put("k", 3)
+    code, out, _ = strata_(capsys, "diff", path, "main", "draft")
+    assert code == 0 and "d $.a" in out and "main 0 to 0" in out
+    assert strata_(capsys, "diff", path, "main", "draft", "--primitive", "json")[1].count("\n") == 2
+    lines = strata_(capsys, "diff", path, "main", "draft", "--json")[1].splitlines()
+    assert {json.loads(line)["primitive"] for line in lines} == {"kv", "json", "events"}
+    assert "draft@" not in strata_(capsys, "diff", path, f"draft@{first}", "old")[1]
+    code, out, _ = strata_(capsys, "diff", path, str(first))
+    assert code == 0 and "json" in out
+    code, out, _ = strata_(capsys, "merge", path, "draft", "--preview")
+    assert code == 0 and "conflict" in out and "version" not in out
+    code, out, errors = strata_(capsys, "merge", path, "draft")
+    assert code == 1 and "conflict" in out and "error:" in errors
+    code, out, _ = strata_(capsys, "merge", path, "draft", "--strategy", "source", "--message", "taken")
+    assert code == 0 and "version" in out
+    assert "nothing to merge" in strata_(capsys, "merge", path, "draft")[1]
+    assert "taken" in strata_(capsys, "log", path, "--primitive", "events")[1]
+    with strata.open(path) as db:
+        assert (db.kv.get("k"), db.json.get("d"), len(db.events)) == (2, {"a": 2, "b": 1}, 1)
+    assert strata_(capsys, "merge", path, "nobody")[0] == 1

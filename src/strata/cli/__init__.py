@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _inspect(commands)
     _portable(commands)
     _history(commands)
+    _branching(commands)
     _ingest(commands)
     for name, command in commands.choices.items():
         if name != "demo":
@@ -103,6 +104,8 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         command.add_argument("--space", default="default", help="the space (default)")
         command.add_argument("key", metavar="KEY")
     info.add_argument("--json", action="store_true", help="print it as JSON")
+    log.add_argument("--actor", metavar="NAME", help="only commits by NAME")
+    log.add_argument("--primitive", help="only commits that wrote to it")
     log.add_argument("--limit", type=int, metavar="N", help="at most N commits")
     get.add_argument(
         "--at", metavar="WHEN", help="as it was at a version, or at an instant like 2026-01-31T12:00Z"
@@ -180,6 +183,37 @@ def _portable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     restore.set_defaults(run="strata.cli.portable:restore")
     export.set_defaults(run="strata.cli.portable:export")
     take.set_defaults(run="strata.cli.portable:import_")
+
+
+def _branching(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fork = commands.add_parser("fork", help="make a branch that begins as another is, or was")
+    fork.add_argument("path", metavar="PATH", help="the database's directory")
+    fork.add_argument("name", metavar="NAME", help="the branch to make")
+    fork.add_argument("--source", default="main", help="the branch to fork off (main)")
+    fork.add_argument("--at", metavar="WHEN", help="a version, or an instant like 2026-01-31T12:00Z")
+    diff = commands.add_parser("diff", help="say what differs between two branches or versions")
+    diff.add_argument("path", metavar="PATH", help="the database's directory")
+    diff.add_argument("old", metavar="OLD", help="a branch, a version of main, or BRANCH@VERSION")
+    diff.add_argument("new", metavar="NEW", nargs="?", help="likewise (main as it is)")
+    diff.add_argument("--json", action="store_true", help="each change as JSON, one a line")
+    merge = commands.add_parser("merge", help="bring what changed on a branch into another")
+    merge.add_argument("path", metavar="PATH", help="the database's directory")
+    merge.add_argument("source", metavar="SOURCE", help="the branch to merge")
+    merge.add_argument("target", metavar="TARGET", nargs="?", default="main", help="into which (main)")
+    merge.add_argument(
+        "--strategy",
+        default="strict",
+        choices=("strict", "source", "target"),
+        help="what wins where both changed the same; strict refuses (strict)",
+    )
+    merge.add_argument("--preview", action="store_true", help="only say what would be")
+    merge.add_argument("--message", metavar="TEXT", help="what the commit says about itself")
+    for command in (diff, merge):
+        command.add_argument("--space", help="only this space")
+        command.add_argument("--primitive", help="only this primitive")
+        command.add_argument("--prefix", help="only what begins so")
+    for command, function in ((fork, "fork"), (diff, "diff"), (merge, "merge")):
+        command.set_defaults(run=f"strata.cli.branching:{function}")
 
 
 def _ingest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -54,7 +54,9 @@ def branches(arguments: Namespace) -> int:
 def log(arguments: Namespace) -> int:
     """Print the commits of a branch, newest first."""
     with _open(arguments) as db:
-        commits = db.branch(arguments.branch).log(limit=arguments.limit)
+        commits = db.branch(arguments.branch).log(
+            limit=arguments.limit, actor=arguments.actor, primitive=arguments.primitive
+        )
     head = ("version", "branch", "time", "actor", "message")
     rows = (
         (str(commit.version), commit.branch, show_time(commit.time), commit.actor or "",
