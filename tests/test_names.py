@@ -13,7 +13,7 @@ import pytest
 import strata
 
 # The modules that users import from; everything else is reached through these.
-PUBLIC = ["strata", "strata.api", "strata.errors", "strata.primitives", "strata.testing"]
+PUBLIC = ["strata", "strata.agents", "strata.api", "strata.errors", "strata.primitives", "strata.testing"]
 
 
 def module(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ The layers, each importing only those to its right:
 
     cli -> api -> primitives -> core        what you call, what the data means, what all share
            api -> store -> _kernel          the one way to the Rust kernel, which knows no primitive
+    agents -> api                           many plans side by side (`from strata import agents`)
 
 Read them from the left: `api/database.py` opens, `api/face.py` gives `db.kv` and its like,
 `primitives/kv.py` says what a key-value store is, over a `Txn` (`core/protocols.py`), of which there are two:
