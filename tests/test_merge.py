@@ -300,6 +300,50 @@ def test_documents_merge_by_the_rules_of_transactions(db, ours, theirs, meet):
     assert db.json.exists("another")
 
 
+@pytest.mark.parametrize("kind", databases.KINDS)
+@pytest.mark.parametrize(("old", "step"), [(5, 1), (5, 1.0), (None, 1), ("text", 2)])
+def test_a_number_that_began_anew_after_it_had_expired_counts_from_nothing(kind, old, step):
+    """It was merged as the difference to what had expired: 1 - 5, or an error where that was no number."""
+    clock = FakeClock()
+    with databases.make(kind, clock) as db:
+        db.kv.put("n", old, ttl=1)
+        fork = db.branches.fork("main", "f")
+        clock.advance(2_000_000)
+        fork.kv.incr("n", step)
+        db.branches.merge("f")
+        assert plain(db.kv.get("n")) == plain(step)
+        db.kv.incr("n", step)
+        fork.kv.incr("n", step)
+        db.branches.merge("f")
+        assert plain(db.kv.get("n")) == plain(3 * step)
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_both_sides_may_begin_anew(kind):
+    clock = FakeClock()
+    with databases.make(kind, clock) as db:
+        db.kv.put("n", 5, ttl=1)
+        fork = db.branches.fork("main", "f")
+        late = db.branches.fork("main", "late")
+        late.kv.incr("n", 100)  # to what is to expire
+        clock.advance(2_000_000)
+        db.kv.incr("n", 1)
+        fork.kv.incr("n", 10)
+        db.branches.merge("f")
+        assert db.kv.get("n") == 11
+        with pytest.raises(MergeConflict):
+            db.branches.merge("late")
+
+
+def test_an_int_and_a_float_are_a_conflict(db):
+    db.kv.incr("n", 1)
+    db.branch("f").kv.incr("n", 1.0)
+    with pytest.raises(MergeConflict):
+        db.branches.merge("f")
+    db.branches.merge("f", strategy="source")
+    assert plain(db.kv.get("n")) == plain(1.0)
+
+
 def test_counters_add_up_merge_after_merge(db):
     fork = db.branch("f")
     total = 0

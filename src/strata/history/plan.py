@@ -231,12 +231,13 @@ class Planner:
             made = resolved[write.number].write if isinstance(write, Pending) else write
             if made is None:
                 continue
+            live = _live(before, txn.now)
             if is_first and isinstance(made, Put | Delete):
                 # Adds and patches meet others by their own rules; this must replace what was looked at.
-                if before is None or (before[2] is not None and before[2] <= txn.now):
+                if live is None:
                     txn.expect(key, absent=True)
                 else:
-                    txn.expect(key, version=before[1])
+                    txn.expect(key, version=live[1])
             is_first = False
             match made:
                 case Put(value, expires):
@@ -247,7 +248,7 @@ class Planner:
                     txn.patch(key, ops)
                 case Add(delta):
                     txn.add(key, delta)
-            after = _after(before, made)
+            after = _after(live, made)
             follow(step.primitive, txn, step.key, before, after)
             row: DiffRow = (step.space, kind, step.key, before, after, NO_CHANGE)
             for piece in step.primitive._diff([row]):
@@ -292,6 +293,11 @@ def check_strategy(strategy: Any) -> Strategy:
         f"{strategy!r} is no strategy of a merge",
         hint=f"one of {', '.join(STRATEGIES)}, or a function of one conflict",
     )
+
+
+def _live(kept: Kept | None, now: int) -> Kept | None:
+    """Return a row unless it has expired, so that what is added or patched begins anew."""
+    return None if kept is None or (kept[2] is not None and kept[2] <= now) else kept
 
 
 def _after(before: Kept | None, write: Write) -> Kept | None:

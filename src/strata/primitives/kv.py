@@ -33,11 +33,20 @@ class Kv(Primitive):
     @classmethod
     def _merge(cls, three: Three) -> Merged:
         """Numbers that both sides only added to add up, and go on to be such; else the key decides."""
-        if three.theirs is None or three.how_theirs[0] != ADD:
+        base, ours, theirs = three.base, three.ours, three.theirs
+        if theirs is None or three.how_theirs[0] != ADD:
             return merge_keys(three)
-        if alike(three.ours, three.base) or three.how_ours()[0] == ADD:
-            return Merged([Add(three.theirs[0] - (0 if three.base is None else three.base[0]))])
-        return merge_keys(three)
+        is_ours_changed = not alike(ours, base)
+        if is_ours_changed and (ours is None or three.how_ours()[0] != ADD):
+            return merge_keys(three)
+        # What was added to goes on to expire when it did; else it had expired, and that began from nothing.
+        is_anew = base is not None and theirs[2] != base[2]
+        if is_ours_changed and base is not None and ours is not None and is_anew is not (ours[2] != base[2]):
+            return merge_keys(three)
+        delta = theirs[0] - (0 if base is None or is_anew else base[0])
+        if is_ours_changed and ours is not None and type(ours[0]) is not type(delta):
+            return merge_keys(three)  # an int and a float
+        return Merged([Add(delta)])
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`.
