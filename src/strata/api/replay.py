@@ -7,17 +7,24 @@ db.replay(run).view                 everything as the run left it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from strata.api.instants import Instant, version_of
+from strata.api.table import html_table, show_time
 from strata.api.view import View
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_name
 from strata.core.protocols import Branch
-from strata.history.replay import Stretch
+from strata.history.replay import Step, Stretch
 
 if TYPE_CHECKING:
     from strata.api.place import Place
+
+
+# In a notebook; the rest is counted.
+_STEPS_SHOWN: Final = 50
+_CHANGES_SHOWN: Final = 5
 
 
 class Replay(Stretch):
@@ -46,8 +53,24 @@ class Replay(Stretch):
         """Everything as it was after the last step."""
         return View(self._branch.view(self.upto), self._space)
 
+    def _repr_html_(self) -> str:
+        steps = list(islice(self, _STEPS_SHOWN))
+        rows = [
+            (str(step.version), show_time(step.time_us), step.actor or "", step.message or "", _changes(step))
+            for step in steps
+        ]
+        left_out = len(self) - len(steps)
+        more = f"<p>… and {left_out} more</p>" if left_out else ""
+        return html_table(("version", "time", "actor", "message", "changes"), rows) + more
+
     def __repr__(self) -> str:
         return f"<Replay of {self.branch!r} from {self.after} to {self.upto}>"
+
+
+def _changes(step: Step) -> str:
+    lines = [line for change in step.changes[:_CHANGES_SHOWN] for line in change.lines()]
+    left_out = len(step.changes) - _CHANGES_SHOWN
+    return "; ".join(lines) + (f"; and {left_out} more" if left_out > 0 else "")
 
 
 def replay(place: Place, run: str | Place) -> Replay:
