@@ -335,6 +335,19 @@ def test_both_sides_may_begin_anew(kind):
             db.branches.merge("late")
 
 
+@pytest.mark.parametrize(("base", "ours", "theirs"), [(0, 2**62, 2**62), (-(2**63), 1, 2**63 - 1)])
+def test_a_sum_that_no_number_holds_is_a_conflict(db, base, ours, theirs):
+    db.kv.put("n", base)
+    fork = db.branches.fork("main", "g")
+    db.kv.incr("n", ours)
+    fork.kv.incr("n", theirs)
+    fork.kv.incr("n", theirs if base else 0)
+    with pytest.raises(MergeConflict):
+        db.branches.merge("g")
+    db.branches.merge("g", strategy="source")
+    assert db.kv.get("n") == fork.kv.get("n")
+
+
 def test_an_int_and_a_float_are_a_conflict(db):
     db.kv.incr("n", 1)
     db.branch("f").kv.incr("n", 1.0)

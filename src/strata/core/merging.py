@@ -110,8 +110,11 @@ def settled(three: Three) -> Merged | None:
 def merge_keys(three: Three) -> Merged:
     """Return what becomes of a key whose value is a whole: where both sides changed it, they clash."""
     found = settled(three)
-    if found is not None:
-        return found
+    return clash(three) if found is None else found
+
+
+def clash(three: Three) -> Merged:
+    """Return that both sides changed the whole of a value."""
     values = value_of(three.base), value_of(three.ours), value_of(three.theirs)
     return Merged(clashes=[Clash(None, *values, taken(three.theirs), _made)])
 

@@ -15,9 +15,9 @@ from strata.core.atomic import atomically
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import InvalidInput, conflict
 from strata.core.keys import check_int
-from strata.core.merging import Add, Merged, Three, alike, merge_keys
+from strata.core.merging import Add, Merged, Three, alike, clash, merge_keys
 from strata.core.protocols import ADD, Layout, Txn
-from strata.core.values import Versioned, same
+from strata.core.values import INT_MAX, INT_MIN, Versioned, same
 from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
 
 
@@ -44,8 +44,11 @@ class Kv(Primitive):
         if is_ours_changed and base is not None and ours is not None and is_anew is not (ours[2] != base[2]):
             return merge_keys(three)
         delta = theirs[0] - (0 if base is None or is_anew else base[0])
-        if is_ours_changed and ours is not None and type(ours[0]) is not type(delta):
-            return merge_keys(three)  # an int and a float
+        if is_ours_changed and ours is not None:
+            if type(ours[0]) is not type(delta) or not _fits(delta) or not _fits(ours[0] + delta):
+                return clash(three)  # an int and a float, or more than a number holds
+        elif not _fits(delta):
+            return merge_keys(three)
         return Merged([Add(delta)])
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -235,3 +238,7 @@ class Kv(Primitive):
 
     def __iter__(self) -> Iterator[str]:
         return self.keys()
+
+
+def _fits(number: int | float) -> bool:
+    return isinstance(number, float) or INT_MIN <= number <= INT_MAX
