@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import strata
 from strata.api.table import text_table
 from strata.cli.opening import open_database
+from strata.core.changes import Change
 from strata.core.errors import MergeConflict
 from strata.core.values import text_of
-from strata.history.diff import Change
 from strata.history.plain import plain
 
 _WIDTH = 40
@@ -36,7 +35,7 @@ def diff(arguments: Namespace) -> int:
         changes = db.diff(*sides, **_limits(arguments))
         if arguments.json:
             for change in changes:
-                print(json.dumps(plain(asdict(change)), ensure_ascii=False))
+                print(json.dumps(plain(change), ensure_ascii=False))
             return 0
         print(text_table(("", "primitive", "space", "what", "from", "to"), map(_row, changes)))
     return 0

@@ -9,8 +9,10 @@ brings its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from strata.core.patches import ABSENT
 from strata.core.protocols import How, Kept, PatchOp, Path
@@ -19,28 +21,24 @@ from strata.core.values import same
 NO_CHANGE: Final[How] = (0, [])
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Store a value that expires at an instant (None: never)."""
 
     value: Any
     expires: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Remove the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """Change inside the value."""
 
     ops: list[PatchOp]
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(msgspec.Struct, frozen=True):
     """Add to the number."""
 
     delta: int | float
@@ -61,16 +59,14 @@ class Clash:
     take: Callable[[Any], Write]  # which makes it this value, ABSENT being nothing
 
 
-@dataclass(slots=True)
-class Merged:
+class Merged(msgspec.Struct):
     """What becomes of one key."""
 
-    writes: list[Write] = field(default_factory=list)
-    clashes: list[Clash] = field(default_factory=list)
+    writes: list[Write] = []
+    clashes: list[Clash] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Three:
+class Three(msgspec.Struct, frozen=True):
     """One key in three states, and how each side came to its own since the base."""
 
     base: Kept | None
@@ -85,7 +81,7 @@ class Three:
 
 def alike(one: Kept | None, other: Kept | None) -> bool:
     """Return whether two rows are the same: value, and when it expires."""
-    if one is None or other is None:
+    if one is None or other is None or one is other:
         return one is other
     return one[2] == other[2] and same(one[0], other[0])
 
@@ -102,7 +98,7 @@ def taken(kept: Kept | None) -> Write:
 
 def settled(three: Three) -> Merged | None:
     """Return what becomes of a key that one side changed, or both alike; None where that is not so."""
-    if alike(three.theirs, three.base) or alike(three.theirs, three.ours):
+    if alike(three.theirs, three.ours) or alike(three.theirs, three.base):
         return Merged()
     return Merged([taken(three.theirs)]) if alike(three.ours, three.base) else None
 

@@ -33,6 +33,7 @@ decode = msgspec.msgpack.Decoder().decode
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, default=lambda item: f"{len(item)} bytes")
 
+_PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})  # whose equality says it all
 _CURES: Final = {
     "datetime": "use value.isoformat(), or int microseconds",
     "date": "use value.isoformat()",
@@ -79,6 +80,9 @@ def same(one: Any, other: Any) -> bool:
 
     NaN is the same as any NaN, the order of the keys of a map does not count, and a tuple is a list.
     """
+    kind = type(one)
+    if kind in _PLAIN:
+        return kind is type(other) and bool(one == other)
     if isinstance(one, float) and isinstance(other, float):
         if one != one or other != other:
             return one != one and other != other

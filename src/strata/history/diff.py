@@ -9,41 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Final
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Final
 
+from strata.core.changes import Change
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
-from strata.core.paths import parse
 from strata.core.protocols import DiffRow, Snapshot
-from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
-from strata.primitives.base import PAGE_ROWS, Primitive, What
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing, or one place inside a document, that differs.
-
-    Of events, `key` is the stream, `start` the first sequence and `new` (or `old`) a list of events.
-    """
-
-    what: What
-    space: str
-    primitive: str
-    key: str
-    path: str | None = None  # inside a document
-    old: Any = None
-    new: Any = None
-    start: int | None = None
-    old_version: int | None = None  # of the commits that wrote them
-    new_version: int | None = None
-
-    def ref(self, branch: str) -> EntityRef:
-        """Return the address of the thing on a branch: of events, that of the first."""
-        key = self.key if self.start is None else f"{self.key}/{self.start}"
-        path = None if self.path is None else parse(self.path)
-        return EntityRef(branch, self.space, self.primitive, key, path)
+from strata.primitives.base import PAGE_ROWS, Primitive
 
 
 @dataclass(frozen=True)
@@ -81,18 +56,38 @@ class Limits:
 ALL: Final = Limits()
 
 
-def rows(old: Snapshot, new: Snapshot, limits: Limits = ALL) -> Iterator[DiffRow]:
-    """Yield the rows that differ, of things that users know, by space, primitive and key."""
+def rows(
+    old: Snapshot, new: Snapshot, limits: Limits = ALL
+) -> Iterator[tuple[type[Primitive], list[DiffRow]]]:
+    """Yield the rows that differ, of things that users know, by space, primitive and key.
+
+    In pages, each of one primitive and space.
+    """
     diff = old.diff(new)
     while page := diff.page(PAGE_ROWS):
-        for row in page:
-            space, kind, key = row[:3]
+        for (space, kind), group in groupby(page, key=itemgetter(0, 1)):
             primitive = PRIMITIVES.get(kind)
             if primitive is None or space.startswith("_"):
                 continue
-            name = primitive._name(key)
-            if name is not None and limits.hold(space, kind, primitive._thing(key, name)):
-                yield row
+            if limits or primitive._DERIVES:
+                found = [row for row in group if _is_wanted(primitive, row, limits)]
+            else:
+                found = list(group)
+            if found:
+                yield primitive, found
+
+
+def _is_wanted(primitive: type[Primitive], row: DiffRow, limits: Limits) -> bool:
+    name = primitive._name(row[2])
+    return name is not None and limits.hold(row[0], row[1], primitive._thing(row[2], name))
+
+
+def joined(
+    pages: Iterable[tuple[type[Primitive], list[DiffRow]]],
+) -> Iterator[tuple[type[Primitive], Iterator[DiffRow]]]:
+    """Yield the rows of one primitive and space together, however many pages they are on."""
+    for (primitive, _), group in groupby(pages, key=lambda page: (page[0], page[1][0][0])):
+        yield primitive, chain.from_iterable(page[1] for page in group)
 
 
 class Diff:
@@ -105,9 +100,8 @@ class Diff:
         self._old, self._new, self._limits = old, new, limits
 
     def __iter__(self) -> Iterator[Change]:
-        found = rows(self._old, self._new, self._limits)
-        for (space, kind), group in groupby(found, key=lambda row: row[:2]):
-            yield from changes_of(space, kind, group)
+        for primitive, found in joined(rows(self._old, self._new, self._limits)):
+            yield from primitive._diff(found)
 
     def __bool__(self) -> bool:
         return next(rows(self._old, self._new, self._limits), None) is not None
@@ -119,10 +113,3 @@ class Diff:
     def __repr__(self) -> str:
         sides = [f"{side.name!r} at {side.version}" for side in (self._old, self._new)]
         return f"<Diff from {sides[0]} to {sides[1]}>"
-
-
-def changes_of(space: str, kind: str, rows: Iterable[DiffRow]) -> Iterator[Change]:
-    """Yield the changes that the rows of one primitive and space are."""
-    primitive: type[Primitive] = PRIMITIVES[kind]
-    for piece in primitive._diff(rows):
-        yield Change(piece[0], space, kind, *piece[1:])

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from strata.core.atomic import back_off
+from strata.core.changes import Change
 from strata.core.errors import Conflict, HistoryTrimmed, InvalidInput, NotFound
 from strata.core.keys import check_int
 from strata.core.protocols import Branch, Snapshot, Store, Transaction
 from strata.history.ancestry import MERGES, SPACE, bases, knows, pin, remember
-from strata.history.diff import ALL, Change, Limits
+from strata.history.diff import ALL, Limits
 from strata.history.plan import Contested, Plan, Planner, Strategy, check_strategy, resolver
 
 TRIES: Final = 100

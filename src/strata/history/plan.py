@@ -17,15 +17,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 
 from strata.core import patches
+from strata.core.changes import Change
 from strata.core.errors import InvalidInput, MergeConflict
 from strata.core.merging import NO_CHANGE, Add, Clash, Delete, Patch, Put, Three, Write
 from strata.core.patches import ABSENT
 from strata.core.paths import render
 from strata.core.protocols import UNKNOWN, DiffRow, How, Kept, Snapshot, Store, Transaction, Txn
-from strata.history.diff import ALL, Change, Limits, rows
+from strata.history.diff import ALL, Limits, joined, rows
 from strata.primitives import PRIMITIVES, Event, Events
 from strata.primitives.base import Primitive
 
@@ -120,6 +122,7 @@ class Planner:
         self._store, self._ours, self._transaction = store, ours, transaction
         self._limits = limits
         self._only_forward = only_forward  # leave what is never taken back: events, traces, runs
+        self._keyspaces: dict[tuple[bool, str, type[Primitive]], Txn] = {}
         # By an earlier plan of the same transaction:
         self._written: set[tuple[str, str, bytes]] = set()
         self._adopted: set[tuple[Any, ...]] = set()
@@ -130,39 +133,46 @@ class Planner:
         Raises: HistoryTrimmed where the base is no longer kept.
         """
         plan = Plan()
-        for (space, kind), group in groupby(rows(base, theirs, self._limits), key=lambda row: row[:2]):
-            primitive = PRIMITIVES[kind]
+        lines = is_line(base, theirs), is_line(base, self._ours)
+        for primitive, found in joined(rows(base, theirs, self._limits)):
             if self._only_forward and primitive._FORWARD:
                 continue
             if primitive is Events:
-                self._plan_events(plan, space, group, theirs)
+                self._plan_events(plan, found, theirs)
                 continue
-            for row in group:
-                self._plan_row(plan, primitive, (base, theirs), row)
+            for row in found:
+                self._plan_row(plan, primitive, (base, theirs), lines, row)
         return plan
 
     def _plan_row(
-        self, plan: Plan, primitive: type[Primitive], sides: tuple[Snapshot, Snapshot], row: DiffRow
+        self,
+        plan: Plan,
+        primitive: type[Primitive],
+        sides: tuple[Snapshot, Snapshot],
+        lines: tuple[bool, bool],
+        row: DiffRow,
     ) -> None:
         base, theirs = sides
         space, kind, key, old, new, how = row
-        is_written = (space, kind, key) in self._written
-        source = self._transaction if is_written else self._ours
-        txn = source.keyspace(space, primitive.LAYOUT)
+        is_written = bool(self._written) and (space, kind, key) in self._written
+        txn = self._keyspace(self._transaction if is_written else self._ours, space, primitive)
         found = txn.entry(key.decode() if primitive.LAYOUT.text_keys else key)
         ours = None if found is None else (found[0], found[1], found[3])
+        if ours is not None and old is not None and ours[1] == old[1] and not is_written:
+            ours = old  # the same commit wrote both
         if ours is None and old is not None and old[2] is not None and old[2] <= txn.now:
             ours = old  # it went by itself
 
         def how_ours() -> How:
             return (UNKNOWN, []) if is_written else self._ours.how(base, space, kind, key)
 
-        is_back = how == NO_CHANGE
-        if is_back:
-            how = base.how(theirs, space, kind, key)  # what was done on the way there
-        lines = is_line(base, theirs) and not is_back, is_line(base, self._ours) and not is_written
+        if how == NO_CHANGE:
+            how = base.how(theirs, space, kind, key)  # a way back: what was done on the way there
+            lines = False, lines[1]
+        if is_written:
+            lines = lines[0], False
         merged = primitive._merge(Three(old, ours, new, how, how_ours, *lines))
-        writes: list[Write | Pending] = [*merged.writes]
+        writes: list[Write | Pending] = merged.writes  # type: ignore[assignment]  # which is ours alone
         for clash in merged.clashes:
             writes.append(Pending(len(plan.contested)))
             path = None if clash.path is None else render(clash.path)
@@ -171,10 +181,17 @@ class Planner:
         if writes:
             plan.steps.append(Step(space, primitive, key, ours, writes))
 
-    def _plan_events(self, plan: Plan, space: str, rows: Iterator[DiffRow], theirs: Snapshot) -> None:
-        ours = self._ours.keyspace(space, Events.LAYOUT)
+    def _keyspace(self, source: Snapshot | Transaction, space: str, primitive: type[Primitive]) -> Txn:
+        """Return the rows of a primitive and space, each asked for once."""
+        place = source is self._transaction, space, primitive
+        if place not in self._keyspaces:
+            self._keyspaces[place] = source.keyspace(space, primitive.LAYOUT)
+        return self._keyspaces[place]
+
+    def _plan_events(self, plan: Plan, rows: Iterator[DiffRow], theirs: Snapshot) -> None:
         shared = self._shared(theirs)
-        for stream, group in groupby(rows, key=lambda row: row[2][:-9].decode()):
+        for (space, prefix), group in groupby(rows, key=lambda row: (row[0], row[2][:-9])):
+            ours, stream = self._ours.keyspace(space, Events.LAYOUT), prefix.decode()
             start = 0 if shared is None else Events(shared.keyspace(space, Events.LAYOUT))._length(stream)
             missing = Events._missing(list(group), stream, ours, start)
             for event in missing:
@@ -213,47 +230,58 @@ class Planner:
                     f"a conflict function returns a resolution, not {resolution!r} (for {contested.key!r})",
                     hint="return conflict.take_source(), .take_target(), .use(value) or .delete()",
                 )
-        changes = [change for step in plan.steps for change in self._carry_out(step, resolved)]
-        for (space, stream), group in groupby(plan.events, key=lambda found: (found[0], found[1].stream)):
+        rows = [row for step in plan.steps for row in self._carry_out(step, resolved)]
+        changes: list[Change] = []
+        for (_, kind), group in groupby(rows, key=itemgetter(0, 1)):
+            changes += PRIMITIVES[kind]._diff(group)
+        for (space, stream), found in groupby(plan.events, key=lambda found: (found[0], found[1].stream)):
             events = Events(self._transaction.keyspace(space, Events.LAYOUT))
-            adopted = [events.adopt(event, branch=branch) for _, event, branch in group]
+            adopted = [events.adopt(event, branch=branch) for _, event, branch in found]
             changes.append(Change("added", space, "events", stream, new=adopted, start=adopted[0].sequence))
         return changes
 
-    def _carry_out(self, step: Step, resolved: list[Resolution]) -> Iterator[Change]:
-        kind = step.primitive.LAYOUT.kind
-        txn = self._transaction.keyspace(step.space, step.primitive.LAYOUT)
-        key: Any = step.key.decode() if step.primitive.LAYOUT.text_keys else step.key
-        before = step.before
-        is_first = (step.space, kind, step.key) not in self._written
-        self._written.add((step.space, kind, step.key))
-        for write in step.writes:
-            made = resolved[write.number].write if isinstance(write, Pending) else write
-            if made is None:
+    def _carry_out(self, step: Step, resolved: list[Resolution]) -> list[DiffRow]:
+        """Write one step; return what it makes of the row."""
+        primitive, kind = step.primitive, step.primitive.LAYOUT.kind
+        txn = self._keyspace(self._transaction, step.space, primitive)
+        key: Any = step.key.decode() if primitive.LAYOUT.text_keys else step.key
+        place = (step.space, kind, step.key)
+        writes = [resolved[w.number].write if isinstance(w, Pending) else w for w in step.writes]
+        after = step.before
+        for write in writes:
+            if write is None:
                 continue
-            live = _live(before, txn.now)
-            if is_first and isinstance(made, Put | Delete):
+            live = after if after is None or after[2] is None else _live(after, txn.now)
+            if place not in self._written and isinstance(write, Put | Delete):
                 # Adds and patches meet others by their own rules; this must replace what was looked at.
-                if live is None:
-                    txn.expect(key, absent=True)
-                else:
-                    txn.expect(key, version=live[1])
-            is_first = False
-            match made:
-                case Put(value, expires):
-                    txn.put_until(key, value, expires)
-                case Delete():
-                    txn.delete(key)
-                case Patch(ops):
-                    txn.patch(key, ops)
-                case Add(delta):
-                    txn.add(key, delta)
-            after = _after(live, made)
-            follow(step.primitive, txn, step.key, before, after)
-            row: DiffRow = (step.space, kind, step.key, before, after, NO_CHANGE)
-            for piece in step.primitive._diff([row]):
-                yield Change(piece[0], step.space, kind, *piece[1:])
-            before = after
+                _expect(txn, key, live)
+            self._written.add(place)
+            _write(txn, key, write)
+            after = _after(live, write)
+        if after is step.before:
+            return []
+        if primitive._DERIVES:
+            follow(primitive, txn, step.key, step.before, after)
+        return [(*place, step.before, after, NO_CHANGE)]
+
+
+def _expect(txn: Txn, key: Any, live: Kept | None) -> None:
+    if live is None:
+        txn.expect(key, absent=True)
+    else:
+        txn.expect(key, version=live[1])
+
+
+def _write(txn: Txn, key: Any, write: Write) -> None:
+    match write:
+        case Put(value, expires):
+            txn.put_until(key, value, expires)
+        case Delete():
+            txn.delete(key)
+        case Patch(ops):
+            txn.patch(key, ops)
+        case Add(delta):
+            txn.add(key, delta)
 
 
 def is_line(base: Snapshot, state: Snapshot) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
+from strata.core.changes import Change, change
 from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import NotFound
 from strata.core.keys import check_int, check_key
@@ -36,36 +37,6 @@ MISSING: Final[Any] = object()  # the default that no value can be
 PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
 
 
-What = Literal["added", "removed", "changed"]
-
-
-class Difference(NamedTuple):
-    """One thing that differs, or one place inside of it; see `history.diff.Change`."""
-
-    what: What
-    name: str
-    path: str | None
-    old: Any
-    new: Any
-    start: int | None
-    old_version: int | None
-    new_version: int | None
-
-
-def difference(
-    name: str,
-    old: tuple[Any, int] | None,
-    new: tuple[Any, int] | None,
-    path: str | None = None,
-    start: int | None = None,
-) -> Difference:
-    """Return a difference from the value and version on either side, None where there is nothing."""
-    what: What = "added" if old is None else "removed" if new is None else "changed"
-    old_value, old_version = old or (None, None)
-    new_value, new_version = new or (None, None)
-    return Difference(what, name, path, old_value, new_value, start, old_version, new_version)
-
-
 class Primitive:
     """One keyspace of one branch and space, as one transaction sees it."""
 
@@ -78,6 +49,8 @@ class Primitive:
         APPEND: "append",
         ADD: "add",
     }
+    # Whether some rows only follow from others, and users do not know them.
+    _DERIVES: ClassVar[bool] = False
     # Whether what is written stays: to go back in history leaves it.
     _FORWARD: ClassVar[bool] = False
     # Whether values are stored as users give them, so that paths mean the same to both.
@@ -135,13 +108,15 @@ class Primitive:
         return cls._shown(key, kept[0], kept[1], 0, kept[2])
 
     @classmethod
-    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
-        """Yield what the rows that differ in one keyspace say."""
-        for _, _, key, old, new, _ in rows:
-            name = cls._name(key)
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Change]:
+        """Yield what the rows that differ in one keyspace say. They are of things that users know."""
+        kind, name_of, bare = cls.LAYOUT.kind, cls._name, cls._bare
+        for space, _, key, old, new, _ in rows:
+            name = name_of(key)
             if name is not None:
-                before, after = (kept and (cls._bare(key, kept), kept[1]) for kept in (old, new))
-                yield difference(name, before, after)
+                before = None if old is None else (bare(key, old), old[1])
+                after = None if new is None else (bare(key, new), new[1])
+                yield change(space, kind, name, before, after)
 
     # -- how branches merge
 

@@ -25,12 +25,13 @@ from typing import Any, ClassVar, Final, cast
 import msgspec
 
 from strata.core.atomic import atomically
+from strata.core.changes import Change, change
 from strata.core.clock import to_datetime, to_micros
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_int, check_name
 from strata.core.protocols import Appended, DiffRow, Layout, Txn
 from strata.core.values import canonical, text_of
-from strata.primitives.base import Difference, Primitive, difference, pages
+from strata.primitives.base import Primitive, pages
 
 GENESIS: Final = bytes(32)
 MAIN: Final = "main"
@@ -131,14 +132,15 @@ class Events(Primitive):
         return key[:-9].decode()
 
     @classmethod
-    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Change]:
         """Yield ranges of events: those that only the old state has, then those that only the new one has."""
-        for stream, found in groupby(rows, key=lambda row: row[2][:-9].decode()):
+        for (space, kind, prefix), found in groupby(rows, key=lambda row: (*row[:2], row[2][:-8])):
+            stream = prefix[:-1].decode()
             old, new = _sides(stream, found)
             if old:
-                yield difference(stream, (old, old[-1].version or 0), None, start=old[0].sequence)
+                yield change(space, kind, stream, (old, old[-1].version), None, start=old[0].sequence)
             if new:
-                yield difference(stream, None, (new, new[-1].version or 0), start=new[0].sequence)
+                yield change(space, kind, stream, None, (new, new[-1].version), start=new[0].sequence)
 
     def _length(self, stream: str) -> int:
         """Return how many events a stream has, which may be none."""

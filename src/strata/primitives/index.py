@@ -35,6 +35,7 @@ _THINGS: Final = b"\x01"  # the first key that can be an id
 class Indexed(Primitive):
     """One keyspace of things with labels, as one transaction sees it."""
 
+    _DERIVES: ClassVar[bool] = True
     _TIME: ClassVar[str]  # the field by which things are in order
 
     __slots__ = ()

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, ClassVar, Final
 
 from strata.core.atomic import atomically
+from strata.core.changes import Change, change
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.keys import check_int
@@ -24,7 +25,7 @@ from strata.core.paths import parse, render
 from strata.core.protocols import DELETE, END, PUT, DiffRow, Layout, PatchOp, Txn
 from strata.core.values import Versioned
 from strata.core.where import compile
-from strata.primitives.base import MISSING, Difference, Primitive, difference, versioned, versions
+from strata.primitives.base import MISSING, Primitive, versioned, versions
 from strata.primitives.json_merge import differences, merge
 from strata.primitives.json_patch import translate
 
@@ -46,19 +47,19 @@ class Json(Primitive):
     __slots__ = ()
 
     @classmethod
-    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Difference]:
+    def _diff(cls, rows: Iterable[DiffRow]) -> Iterator[Change]:
         """Yield the places inside each document that differ; the whole where it is new or gone."""
-        for _, _, key, old, new, _ in rows:
+        for space, kind, key, old, new, _ in rows:
             name = key.decode()
             if old is None or new is None:
-                yield difference(name, old and old[:2], new and new[:2])
+                yield change(space, kind, name, old and old[:2], new and new[:2])
                 continue
             for path in differences(old[0], new[0]):
                 before, after = (
                     None if (value := get_path(kept[0], path, ABSENT)) is ABSENT else (value, kept[1])
                     for kept in (old, new)
                 )
-                yield difference(name, before, after, render(path) if path else None)
+                yield change(space, kind, name, before, after, render(path) if path else None)
 
     @classmethod
     def _merge(cls, three: Three) -> Merged:

@@ -16,7 +16,7 @@ from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import InvalidInput, conflict
 from strata.core.keys import check_int
 from strata.core.merging import Add, Merged, Three, alike, clash, merge_keys
-from strata.core.protocols import ADD, Layout, Txn
+from strata.core.protocols import ADD, Kept, Layout, Txn
 from strata.core.values import INT_MAX, INT_MIN, Versioned, same
 from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
 
@@ -29,6 +29,10 @@ class Kv(Primitive):
     _PLAIN: ClassVar[bool] = True
 
     __slots__ = ()
+
+    @classmethod
+    def _bare(cls, key: bytes, kept: Kept) -> Any:
+        return kept[0]
 
     @classmethod
     def _merge(cls, three: Three) -> Merged:

@@ -21,6 +21,7 @@ impl Store {
 
     /// Take back the policy for what `policy` names; false when there was none.
     pub fn clear_policy(&self, policy: &Policy) -> Result<bool> {
+        self.check_healthy()?;
         let was_there = self.policies()?.iter().any(|other| other.is_for_the_same(policy));
         if was_there {
             self.change_state(|state| state.policies.retain(|other| !other.is_for_the_same(policy)))?;
@@ -28,8 +29,14 @@ impl Store {
         Ok(was_there)
     }
 
-    pub(super) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+    /// After a failed sync nothing is changed any more, the MANIFEST neither.
+    fn check_healthy(&self) -> Result<()> {
         self.check_store_writable()?;
+        self.log.poisoned().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        self.check_healthy()?;
         let _alone = self.keeper.lock();
         let Some(mut manifest) = self.manifest() else {
             change(&mut self.volatile.lock());
