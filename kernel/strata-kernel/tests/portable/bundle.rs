@@ -56,6 +56,7 @@ proptest! {
             prop_assert!(again.database_id() != store.database_id());
             // It goes on as any other.
             let before = again.branch("main").unwrap().head().max(again.log.last_version());
+            again.seal(&pick(&again, 0).name.read().clone(), None).unwrap();
             act(&sim, &again, &Step::Put(0, 0, 0, 0));
             prop_assert!(pick(&again, 0).head() > before.min(again.log.last_version() - 1));
             again.close().unwrap();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use strata_kernel::branch::{At, Branch, Range, RowBuffer};
 use strata_kernel::change::{Expiry, What, Write};
 use strata_kernel::env::sim::Sim;
-use strata_kernel::payload::{Meta, Number};
+use strata_kernel::payload::{Meta, Number, Seal};
 use strata_kernel::store::{Options, Store};
 use strata_kernel::transaction::{Isolation, Transaction};
 use strata_kernel::value::patch::Op;
@@ -36,6 +36,8 @@ pub enum Step {
     Fork(u8, u8, u8),
     Rename(u8),
     Remove(u8),
+    Seal(u8, u8),
+    Tag(u8, u8, u8),
     Checkpoint,
 }
 
@@ -52,6 +54,8 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         1 => (byte(), byte(), byte()).prop_map(|(a, b, at)| Step::Fork(a, b, at)),
         1 => byte().prop_map(Step::Rename),
         1 => byte().prop_map(Step::Remove),
+        1 => (byte(), byte()).prop_map(|(b, how)| Step::Seal(b, how)),
+        1 => (byte(), byte(), byte()).prop_map(|(b, name, at)| Step::Tag(b, name, at)),
         1 => Just(Step::Checkpoint),
     ]
 }
@@ -112,6 +116,19 @@ pub fn act(sim: &Sim, store: &Store, step: &Step) {
                 let _ = store.delete_branch(&name);
             }
         }
+        Step::Seal(b, how) => {
+            // Mostly taken back at once, so that histories go on.
+            let name = pick(store, *b).name.read().clone();
+            let seal = Seal { reason: format!("because {how}"), is_protected: how % 2 == 0 };
+            let _ = store.seal(&name, Some(seal).filter(|_| how % 3 == 0));
+        }
+        Step::Tag(b, name, at) => {
+            let (branch, name) = (pick(store, *b), format!("t{}", name % 3));
+            let version = branch.head() * u64::from(*at) / 200;
+            if store.tag(&name, &branch.name.read().clone(), Some(version), Some("ö".into())).is_err() {
+                let _ = store.untag(&name);
+            }
+        }
         Step::Checkpoint => drop(store.checkpoint()),
     }
 }
@@ -142,7 +159,7 @@ pub fn rows_at(store: &Store, branch: &Branch, at: At) -> BTreeMap<(String, Stri
 
 /// All that can be asked of every version.
 pub fn history_of(store: &Store) -> String {
-    let mut said = String::new();
+    let mut said = format!("{:?}\n", store.tags().unwrap());
     for info in store.branches().unwrap() {
         let branch = store.branch(&info.name).unwrap();
         said += &format!("{info:?}\n");
