@@ -35,8 +35,8 @@ fn key(number: u8) -> Key {
 /// Hand in the key that the database on `disk` is sealed with, and of `possible` those that it may still need.
 pub fn hand_in_keys(options: &mut Options, disk: &SimDisk, possible: &[Option<u8>]) -> Check {
     let numbers = possible.iter().flatten().copied();
-    // Where there is no database, or none that can be read, opening tells.
-    let sealed = Manifest::key(disk).ok().flatten();
+    // Where there is no database, or none that can be read, opening tells. A fault that comes once may come here.
+    let sealed = Manifest::key(disk).or_else(|_| Manifest::key(disk)).ok().flatten();
     let is_current = |number: &u8| sealed.is_some_and(|sealed| key(*number).id() == sealed);
     let (current, older): (Vec<u8>, Vec<u8>) = numbers.partition(is_current);
     if current.is_empty() && !possible.contains(&None) && sealed.is_some() {
