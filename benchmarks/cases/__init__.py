@@ -10,7 +10,17 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
-CASES = ("opening", "memory", "hot", "background", "encryption", "retention", "replay")
+CASES = (
+    "opening",
+    "memory",
+    "hot",
+    "background",
+    "encryption",
+    "retention",
+    "replay",
+    "branching",
+    "variants",
+)
 
 
 def load(names: Iterable[str] = CASES) -> dict[str, ModuleType]:

@@ -81,9 +81,9 @@ def _loaded(name: str, path: Path, keys: int, budget: int) -> float:
 
 def keep(adapter: type[System], path: Path, keys: int) -> dict[str, Any]:
     system = adapter("memory", path)
-    before = _resident_bytes()
+    before = resident_bytes()
     system.load((key_text(index), value_bytes(index)) for index in range(keys))
-    return {"bytes_per_key": (_resident_bytes() - before) / keys}
+    return {"bytes_per_key": (resident_bytes() - before) / keys}
 
 
 def load(adapter: type[System], path: Path, keys: int, budget: int) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def read(adapter: type[System], path: Path, keys: int, budget: int, reads: int) 
     return {"p50": p50, "p99": p99}
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:  # not Linux: the peak, which is close after a fill

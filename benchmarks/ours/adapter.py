@@ -18,6 +18,7 @@ class Strata(System):
         "buffered": "the default with a path",
         "strict": 'durability="strict"',
     }
+    fork_limit: ClassVar[int] = 10_000_000
     has_budget: ClassVar[bool] = True
     has_encryption: ClassVar[bool] = True
 
@@ -120,3 +121,28 @@ class Strata(System):
     def fork(self, names: list[str]) -> None:
         for name in names:
             self.db.branches.fork("main", name)
+
+    def fork_from(self, source: str, name: str, rows: Rows) -> None:
+        branch = self.db.branches.fork(source, name)
+        if rows:
+            branch.kv.put_many(rows)
+
+    def live_branch(self, name: str, key: str, value: bytes) -> Any:
+        branch = self.db.branches.fork("main", name)
+        branch.kv.put(key, value)
+        return branch
+
+    def put_many_on(self, branch: str, rows: Rows) -> None:
+        self.db.branch(branch).kv.put_many(rows)
+
+    def get_on(self, branch: str, keys: list[str]) -> Any:
+        get = self.db.branch(branch).kv.get
+        for key in keys:
+            value = get(key)
+        return value
+
+    def diff(self, old: str, new: str) -> int:
+        return len(self.db.diff(old, new).to_list())
+
+    def merge(self, target: str, source: str) -> int:
+        return len(self.db.branches.merge(source, target).changes)
