@@ -71,7 +71,6 @@ DEEDS = (
     leave,
     die,
     die_inside,
-    hang,
     flood,
     return_no_value,
     return_what_cannot_be_sent,

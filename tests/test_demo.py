@@ -149,7 +149,7 @@ def test_each_step_of_the_second_act_notices_what_is_wrong(scene, number, monkey
     elif number == 1:
         code.runs.begin().end()
     elif number == 2:
-        code.json.set(repair.NAME, "$.lines[13]", "        if True:")
+        code.json.set(repair.NAME, "$.lines[2]", "    low, high = 0, 7")
     else:
         code.kv.put("failing", 100)
     with pytest.raises(Mismatch):

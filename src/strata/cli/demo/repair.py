@@ -56,7 +56,7 @@ TESTS: Final = [
     {"call": f"{NAME}({numbers}, {wanted})", "gives": [begin, end]} for numbers, wanted, begin, end in _CASES
 ]
 _ROWS = 4  # of a table that are shown
-_TREE = 20  # lines of an explanation
+_TREE = 28  # lines of an explanation
 _WIDTH = 110
 
 
@@ -156,7 +156,7 @@ def tell(scene: Scene) -> None:
     """Ask why a line is what it is."""
     stage, code = scene.stage, scene.db.space(SPACE)
     stage.headline("Why is this line what it is?")
-    number = _changed(code)[-1]
+    number = _changed(code)[0]
     ref = f"strata://main/{SPACE}/json/{NAME}#$.lines[{number}]"
     with stage.timed("explain a line", 1, "line"):
         why = code.explain(ref)
@@ -184,6 +184,7 @@ def step_through(scene: Scene) -> None:
     for step in [*steps[: _ROWS - 1], steps[-1]]:
         stage.say("\n".join(map(_cut, str(step).splitlines())))
     stage.say(f"{lost.name} ended after {len(steps)} steps: {lost.error}")
+    stage.say(f"In a terminal: strata replay PATH {lost.id} --space {SPACE}")
     stage.check("the steps lead to what it left", replay.digest(), replay.view.digest())
     left = code.branch(lost.branch).kv.get("failing")
     stage.check(f"it left {left} failing tests behind, on its branch alone", code.kv.get("failing") < left)
