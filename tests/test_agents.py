@@ -248,8 +248,9 @@ def test_a_process_that_hangs_is_killed():
         (run,) = agents.fork_many(db, 1)
         (outcome,) = agents.run_plans([run], agent_plans.hang, workers="processes", timeout=1)
         assert outcome.status == "cancelled" and "1 s" in outcome.error
-        for child in multiprocessing.active_children():
-            child.join(30)
+        deadline = time.monotonic() + 30
+        while multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not multiprocessing.active_children()
 
 
@@ -365,6 +366,21 @@ def test_the_winner_is_merged(db, keep, left):
         assert set(db.branches) == {"main", outcomes[2].run.name}
     with pytest.raises(InvalidInput):
         outcomes.merge_winner(keep="some")
+
+
+def test_what_a_plan_has_forked_goes_with_it(db):
+    def plan(run):
+        with run.runs.begin("inner") as inner, inner.runs.begin("innermost") as innermost:
+            innermost.kv.put("deep", number_of(run))
+        return number_of(run)
+
+    outcomes = agents.run_plans(agents.fork_many(db, 3), plan)
+    assert len(db.branches) == 1 + 3 * 3
+    outcomes.merge_winner(lambda outcome: outcome.result, keep="winner")
+    assert len(db.branches) == 1 + 3
+    db.branches.delete(outcomes[2].run.children()[0].branch)
+    outcomes.merge_winner(lambda outcome: outcome.result, keep="none")
+    assert list(db.branches) == ["main"]
 
 
 def test_a_conflict_leaves_all_as_it_was(db):

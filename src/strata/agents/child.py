@@ -19,7 +19,7 @@ import inspect
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from strata.primitives.base import Primitive
 
 _HANDLES: Final = (Face, Spaces, Primitive)
 _PLAIN: Final = (str, bytes, list, dict, tuple, set, frozenset)
+_LAST_S: Final = 2.0  # for a process to end by itself, once it has nothing more to say
 # A child must not begin with a copy of the threads and locks of the database: it is started anew.
 _context: Final = multiprocessing.get_context("spawn")
 
@@ -43,6 +44,8 @@ class Process:
     def __init__(self, run: Run, plan: Callable[[Any], Any], report: Report) -> None:
         self._pipe, theirs = _context.Pipe()
         self._report = report
+        self._lock = threading.Lock()
+        self._is_over = False
         self._handles: list[Any] = [run]
         self._process = _context.Process(target=carry_out, args=(theirs, plan), name=run.name, daemon=True)
         try:
@@ -56,14 +59,16 @@ class Process:
 
     def kill(self) -> None:
         """End the process now, if it has not ended."""
-        self._process.kill()
+        with self._lock:
+            if not self._is_over:
+                self._process.kill()
 
     def _serve(self) -> None:
         error: BaseException | None
         try:
             error, result = self._make_calls()
         except (EOFError, OSError):
-            self._process.join()
+            self._bury()
             error, result = ChildProcessError(_how_it_ended(self._process.exitcode)), None
         except BaseException as failure:  # what it sent cannot be read
             error, result = failure, None
@@ -71,8 +76,16 @@ class Process:
             if isinstance(handle, Transaction):
                 handle.rollback()
         self._report(error, result)
-        self._process.join()
+        self._bury()
         self._pipe.close()
+
+    def _bury(self) -> None:
+        """Wait until the process has ended; see to it, should it go on without the pipe."""
+        with self._lock:
+            self._is_over = True  # from here on its number may soon be that of another process
+        if not wait([self._process.sentinel], _LAST_S):
+            self._process.kill()
+        self._process.join()
 
     def _make_calls(self) -> tuple[BaseException | None, Any]:
         while True:

@@ -111,8 +111,8 @@ class Outcomes(list[Outcome]):
             by, least: as for `best`.
             into: another branch.
             strategy: for what both changed since, as for `branches.merge`.
-            keep: whose branches stay: those of "all", of the "winner", or "none". What is known of the runs
-                stays in any case, and branches that are not kept cannot be replayed.
+            keep: whose branches stay: those of "all", of the "winner", or "none". Those of the runs that a
+                plan has begun go with it. What is known of runs stays, but without a branch none is replayed.
         Raises: as `best` and `branches.merge`; then nothing is merged, and all branches stay.
         """
         if keep not in _KEEPS:
@@ -197,11 +197,14 @@ def check_runs(runs: Iterable[Any]) -> None:
 
 
 def drop(branches: Branches, run: Run) -> None:
-    """Delete the branch of a run, if it is there."""
-    try:
-        branches.delete(run.name)
-    except NotFound:
-        pass
+    """Delete the branch of a run and those of the runs that it has begun, as far as they are there."""
+    ids = [run.id]
+    for id in ids:  # which grows
+        ids += [child.id for child in run.runs.list(parent=id)]
+        try:
+            branches.delete(run.run(id).name)
+        except NotFound:
+            pass
 
 
 def _outcome(run: Run, measures: dict[str, Measure], took_ms: float | None) -> Outcome:
