@@ -49,6 +49,7 @@ pub enum Mode {
 
 /// Value, version, time and expiry, as `Entry` in the protocols has them.
 type EntryTuple<'py> = (Bound<'py, PyAny>, u64, u64, Option<u64>);
+type KeptTuple<'py> = (Bound<'py, PyAny>, u64, Option<u64>);
 
 /// Sequence, time, hash and version, as `Appended` in the protocols has them.
 type AppendedTuple<'py> = (u64, Option<u64>, Option<Bound<'py, PyBytes>>, Option<u64>);
@@ -70,6 +71,20 @@ fn layout_of(layout: &Bound<'_, PyAny>) -> PyResult<Layout> {
 }
 
 impl PyKeyspace {
+    fn found(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Entry>> {
+        let key = self.key(key)?;
+        match &self.mode {
+            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.entry(self.number, key)),
+            _ => {
+                let copy = |found: Version<'_>| {
+                    let (version, expires) = (found.version, found.expires);
+                    found.value.map(|value| Entry { value: value.to_vec(), version, expires })
+                };
+                self.read(py, key, |found| found.and_then(copy))
+            }
+        }
+    }
+
     pub fn new(
         store: &Handle,
         branch: &Arc<Branch>,
@@ -309,20 +324,16 @@ impl PyKeyspace {
 
     #[pyo3(signature = (key, /))]
     fn entry<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<EntryTuple<'py>>> {
-        let key = self.key(key)?;
-        let found = match &self.mode {
-            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.entry(self.number, key))?,
-            _ => {
-                let copy = |found: Version<'_>| {
-                    let (version, expires) = (found.version, found.expires);
-                    found.value.map(|value| Entry { value: value.to_vec(), version, expires })
-                };
-                self.read(py, key, |found| found.and_then(copy))?
-            }
-        };
-        let Some(Entry { value, version, expires }) = found else { return Ok(None) };
+        let Some(Entry { value, version, expires }) = self.found(py, key)? else { return Ok(None) };
         let time = self.branch.time_of(version).map_err(|error| self.error(py, error))?;
         Ok(Some((decode(py, &value)?, version, time, instant_of(expires))))
+    }
+
+    /// An entry without its time, which is looked up among the commits.
+    #[pyo3(signature = (key, /))]
+    fn kept<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<KeptTuple<'py>>> {
+        let Some(Entry { value, version, expires }) = self.found(py, key)? else { return Ok(None) };
+        Ok(Some((decode(py, &value)?, version, instant_of(expires))))
     }
 
     #[pyo3(signature = (key, /))]

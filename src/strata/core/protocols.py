@@ -110,6 +110,9 @@ class Txn(Protocol):
         """Of an own write, which has no commit yet, version and time are the snapshot's; its time to live
         is counted from there."""
 
+    def kept(self, key: Key, /) -> Kept | None:
+        """`entry` without its time, which costs a search among the commits where they are in files."""
+
     def contains(self, key: Key, /) -> bool: ...
     def scan(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /

@@ -156,8 +156,7 @@ class Planner:
         space, kind, key, old, new, how = row
         is_written = bool(self._written) and (space, kind, key) in self._written
         txn = self._keyspace(self._transaction if is_written else self._ours, space, primitive)
-        found = txn.entry(key.decode() if primitive.LAYOUT.text_keys else key)
-        ours = None if found is None else (found[0], found[1], found[3])
+        ours = txn.kept(key.decode() if primitive.LAYOUT.text_keys else key)
         if ours is not None and old is not None and ours[1] == old[1] and not is_written:
             ours = old  # the same commit wrote both
         if ours is None and old is not None and old[2] is not None and old[2] <= txn.now:

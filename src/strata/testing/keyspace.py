@@ -15,7 +15,7 @@ from strata.core import patches
 from strata.core.errors import InvalidInput, ReadOnly
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.patches import ABSENT
-from strata.core.protocols import Appended, Entry, HistoryRow, Key, Layout, PatchOp, Path
+from strata.core.protocols import Appended, Entry, HistoryRow, Kept, Key, Layout, PatchOp, Path
 from strata.core.values import check, decode, encode, same
 from strata.testing.history import WHOLE, Line, Place, Range, Row, live
 from strata.testing.writes import Add, Append, Delete, Patch, Put, Write
@@ -85,6 +85,10 @@ class Keyspace:
         self._note(place, WHOLE)
         row = self._rows().get(place)
         return None if row is None else (decode(row.value), row.version, row.time, row.expires)
+
+    def kept(self, key: Key, /) -> Kept | None:
+        found = self.entry(key)
+        return None if found is None else (found[0], found[1], found[3])
 
     def contains(self, key: Key, /) -> bool:
         return self.get(key, ABSENT) is not ABSENT
