@@ -218,3 +218,10 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
     assert verbs <= commands().keys(), (
         f"{page_name(page)}: no such command: {sorted(verbs - commands().keys())}"
     )
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "zensical.toml").read_text("utf-8")
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    missing = sorted(page for page in pages if f'"{page}"' not in navigation)
+    assert not missing, f"zensical.toml does not list {', '.join(missing)}"
