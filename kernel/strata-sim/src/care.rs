@@ -124,17 +124,7 @@ impl Care {
         history: &'a [(Cell, u64)],
         now: u64,
     ) -> (Vec<&'a Cell>, u64) {
-        self.split_after(branch.parent.map_or(0, |(_, version)| version), branch, keyspace, history, now)
-    }
-
-    fn split_after<'a>(
-        &self,
-        forked: u64,
-        branch: &Branch,
-        keyspace: usize,
-        history: &'a [(Cell, u64)],
-        now: u64,
-    ) -> (Vec<&'a Cell>, u64) {
+        let forked = branch.parent.map_or(0, |(_, version)| version);
         let own: Vec<_> = history.iter().filter(|(cell, _)| cell.version > forked).collect();
         let (mut kept, mut floor) = (Vec::new(), 0);
         for (newer, (cell, _)) in own.iter().enumerate() {
@@ -152,9 +142,7 @@ impl Care {
     pub fn may_refuse(&self, branch: &Branch, version: u64, now: u64) -> bool {
         // What the parent lets go of is told by its own history, and what was forgotten by none.
         let is_of_others = version < self.forgotten || branch.parent.is_some_and(|(_, forked)| version < forked);
-        // A flat branch has rows of its ancestors itself, and its own policy lets go of them.
-        let floor_of =
-            |key: &crate::model::Key| self.split_after(0, branch, key.0, &branch.history(key, branch.head), now).1;
+        let floor_of = |key: &crate::model::Key| self.split(branch, key.0, &branch.history(key, branch.head), now).1;
         let mut keys = branch.newest().into_iter().flat_map(|commit| commit.contents.keys());
         self.trims() && version < branch.head && (is_of_others || keys.any(|key| version < floor_of(key)))
     }

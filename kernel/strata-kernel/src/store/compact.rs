@@ -317,8 +317,10 @@ impl Compaction {
             self.removed += 1;
             return Ok(());
         }
+        // The fork pins what it sees of its ancestors, and being flat must make no difference to that.
+        let is_inherited = version <= self.plan.forked_at(branch);
         let floor = self.floors.entry((branch, keyspace)).or_default();
-        if !group.filter.keeps(version, &group.rule, self.plan.pins(branch), floor) {
+        if !is_inherited && !group.filter.keeps(version, &group.rule, self.plan.pins(branch), floor) {
             self.removed += 1;
             return Ok(());
         }

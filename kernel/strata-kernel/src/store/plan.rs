@@ -90,6 +90,12 @@ impl Plan {
         self.branches.iter().map(|(&id, plan)| (id, &plan.branch))
     }
 
+    /// The version that the branch was forked at: what it has of up to there are copies of rows of its ancestors.
+    pub fn forked_at(&self, branch: u32) -> u64 {
+        let fork = self.branches.get(&branch).and_then(|plan| plan.branch.parent.as_ref());
+        fork.map_or(0, |fork| fork.version)
+    }
+
     pub fn pins(&self, branch: u32) -> &[u64] {
         self.branches.get(&branch).map_or(&[], |branch| &branch.pins)
     }
