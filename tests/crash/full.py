@@ -12,7 +12,6 @@ import errno
 import random
 import resource
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -246,15 +245,8 @@ def make_room(at: Path, seed: int, durability: str, row: rows.Row) -> None:
 
 
 def delete(db: strata.Database, key: str, values: dict[str, int]) -> None:
-    """Once what is kept free is free: what goes on in the background takes it for a moment, and fails."""
-    for again in range(200, -1, -1):
-        try:
-            assert db.kv.delete(key), key
-            break
-        except StorageError as error:
-            if again == 0 or error.errno not in NO_ROOM:
-                raise
-            time.sleep(0.01)
+    """At the first try: what goes on in the background does not take what is kept for it."""
+    assert db.kv.delete(key), key
     del values[key]
 
 

@@ -100,7 +100,9 @@ impl Default for Anchor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     Data,
-    /// It deletes: on a full disk it may have what was left free for that.
+    /// It ends a segment, for a checkpoint: on a full disk it may have what was left free for that.
+    Upkeep,
+    /// It deletes: it may have what is kept back for that.
     Room,
 }
 

@@ -45,6 +45,7 @@ pub(super) fn begin(env: &Env, options: &LogOptions, anchor: Anchor) -> Result<S
         previous: 0,
         key: segment::key(keys),
     };
+    segment::keep_spare(&*env.disk, options.segment_bytes);
     let mut first = segment::prepare(&*env.disk, options.segment_bytes, 0)?;
     first.begin(&header, SEGMENT_HEADER as u64)?;
     first.file.sync()?;
@@ -128,6 +129,9 @@ impl End {
             env.disk.sync_dir(segment::DIR)?;
         }
         segment::remove_unused(&*env.disk, anchor.segment)?;
+        // Before anything else takes what is free.
+        let has_spare = segment::keep_spare(&*env.disk, options.segment_bytes);
+        let held = file.size()?;
         if sabotage::on("T08") {
             offset = (offset + torn).next_multiple_of(8);
         } else if torn > 0 {
@@ -141,9 +145,10 @@ impl End {
         recovery.end = end;
         // A segment of another key takes no more records.
         let goes_on = key == segment::key(keys.as_deref());
-        let limit = if goes_on { base + reserve(&*file, offset as u64, options.segment_bytes)? } else { end };
+        let wanted = [options.segment_bytes, held];
+        let limit = if goes_on { base + reserve(&*file, offset as u64, wanted)? } else { end };
         let cipher = if goes_on { segment::cipher(keys.as_deref(), &header)? } else { None };
-        let segment = Segment { file, number, base, limit, is_spare: false, key, cipher };
+        let segment = Segment { file, number, base, limit, is_spare: !has_spare, key, cipher };
         Ok((Start { segment, closed_segments, end, checksum, version, time, keys }, recovery))
     }
 }
@@ -448,15 +453,17 @@ fn place(header: &SegmentHeader, offset: usize) -> Place {
     Place { segment: header.number, position: header.base + offset as u64 }
 }
 
-/// Reserve the rest of a segment again; returns where its space ends.
-fn reserve(file: &dyn File, used: u64, bytes: u64) -> Result<u64> {
-    let bytes = bytes.max(used);
-    match file.allocate(bytes) {
-        Ok(()) => Ok(bytes),
-        // A full disk can still be opened and read; the first append then tries a new segment, and is refused.
-        Err(Error::Storage { .. }) => Ok(used),
-        Err(other) => Err(other),
+/// Reserve the rest of a segment again, or at least what it held; returns where its space ends.
+fn reserve(file: &dyn File, used: u64, wanted: [u64; 2]) -> Result<u64> {
+    for bytes in wanted.map(|bytes| bytes.max(used)) {
+        match file.allocate(bytes) {
+            Ok(()) => return Ok(bytes),
+            // A full disk can still be opened and read; the first append then tries a new segment, and is refused.
+            Err(Error::Storage { .. }) => {}
+            Err(other) => return Err(other),
+        }
     }
+    Ok(used)
 }
 
 pub(super) fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use super::format::{self, SegmentHeader};
-use super::segment::{self, Segment};
+use super::segment::{self, Prepared, Segment};
 use super::state::Broken;
 use super::writer::{Guard, Writer};
 use super::{Cut, SegmentInfo, Use};
@@ -22,8 +22,8 @@ use crate::sabotage;
 use crate::seal::Keyring;
 
 /// What a new segment leaves free on the disk: a part of its size, and no more than this.
-const SPARE_SHARE: u64 = 4;
-const SPARE_MOST: u64 = 1 << 20;
+const FREE_SHARE: u64 = 4;
+const FREE_MOST: u64 = 1 << 20;
 
 impl Writer {
     /// Return when a record with `packed` bytes of payload fits, nobody changes the segment, and the log takes records.
@@ -56,7 +56,7 @@ impl Writer {
             } else if state.is_fresh() {
                 return Ok(state.cut());
             } else if state.next.is_none() {
-                self.prepare(&mut state, Use::Room)?;
+                self.prepare(&mut state, Use::Upkeep)?;
             } else if !synced {
                 let end = state.end;
                 self.reach_synced(&mut state, end).map_err(|Broken| state.refusal())?;
@@ -79,16 +79,29 @@ impl Writer {
             return Ok(());
         }
         state.preparing = true;
-        let (disk, bytes) = (&*self.env.disk, self.options.segment_bytes);
-        let spare = (bytes / SPARE_SHARE).min(SPARE_MOST);
-        let made = MutexGuard::unlocked(state, || match segment::prepare(disk, bytes, spare) {
-            Err(_) if use_for == Use::Room => segment::prepare_spare(disk, bytes),
-            made => made,
-        });
+        let made = MutexGuard::unlocked(state, || self.make_next(use_for));
         state.preparing = false;
         self.changed.turn();
         state.next = Some(made?);
         Ok(())
+    }
+
+    /// On a full disk upkeep may have what was left free, and deletions the spare, too.
+    fn make_next(&self, use_for: Use) -> Result<Prepared> {
+        let (disk, bytes) = (&*self.env.disk, self.options.segment_bytes);
+        let made = segment::prepare(disk, bytes, (bytes / FREE_SHARE).min(FREE_MOST));
+        if made.is_ok() {
+            segment::keep_spare(disk, bytes);
+        }
+        match use_for {
+            _ if made.is_ok() => made,
+            Use::Data => made,
+            Use::Upkeep => segment::prepare_small(disk, bytes),
+            Use::Room => match segment::take_spare(disk)? {
+                Some(spare) => Ok(spare),
+                None => segment::prepare_small(disk, bytes),
+            },
+        }
     }
 
     /// Finish this segment and begin the prepared one, with room for a record of `size` bytes.

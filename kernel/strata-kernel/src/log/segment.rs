@@ -74,13 +74,16 @@ pub(super) fn numbers(disk: &dyn Disk) -> Result<Vec<u64>> {
 
 /// What the next segment is called until it is begun. Recovery removes what is left of it.
 const NEXT: &str = "WAL/wal-next.tmp";
+/// What is kept back for deletions: the file of a small segment, with its space reserved. On a full disk it becomes the
+/// next segment, whatever else takes the last free byte; space that is only left free is soon somebody else's.
+const SPARE: &str = "WAL/wal-spare.tmp";
 
 /// The file of the next segment, with its space reserved.
 pub(super) struct Prepared {
     pub file: Arc<dyn File>,
     bytes: u64,
     /// What is left free on the disk beside it.
-    spare: u64,
+    free: u64,
     is_spare: bool,
 }
 
@@ -92,22 +95,56 @@ const NO_ROOM: [i32; 3] = [28, 122, 27];
 
 /// The file of a segment of `bytes`, or of fewer on a disk that is nearly full.
 ///
-/// `spare` is left free on the disk, for deletions and upkeep: what makes room takes room. With none a failure leaves no
-/// file where that is possible, and may be tried again.
-pub(super) fn prepare(disk: &dyn Disk, bytes: u64, spare: u64) -> Result<Prepared> {
-    prepare_above(disk, LEAST, bytes, spare)
+/// `free` is left free on the disk, for upkeep: what makes room takes room. With none a failure leaves no file where that
+/// is possible, and may be tried again.
+pub(super) fn prepare(disk: &dyn Disk, bytes: u64, free: u64) -> Result<Prepared> {
+    make(disk, NEXT, (LEAST, bytes), free)
 }
 
-fn prepare_above(disk: &dyn Disk, least: u64, bytes: u64, spare: u64) -> Result<Prepared> {
-    let file = match disk.create(NEXT) {
+/// A small segment, from what was left free.
+pub(super) fn prepare_small(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
+    Ok(Prepared { is_spare: true, ..make(disk, NEXT, (LEAST_SPARE, spare_bytes(bytes)), 0)? })
+}
+
+/// The spare as the next segment.
+pub(super) fn take_spare(disk: &dyn Disk) -> Result<Option<Prepared>> {
+    let Some(file) = open_spare(disk)? else { return Ok(None) };
+    disk.rename(SPARE, NEXT)?;
+    Ok(Some(Prepared { bytes: file.size()?, file, free: 0, is_spare: true }))
+}
+
+/// See to it that there is a spare. Returns whether there is: where it cannot be had, the database does without.
+pub(super) fn keep_spare(disk: &dyn Disk, bytes: u64) -> bool {
+    matches!(open_spare(disk), Ok(Some(_))) || make(disk, SPARE, (LEAST_SPARE, spare_bytes(bytes)), 0).is_ok()
+}
+
+/// The spare that is there, with all of its space. After a power cut it may have the header of a segment that it was
+/// to become: then it is of no use.
+fn open_spare(disk: &dyn Disk) -> Result<Option<Arc<dyn File>>> {
+    let Some(file) = disk.open(SPARE)? else { return Ok(None) };
+    let (size, mut header) = (file.size()?, [0; SEGMENT_HEADER]);
+    if size < LEAST_SPARE || file.read_at(0, &mut header)? < SEGMENT_HEADER || header != [0; SEGMENT_HEADER] {
+        return Ok(None);
+    }
+    file.allocate(size)?; // of a directory that was copied nothing may be reserved
+    Ok(Some(file))
+}
+
+fn spare_bytes(bytes: u64) -> u64 {
+    (bytes / 16).clamp(LEAST_SPARE, LEAST)
+}
+
+/// A file of so many bytes at most and at least, all reserved.
+fn make(disk: &dyn Disk, path: &str, (least, most): (u64, u64), free: u64) -> Result<Prepared> {
+    let file = match disk.create(path) {
         // Left from an attempt that failed.
         Err(Error::Storage { errno: 17, .. }) => {
-            disk.remove(NEXT)?;
-            disk.create(NEXT)?
+            disk.remove(path)?;
+            disk.create(path)?
         }
         other => other?,
     };
-    let mut prepared = Prepared { file, bytes: bytes.max(SEGMENT_HEADER as u64), spare, is_spare: false };
+    let mut prepared = Prepared { file, bytes: most.max(SEGMENT_HEADER as u64), free, is_spare: false };
     loop {
         match prepared.reserve() {
             Ok(()) => return Ok(prepared),
@@ -116,23 +153,18 @@ fn prepare_above(disk: &dyn Disk, least: u64, bytes: u64, spare: u64) -> Result<
                 prepared.bytes /= 4;
             }
             Err(error) => {
-                let _ = prepared.discard(disk);
+                let _ = disk.remove(path);
                 return Err(error);
             }
         }
     }
 }
 
-/// A small segment, from what was left free.
-pub(super) fn prepare_spare(disk: &dyn Disk, bytes: u64) -> Result<Prepared> {
-    Ok(Prepared { is_spare: true, ..prepare_above(disk, LEAST_SPARE, (bytes / 16).min(LEAST), 0)? })
-}
-
 impl Prepared {
     /// Take the space, and see that there is some more.
     fn reserve(&self) -> Result<()> {
-        self.file.allocate(self.bytes + self.spare)?;
-        if self.spare > 0 { self.file.set_len(self.bytes) } else { Ok(()) }
+        self.file.allocate(self.bytes + self.free)?;
+        if self.free > 0 { self.file.set_len(self.bytes) } else { Ok(()) }
     }
 
     pub fn discard(&self, disk: &dyn Disk) -> Result<()> {

@@ -416,7 +416,9 @@ impl Writer {
         self.changed.turn();
         drained.map_err(|Broken| state.refusal())?;
         let used = state.segment.offset(state.end);
-        let cut = state.segment.file.set_len(used).and_then(|()| state.segment.file.sync());
+        // What deletions were given on a full disk they still have when it is opened again.
+        let given_back = if state.segment.is_spare { Ok(()) } else { state.segment.file.set_len(used) };
+        let cut = given_back.and_then(|()| state.segment.file.sync());
         if let Err(error) = cut {
             let Broken = state.fail(error, true);
             return Err(state.refusal());
