@@ -12,6 +12,7 @@ use strata_kernel::manifest::Manifest;
 use strata_kernel::seal::KeyId;
 
 use super::crash::BOTH;
+use super::harness::segments as paths;
 use super::harness::{Run, Seen, Step, contents, is_typed, options, options_of, random_steps, report, scale};
 
 fn manifest(options: &LogOptions, anchor: Anchor) -> Manifest {
@@ -97,7 +98,7 @@ fn check_files(disk: &SimDisk, log: &Log, anchor: Anchor, context: &str) {
     assert_eq!(numbers, (anchor.segment..=log.segment()).collect::<Vec<_>>(), "{context}");
     let path = |segment: &SegmentInfo| format!("WAL/wal-{:06}.seg", segment.number);
     assert!(segments.iter().all(|segment| disk.content(&path(segment)).expect(context).len() as u64 >= segment.bytes));
-    let files = disk.paths().into_iter().filter(|file| file.starts_with("WAL/")).collect::<Vec<_>>();
+    let files = paths(disk).into_iter().filter(|file| file.starts_with("WAL/")).collect::<Vec<_>>();
     assert_eq!(files, segments.iter().map(path).collect::<Vec<_>>(), "{context}: other files");
 }
 

@@ -318,10 +318,15 @@ pub fn open(sim: &Sim, options: &LogOptions, proven: u64) -> Result<(Log, Vec<Se
     Ok((log, entries, recovery))
 }
 
+/// The paths of the segments. Beside them is the room for deletions, of which recovery takes anything.
+pub fn segments(disk: &SimDisk) -> Vec<String> {
+    disk.paths().into_iter().filter(|path| path != "WAL/wal-spare.tmp").collect()
+}
+
 /// All files with their content.
 pub fn contents(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
     let content = |path: String| (path.clone(), disk.content(&path).unwrap_or_default());
-    disk.paths().into_iter().map(content).collect()
+    segments(disk).into_iter().map(content).collect()
 }
 
 pub fn is_typed(error: &Error) -> bool {

@@ -1,0 +1,101 @@
+//! A set of slots.
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Bits {
+    /// For slots below `slots`; it grows where others are set.
+    pub fn new(slots: usize) -> Bits {
+        Bits { words: vec![0; slots.div_ceil(64)], count: 0 }
+    }
+
+    /// Returns whether it was not there before.
+    pub fn set(&mut self, slot: u32) -> bool {
+        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let is_new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    #[inline]
+    pub fn has(&self, slot: u32) -> bool {
+        self.words.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.words.iter().enumerate().flat_map(|(index, &word)| {
+            let base = index as u32 * 64;
+            std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
+                .take_while(|rest| *rest != 0)
+                .map(move |rest| base + rest.trailing_zeros())
+        })
+    }
+
+    /// Keep what `other` has, too.
+    pub fn intersect(&mut self, other: &Bits) {
+        self.words.truncate(other.words.len());
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
+        self.count = self.words.iter().map(|word| word.count_ones() as usize).sum();
+    }
+
+    pub fn unite(&mut self, other: &Bits) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+        self.count = self.words.iter().map(|word| word.count_ones() as usize).sum();
+    }
+}
+
+impl FromIterator<u32> for Bits {
+    fn from_iter<I: IntoIterator<Item = u32>>(slots: I) -> Bits {
+        let mut bits = Bits::default();
+        for slot in slots {
+            bits.set(slot);
+        }
+        bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::Bits;
+
+    fn slots() -> impl Strategy<Value = BTreeSet<u32>> {
+        prop::collection::btree_set(0..300u32, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(a in slots(), b in slots()) {
+            let (mut both, mut either) = (a.iter().copied().collect::<Bits>(), a.iter().copied().collect::<Bits>());
+            let other: Bits = b.iter().copied().collect();
+            both.intersect(&other);
+            either.unite(&other);
+            prop_assert_eq!(both.iter().collect::<BTreeSet<_>>(), &a & &b);
+            prop_assert_eq!(either.iter().collect::<BTreeSet<_>>(), &a | &b);
+            prop_assert_eq!((both.len(), either.len()), ((&a & &b).len(), (&a | &b).len()));
+            prop_assert!((0..400).all(|slot| other.has(slot) == b.contains(&slot)));
+        }
+    }
+}
