@@ -10,6 +10,7 @@
 pub mod bits;
 pub mod bytes;
 pub mod sight;
+pub mod text;
 
 pub use bits::Bits;
 pub use sight::{Keys, Sight};

@@ -1,0 +1,123 @@
+//! BM25 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"), as Lucene and FTS5 have it.
+//!
+//! ```text
+//! idf          = ln(1 + (N - df + 0.5) / (df + 0.5))
+//! tf           = sum over fields of weight · count
+//! contribution = idf · (k1 + 1) · tf / (tf + k1 · (1 - b + b · length / average length))
+//! ```
+//!
+//! Only additions, multiplications and divisions of f64 in a fixed order, so the same bits come out everywhere; for that
+//! reason the logarithm is our own.
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scoring {
+    /// How much further occurrences of a word count: 0 or more.
+    pub k1: f64,
+    /// How much long documents are marked down: 0 to 1.
+    pub b: f64,
+    /// By field number; 1 where there is none. A field whose weight is not above 0 is not searched.
+    pub weights: Vec<f64>,
+}
+
+impl Default for Scoring {
+    fn default() -> Scoring {
+        Scoring { k1: 1.2, b: 0.75, weights: Vec::new() }
+    }
+}
+
+/// Of all visible documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub documents: u64,
+    /// Their lengths together.
+    pub length: u64,
+}
+
+impl Stats {
+    pub fn average_length(&self) -> f64 {
+        if self.length == 0 { 1.0 } else { self.length as f64 / self.documents as f64 }
+    }
+}
+
+/// The weight of each field; 0: not searched.
+pub(super) type Weights = [f64; 256];
+
+impl Scoring {
+    pub(super) fn weights(&self) -> Weights {
+        let mut weights = [1.0; 256];
+        for (weight, given) in weights.iter_mut().zip(&self.weights) {
+            *weight = if *given > 0.0 { given.min(1e12) } else { 0.0 };
+        }
+        weights
+    }
+}
+
+pub(super) fn idf(documents: u64, having: u64) -> f64 {
+    let (all, having) = (documents.max(having) as f64, having as f64);
+    ln(1.0 + (all - having + 0.5) / (having + 0.5))
+}
+
+/// What depends on the query alone.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    flat: f64,
+    slope: f64,
+    k1: f64,
+}
+
+impl Norm {
+    pub fn new(scoring: &Scoring, stats: &Stats) -> Norm {
+        let Scoring { k1, b, .. } = *scoring;
+        Norm { flat: k1 * (1.0 - b), slope: k1 * b / stats.average_length(), k1 }
+    }
+
+    /// Above 0, so that a document that was found can be told from one that was not.
+    #[inline]
+    pub fn contribution(&self, idf: f64, tf: f64, length: u32) -> f64 {
+        let score = idf * (self.k1 + 1.0) * tf / (tf + (self.flat + self.slope * f64::from(length)));
+        score.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Of a number from 1 on.
+fn ln(number: f64) -> f64 {
+    const HIGH: f64 = std::f64::consts::LN_2;
+    let bits = number.to_bits();
+    let mut exponent = ((bits >> 52) & 0x7ff) as i32 - 1023;
+    let mut mantissa = f64::from_bits(bits & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000);
+    if mantissa > std::f64::consts::SQRT_2 {
+        mantissa *= 0.5;
+        exponent += 1;
+    }
+    // ln m = 2 · atanh((m - 1) / (m + 1)), by its series: |ratio| <= 0.172, so 12 terms leave 1e-20.
+    let ratio = (mantissa - 1.0) / (mantissa + 1.0);
+    let square = ratio * ratio;
+    let series = (0..12).rev().fold(0.0, |sum, term| sum * square + 1.0 / f64::from(2 * term + 1));
+    f64::from(exponent) * HIGH + 2.0 * ratio * series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logarithm_is_one() {
+        assert_eq!(ln(1.0), 0.0);
+        for step in 0..200_000 {
+            let number = 1.0 + f64::from(step) * f64::from(step) * 1e-3;
+            let error = (ln(number) - number.ln()).abs();
+            assert!(error <= 4e-16 * number.ln().max(1e-3), "ln {number} is off by {error}");
+        }
+    }
+
+    #[test]
+    fn rarer_words_and_more_of_them_count_more() {
+        assert!(idf(100, 1) > idf(100, 2) && idf(100, 100) > 0.0);
+        assert!(idf(3, 5) > 0.0, "statistics that do not fit do no harm");
+        let norm = Norm::new(&Scoring::default(), &Stats { documents: 2, length: 20 });
+        assert!(norm.contribution(1.0, 2.0, 10) > norm.contribution(1.0, 1.0, 10));
+        assert!(norm.contribution(1.0, 1.0, 5) > norm.contribution(1.0, 1.0, 10));
+        // At the average length one occurrence is worth the idf.
+        assert!((norm.contribution(3.0, 1.0, 10) - 3.0).abs() < 1e-12);
+    }
+}
