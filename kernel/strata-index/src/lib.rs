@@ -11,6 +11,7 @@ pub mod bits;
 pub mod bytes;
 pub mod sight;
 pub mod text;
+pub mod vector;
 
 pub use bits::Bits;
 pub use sight::{Keys, Sight};

@@ -1,0 +1,110 @@
+//! The loops that take the time, for what the processor at hand can do.
+//!
+//! Each is plain Rust over lanes that the compiler turns into vector instructions; `pulp` compiles it for several
+//! processors and chooses when it runs. Integers are exact in any order. Floats are summed in 16 lanes and then in one
+//! tree, and never with fused multiply-add, so that each processor gives the same bits.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::codes::Block;
+
+const LANES: usize = 16;
+
+/// What the rows of a block are worth by their codes: `middle`, give or take `reach`.
+pub(super) struct Estimate<'a> {
+    /// The query's codes and the value of one step of a product.
+    pub query: &'a [i16],
+    pub step: f32,
+    /// What the centre contributes; and the reach: so much for each unit of a row's error, of its scale, and for all.
+    pub base: f32,
+    pub per_error: f32,
+    pub per_scale: f32,
+    pub slack: f32,
+    pub rows: Block<'a>,
+    pub middle: &'a mut [f32],
+    pub reach: &'a mut [f32],
+}
+
+/// Twice what rounding can do to a sum of four terms in single precision, for each unit of a term.
+const ROUNDING: f32 = 1e-6;
+
+impl WithSimd for Estimate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Block { codes, scales, errors, offsets } = self.rows;
+        let codes = codes.chunks_exact(self.query.len());
+        for ((codes, &scale), product) in codes.zip(scales).zip(self.middle.iter_mut()) {
+            let sum: i32 = self.query.iter().zip(codes).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+            *product = sum as f32 * self.step * scale;
+        }
+        let rows = scales.iter().zip(errors).zip(offsets);
+        for (((&scale, &error), &offset), (middle, reach)) in rows.zip(self.middle.iter_mut().zip(self.reach)) {
+            let rounding = ROUNDING * (middle.abs() + offset.abs());
+            *reach = self.per_error * error + self.per_scale * scale + rounding + self.slack;
+            *middle += self.base + offset;
+        }
+    }
+}
+
+/// Lanes added up as a tree: 8 and 8, 4 and 4, 2 and 2, 1 and 1.
+#[inline(always)]
+fn total(mut lanes: [f64; LANES]) -> f64 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The sum over all dimensions of what `term` makes of two numbers.
+#[inline(always)]
+pub(super) fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] += term(f64::from(a[lane]), f64::from(b[lane]));
+        }
+    }
+    for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += term(f64::from(a), f64::from(b));
+    }
+    total(lanes)
+}
+
+struct Product<'a>(&'a [f32], &'a [f32]);
+
+impl WithSimd for Product<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        sum(self.0, self.1, |a, b| a * b)
+    }
+}
+
+struct Distance<'a>(&'a [f32], &'a [f32]);
+
+impl WithSimd for Distance<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        sum(self.0, self.1, |a, b| (a - b) * (a - b))
+    }
+}
+
+pub(super) fn product(arch: Arch, a: &[f32], b: &[f32]) -> f64 {
+    arch.dispatch(Product(a, b))
+}
+
+/// The square of the distance.
+pub(super) fn distance(arch: Arch, a: &[f32], b: &[f32]) -> f64 {
+    arch.dispatch(Distance(a, b))
+}
