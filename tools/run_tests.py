@@ -58,7 +58,10 @@ def main(arguments: list[str]) -> int:
         python.append("--color=yes")
     parts = [
         Part("python", python + arguments),
-        Part("kernel", ["cargo", "test", *CARGO, "-p", "strata-index", "-p", "strata-kernel", "-p", "strata-sim"]),
+        Part(
+            "kernel",
+            ["cargo", "test", *CARGO, "-p", "strata-index", "-p", "strata-kernel", "-p", "strata-sim"],
+        ),
         Part("simulation", ["cargo", "run", *CARGO, "-p", "strata-sim", "--", "--quick"]),
     ]
     for part in parts:

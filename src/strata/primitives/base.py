@@ -28,6 +28,7 @@ from strata.core.protocols import (
     Kept,
     Key,
     Layout,
+    Path,
     Txn,
 )
 from strata.core.refs import readable
@@ -55,6 +56,8 @@ class Primitive:
     _FORWARD: ClassVar[bool] = False
     # Whether values are stored as users give them, so that paths mean the same to both.
     _PLAIN: ClassVar[bool] = False
+    # Where in a stored value that stands which users gave: what filters and indexes look into.
+    _CONTENT: ClassVar[Path] = ()
 
     __slots__ = ("_known", "_txn")
 

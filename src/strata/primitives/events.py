@@ -29,7 +29,7 @@ from strata.core.changes import Change, change
 from strata.core.clock import to_datetime, to_micros
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_int, check_name
-from strata.core.protocols import Appended, DiffRow, Layout, Txn
+from strata.core.protocols import Appended, DiffRow, Layout, Path, Txn
 from strata.core.values import canonical, text_of
 from strata.primitives.base import Primitive, pages
 
@@ -117,6 +117,7 @@ class Events(Primitive):
     """The event streams of one branch and space. A stream begins with its first event; "main" always is."""
 
     LAYOUT: ClassVar[Layout] = Layout("events", text_keys=False, finite=True)
+    _CONTENT: ClassVar[Path] = (2,)  # the payload
     _FORWARD: ClassVar[bool] = True
 
     __slots__ = ()

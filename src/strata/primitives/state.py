@@ -21,7 +21,7 @@ from strata.core.errors import AlreadyExists, conflict
 from strata.core.keys import check_int
 from strata.core.merging import Clash, Delete, Merged, Put, Three, Write, settled
 from strata.core.patches import ABSENT
-from strata.core.protocols import KEEP, PUT, Kept, Layout, Txn
+from strata.core.protocols import KEEP, PUT, Kept, Layout, Path, Txn
 from strata.core.values import same, text_of
 from strata.primitives.base import MISSING, Primitive
 
@@ -48,6 +48,7 @@ class State(Primitive):
     """The state cells of one branch and space."""
 
     LAYOUT: ClassVar[Layout] = Layout("state")
+    _CONTENT: ClassVar[Path] = _VALUE
     _VERBS: ClassVar[dict[int, str]] = {**Primitive._VERBS, PUT: "set"}
 
     __slots__ = ()

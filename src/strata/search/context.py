@@ -1,0 +1,122 @@
+"""Context: a turn of a conversation is found by what stands around it, too.
+
+    "What did Caroline research?"      asks for the second of these turns, which has none of its words
+    D2:7  Melanie:   What have you been researching, Caroline?
+    D2:8  Caroline:  Adoption agencies.
+
+So the score of a turn is its own, and a part of its neighbours' and of the best one's of its session:
+
+    score = own
+          + sum over d = 1..turns of decay**d * (own of the one d before + own of the one d after)
+          + session * best of the session
+
+A session is what is in order in one place: the events of a stream, or the keys that are alike up to their
+last `/` (`chat/2023-05-08/0007`), whose order is that of their bytes. Turns without any of the words are
+found next to those that have some.
+
+The weights are plain numbers that do well on LoCoMo (benchmarks/recall), where R@10 is 63 without and 74 with
+`turns=2`; anything near them does as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from strata.core.errors import InvalidInput
+from strata.core.keys import check_int
+from strata.core.protocols import Key, Txn
+from strata.primitives import PRIMITIVES
+from strata.primitives.base import Primitive
+from strata.search.fusion import Place
+
+TURNS_MAX: Final = 50
+_SEQUENCE_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How turns are scored with their neighbours.
+
+    Args:
+        turns: how many on each side.
+        decay: what counts of a neighbour's score; of the next but one, the square of it, and so on.
+        session: what counts of the best score in the session.
+        separator: a session's keys are alike up to the last of these. Streams of events are sessions anyway.
+    """
+
+    turns: int = 2
+    decay: float = 0.5
+    session: float = 0.3
+    separator: str = "/"
+
+    def __post_init__(self) -> None:
+        if check_int(self.turns, "context", 0) > TURNS_MAX:
+            raise InvalidInput(f"context is at most {TURNS_MAX} turns, not {self.turns}")
+        for name in ("decay", "session"):
+            weight = getattr(self, name)
+            if type(weight) not in (int, float) or not 0 <= weight <= 1:
+                raise InvalidInput(f"{name} is a number from 0 to 1, not {weight!r}")
+        if type(self.separator) is not str or not self.separator:
+            raise InvalidInput(f"a separator is a str of at least one character, not {self.separator!r}")
+
+    def __bool__(self) -> bool:
+        return self.turns > 0
+
+
+def as_context(given: Any) -> Context:
+    """Return the context that a number of turns, or a Context, stands for."""
+    return given if isinstance(given, Context) else Context(given)
+
+
+def in_context(rows: list[tuple[Place, float]], txn: Txn, context: Context) -> list[tuple[Place, float]]:
+    """Return the rows of one list and what stands next to them, with their scores in context, best first.
+
+    Scores below 0 (of a dot product) count as 0.
+    Cost: two short scans for each row.
+    """
+    if not rows:
+        return []
+    space, primitive = rows[0][0][:2]
+    own = {place[2]: max(score, 0.0) for place, score in rows}
+    total = dict(own)
+    best: dict[bytes, float] = {}
+    for key, score in own.items():
+        session = _session(key, primitive, context.separator)
+        best[session] = max(score, best.get(session, 0.0))
+        if score:
+            for distance, neighbour in _neighbours(key, session, txn, PRIMITIVES[primitive], context.turns):
+                total[neighbour] = total.get(neighbour, 0.0) + context.decay**distance * score
+    found = [
+        ((space, primitive, key), score + context.session * best[_session(key, primitive, context.separator)])
+        for key, score in total.items()
+    ]
+    return sorted(found, key=lambda row: (-row[1], row[0]))
+
+
+def _session(key: bytes, primitive: str, separator: str) -> bytes:
+    """Return what the keys of a session have in common."""
+    if primitive == "events":
+        return key[:-_SEQUENCE_BYTES]
+    whole = (
+        key.find(b"\0") + 1
+    )  # a key of two parts (collection, NUL, key) is of one session with its kind only
+    head, mark, _ = key[whole:].rpartition(separator.encode())
+    return key[:whole] + head + mark
+
+
+def _neighbours(
+    key: bytes, session: bytes, txn: Txn, primitive: type[Primitive], turns: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (distance, key) of the turns around one."""
+    text = primitive.LAYOUT.text_keys
+    here: Key = key.decode() if text else key
+    prefix: Key | None = (session.decode() if text else session) if session else None
+    after = txn.scan_keys(prefix, here, None, False, turns + 1)
+    before = txn.scan_keys(prefix, None, here, True, turns)
+    for side in (after[1:], before):
+        for distance, neighbour in enumerate(side, 1):
+            found = neighbour.encode() if isinstance(neighbour, str) else neighbour
+            if primitive._name(found) is not None:  # not a row that only follows from others
+                yield distance, found

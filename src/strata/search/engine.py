@@ -1,0 +1,318 @@
+"""Answering a request: from what indexes say to hits.
+
+    take       the best of each index that pass the filters, more of them as long as filters take some out
+    context    a turn with what stands around it
+    fuse       one order of all lists
+    boost      recency, importance
+    rerank     the best, by a model
+
+Nothing here knows what an index is: a `Source` is asked for so many of its best, and gives keys and scores.
+With one source and nothing else asked for, its order is taken as it is, so the result is exact. Where lists
+are put together or scores changed, that is done among the best 200 of each list (more, for deep pages), the
+same for every page.
+
+Budgets end the taking, never what follows: with `truncated` the hits are the best of what was looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Final
+
+from strata.core.patches import ABSENT, get_path
+from strata.core.protocols import Key, Path, Txn
+from strata.core.refs import EntityRef
+from strata.primitives import PRIMITIVES
+from strata.primitives.base import Primitive
+from strata.search.context import in_context
+from strata.search.fusion import RANK_CONSTANT, Candidate, Place, RankedList, Signal, fuse, in_order
+from strata.search.models import rerank
+from strata.search.request import Request
+from strata.search.results import Hit, ListStatistics, NearMiss, Results, Statistics
+from strata.search.snippets import Snippet, Span, cut, texts_in
+
+WINDOW: Final = 200
+_CONTEXT_ROWS: Final = 10_000  # of a list, to score in context: a year of talk that matches
+_RERANKED: Final = 50
+_RERANK_CHARACTERS: Final = 8_000  # of one text: what models read
+_MISSES: Final = 5  # of each kind
+_GROWTH: Final = 4  # when filters took out too many, how many times as many are asked for
+
+Rows = Sequence[tuple[bytes, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One index over one keyspace, asked one question."""
+
+    index: str
+    kind: str  # "text" or "vector"
+    txn: Txn  # the keyspace, in the state that is searched
+    # The best so many: keys by score, equal ones by key; and how many match in all (None: not counted)
+    top: Callable[[int], tuple[Rows, int | None]]
+    spans: Callable[[str], Sequence[Span]] = lambda text: ()  # of a text, where what was asked for stands
+    fields: tuple[Path, ...] = ()  # of stored values, that are indexed
+
+    @property
+    def primitive(self) -> type[Primitive]:
+        """What the keyspace belongs to."""
+        return PRIMITIVES[self.txn.names[2]]
+
+
+def search(
+    request: Request,
+    sources: Sequence[Source],
+    *,
+    version: int,
+    ref_version: int | None = None,
+    now_us: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Results:
+    """Return the hits of `sources` for a request.
+
+    Args:
+        version: of the state that is searched.
+        ref_version: the version that refs of hits get; None where they mean what is there now.
+        now_us: from when ages are counted back.
+    """
+    return _Search(request, sources, version, ref_version, now_us, clock).results()
+
+
+class _Search:
+    def __init__(
+        self,
+        request: Request,
+        sources: Sequence[Source],
+        version: int,
+        ref_version: int | None,
+        now_us: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.request, self.sources = request, sources
+        self.version, self.ref_version, self.now_us = version, ref_version, now_us
+        self.clock, self.began = clock, clock()
+        self.truncated = False
+        self.statistics: list[ListStatistics] = []
+        self.rejected: dict[Place, tuple[float, str, str]] = {}  # score, index, why
+        self.txns = {source.txn.names[1:]: source.txn for source in sources}
+        self.fate = cache(self._fate)
+
+    def results(self) -> Results:
+        request = self.request
+        lists: list[RankedList] = []
+        for source in self.sources:
+            if lists and self._is_late():
+                self.truncated = True
+                break
+            rows = self._rows(source)
+            weight = request.weights.get(source.index, request.weights.get(source.kind, 1.0))
+            lists.append(RankedList(source.index, rows, weight))
+        ordered = self._reranked(self._boosted(fuse(lists)))
+        hits = ordered[request.offset : request.depth]
+        beyond = ordered[request.depth :]
+        return Results(
+            tuple(self._hit(found, rank) for rank, found in enumerate(hits, request.offset + 1)),
+            self.version,
+            self.truncated,
+            Statistics(
+                tuple(self.statistics),
+                len(ordered),
+                len(self.rejected),
+                (self.clock() - self.began) * 1000,
+            ),
+            self._near_misses(hits, beyond) if request.explain else (),
+            beyond[0].score if request.explain and beyond else None,
+        )
+
+    # -- taking
+
+    def _rows(self, source: Source) -> list[tuple[Place, float]]:
+        """Return the rows of one list that may become hits."""
+        wanted = self._wanted()
+        if not self.request.context:
+            return self._taken(source, wanted, self._passes)
+        found = self._taken(source, _CONTEXT_ROWS, lambda place, score, index: True)
+        kept: list[tuple[Place, float]] = []
+        for place, score in in_context(found, source.txn, self.request.context):
+            if len(kept) == wanted:
+                break
+            if self._passes(place, score, source.index):
+                kept.append((place, score))
+        return kept
+
+    def _wanted(self) -> int:
+        """How many rows of each list are put together."""
+        request = self.request
+        if len(self.sources) == 1 and not (request.recency or request.importance or request.rerank):
+            return request.depth + (_MISSES if request.explain else 0)
+        wanted = WINDOW
+        while wanted < request.depth:
+            wanted *= 2
+        return wanted
+
+    def _taken(
+        self, source: Source, wanted: int, passes: Callable[[Place, float, str], bool]
+    ) -> list[tuple[Place, float]]:
+        _, space, kind = source.txn.names
+        most = self.request.candidates
+        kept: list[tuple[Place, float]] = []
+        seen, limit = 0, wanted * 2 if self.request.is_filtered else wanted
+        while True:
+            asked = limit if most is None else min(limit, most)
+            rows, matched = source.top(asked)
+            for key, score in rows[seen:]:
+                place = (space, kind, key)
+                if passes(place, score, source.index):
+                    kept.append((place, score))
+            seen, exhausted = len(rows), len(rows) < asked
+            if exhausted or len(kept) >= wanted:
+                break
+            if asked == most or self._is_late():
+                self.truncated = True
+                break
+            limit *= _GROWTH
+        self.statistics.append(
+            ListStatistics(source.index, space, kind, source.kind, matched, seen, exhausted)
+        )
+        return kept[:wanted]
+
+    def _passes(self, place: Place, score: float, index: str) -> bool:
+        why = self.fate(place) if self.request.is_filtered else None
+        if why is not None:
+            self.rejected.setdefault(place, (score, index, why))
+        return why is None
+
+    def _fate(self, place: Place) -> str | None:
+        """Return which filter takes a place out, if one does."""
+        request, (space, kind, key) = self.request, place
+        primitive, txn = PRIMITIVES[kind], self.txns[space, kind]
+        name = primitive._name(key)
+        if name is None or not name.startswith(request.prefix or ""):
+            return "prefix"
+        if request.start_us is not None or request.end_us is not None:
+            entry = txn.entry(self._key(place))
+            if entry is None or not _is_within(entry[2], request.start_us, request.end_us):
+                return "time"
+        if request.test is not None:
+            content = txn.get_path(self._key(place), primitive._CONTENT, ABSENT)
+            if content is ABSENT or not request.test(content):
+                return "where"
+        return None
+
+    def _is_late(self) -> bool:
+        budget = self.request.budget_ms
+        return budget is not None and (self.clock() - self.began) * 1000 >= budget
+
+    # -- ordering
+
+    def _boosted(self, candidates: list[Candidate]) -> list[Candidate]:
+        request = self.request
+        if request.recency is None and request.importance is None:
+            return candidates
+        if any(candidate.score < 0 for candidate in candidates):
+            # A part of something negative is more: so ranks count, as between lists.
+            for rank, found in enumerate(candidates, 1):
+                found.score = 1 / (RANK_CONSTANT + rank)
+        for found in candidates:
+            entry = self.txns[found.place[:2]].entry(self._key(found.place))
+            if entry is None:
+                continue
+            if request.recency is not None:
+                self._multiply(found, "recency", request.recency.factor(self.now_us - entry[2]))
+            if request.importance is not None:
+                content = get_path(entry[0], PRIMITIVES[found.place[1]]._CONTENT)
+                self._multiply(found, "importance", request.importance.factor(content))
+        return in_order(candidates)
+
+    @staticmethod
+    def _multiply(found: Candidate, name: str, factor: float) -> None:
+        lost = found.score * (factor - 1)
+        found.score *= factor
+        found.signals = {**found.signals, name: Signal(factor, None, lost)}
+
+    def _reranked(self, candidates: list[Candidate]) -> list[Candidate]:
+        request = self.request
+        if request.rerank is None or request.text is None:
+            return candidates
+        chosen = candidates[: max(_RERANKED, request.depth)]
+        texts = [" ".join(self._texts(found))[:_RERANK_CHARACTERS] for found in chosen]
+        for found, score in zip(chosen, rerank(request.rerank, request.text, texts), strict=True):
+            found.score = score
+            found.signals = {**found.signals, request.rerank.name: Signal(score)}
+        return in_order(chosen)
+
+    # -- showing
+
+    def _hit(self, found: Candidate, rank: int) -> Hit:
+        return Hit(
+            self._ref(found.place),
+            found.score,
+            rank,
+            found.signals,
+            partial(self._value, found.place),
+            partial(self._snippet, found),
+        )
+
+    def _near_misses(self, hits: list[Candidate], beyond: list[Candidate]) -> tuple[NearMiss, ...]:
+        least = hits[-1].score if hits else 0.0
+        misses = [
+            NearMiss(
+                self._ref(found.place),
+                found.score,
+                found.signals,
+                f"below the cut by {least - found.score:.4g}",
+            )
+            for found in beyond[:_MISSES]
+        ]
+        rejected = sorted(self.rejected.items(), key=lambda item: (-item[1][0], item[0]))
+        for place, (score, index, why) in rejected[:_MISSES]:
+            signals = {index: Signal(score)}
+            misses.append(NearMiss(self._ref(place), score, signals, f"taken out by the filter: {why}"))
+        return tuple(misses)
+
+    def _ref(self, place: Place) -> EntityRef:
+        space, kind, key = place
+        branch = self.txns[space, kind].names[0]
+        return EntityRef(branch, space, kind, PRIMITIVES[kind]._name(key) or "", version=self.ref_version)
+
+    def _key(self, place: Place) -> Key:
+        return place[2].decode() if PRIMITIVES[place[1]].LAYOUT.text_keys else place[2]
+
+    def _value(self, place: Place) -> Any:
+        entry = self.txns[place[:2]].entry(self._key(place))
+        return None if entry is None else PRIMITIVES[place[1]]._shown(place[2], *entry)
+
+    def _sources_of(self, found: Candidate) -> list[Source]:
+        """Return the sources that have it, those of texts first; all of its keyspace where none has."""
+        there = [source for source in self.sources if source.txn.names[1:] == found.place[:2]]
+        named = [source for source in there if source.index in found.signals]
+        return sorted(named or there, key=lambda source: source.kind != "text")
+
+    def _texts(self, found: Candidate) -> list[str]:
+        """Return the texts of a value that are indexed; all of them where that is not said."""
+        place = found.place
+        primitive = PRIMITIVES[place[1]]
+        value = self.txns[place[:2]].get(self._key(place))
+        for source in self._sources_of(found):
+            parts = [get_path(value, path) for path in source.fields or (primitive._CONTENT,)]
+            texts = [text for part in parts for text in texts_in(part) if text.strip()]
+            if texts:
+                return texts
+        return []
+
+    def _snippet(self, found: Candidate) -> Snippet:
+        """Return the text with most of what was asked for, cut around that."""
+        texts = self._texts(found)
+        spans = self._sources_of(found)[0].spans
+        marked = [(text, spans(text)) for text in texts]
+        if not marked:
+            return Snippet("")
+        best = max(marked, key=lambda pair: len(pair[1]))  # the first of equals
+        return cut(*best)
+
+
+def _is_within(time_us: int, start_us: int | None, end_us: int | None) -> bool:
+    return (start_us is None or start_us <= time_us) and (end_us is None or time_us < end_us)

@@ -1,0 +1,69 @@
+"""From ranked lists to one: reciprocal rank fusion.
+
+    score = sum over the lists that have it of  weight / (60 + rank)          rank 1 is the best of a list
+
+Scores of different indexes (BM25, a cosine) cannot be added, but ranks can. 60 is from the paper: it keeps
+the first places of one list from outweighing a thing that all lists agree on. One list alone keeps its own
+scores.
+
+Invariant: equal lists give an equal order; what has equal scores is ordered by place (space, primitive, key).
+Source: Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+RANK_CONSTANT: Final = 60
+
+# Space, primitive, and the key as bytes: what a hit is, within one branch
+Place = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What one list or rule said of a hit."""
+
+    score: float  # its own: BM25, a similarity, a factor
+    rank: int | None = None  # in its list, from 1
+    contribution: float | None = None  # what it added to the score of the hit
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """What one index answered: places by score, best first."""
+
+    name: str
+    rows: Sequence[tuple[Place, float]]
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Candidate:
+    """What may become a hit."""
+
+    place: Place
+    score: float
+    signals: dict[str, Signal]
+
+
+def fuse(lists: Sequence[RankedList]) -> list[Candidate]:
+    """Return what is on the lists, best first."""
+    found: dict[Place, Candidate] = {}
+    alone = len(lists) == 1
+    for ranked in lists:
+        for rank, (place, score) in enumerate(ranked.rows, 1):
+            added = score if alone else ranked.weight / (RANK_CONSTANT + rank)
+            candidate = found.get(place)
+            if candidate is None:
+                candidate = found[place] = Candidate(place, 0.0, {})
+            candidate.score += added
+            candidate.signals[ranked.name] = Signal(score, rank, added)
+    return in_order(list(found.values()))
+
+
+def in_order(candidates: list[Candidate]) -> list[Candidate]:
+    """Return them by score, and equal ones by place."""
+    return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.place))
