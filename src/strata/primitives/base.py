@@ -56,8 +56,9 @@ class Primitive:
     _FORWARD: ClassVar[bool] = False
     # Whether values are stored as users give them, so that paths mean the same to both.
     _PLAIN: ClassVar[bool] = False
-    # Where in a stored value that stands which users gave: what filters and indexes look into.
-    _CONTENT: ClassVar[Path] = ()
+    # Where in a stored row the value is that users gave, and by name what of the row is text to be found.
+    _VALUE: ClassVar[Path] = ()
+    _TEXTS: ClassVar[dict[str, Path]] = {"text": ()}
 
     __slots__ = ("_known", "_txn")
 

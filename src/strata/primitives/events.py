@@ -117,8 +117,9 @@ class Events(Primitive):
     """The event streams of one branch and space. A stream begins with its first event; "main" always is."""
 
     LAYOUT: ClassVar[Layout] = Layout("events", text_keys=False, finite=True)
-    _CONTENT: ClassVar[Path] = (2,)  # the payload
     _FORWARD: ClassVar[bool] = True
+    _VALUE: ClassVar[Path] = (2,)
+    _TEXTS: ClassVar[dict[str, Path]] = {"text": (2,)}
 
     __slots__ = ()
 

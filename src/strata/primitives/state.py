@@ -48,8 +48,10 @@ class State(Primitive):
     """The state cells of one branch and space."""
 
     LAYOUT: ClassVar[Layout] = Layout("state")
-    _CONTENT: ClassVar[Path] = _VALUE
     _VERBS: ClassVar[dict[int, str]] = {**Primitive._VERBS, PUT: "set"}
+
+    _VALUE: ClassVar[Path] = _VALUE
+    _TEXTS: ClassVar[dict[str, Path]] = {"text": _VALUE}
 
     __slots__ = ()
 

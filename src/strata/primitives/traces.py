@@ -31,7 +31,7 @@ from strata.core.clock import to_datetime
 from strata.core.errors import AlreadyExists, InvalidInput, NotFound
 from strata.core.ids import new_id
 from strata.core.keys import check_name
-from strata.core.protocols import PUT, Layout, Txn
+from strata.core.protocols import PUT, Layout, Path, Txn
 from strata.core.refs import EntityRef
 from strata.core.values import text_of
 from strata.primitives.index import ALL, Indexed, Instant, check_instant, check_metadata, check_tags
@@ -116,6 +116,7 @@ class Traces(Indexed):
     _FORWARD: ClassVar[bool] = True
     _TIME: ClassVar[str] = "started"
     _VERBS: ClassVar[dict[int, str]] = {**Indexed._VERBS, PUT: "record"}
+    _TEXTS: ClassVar[dict[str, Path]] = {name: (name,) for name in ("name", "input", "output", "error")}
 
     __slots__ = ()
 

@@ -197,7 +197,7 @@ class _Search:
             if entry is None or not _is_within(entry[2], request.start_us, request.end_us):
                 return "time"
         if request.test is not None:
-            content = txn.get_path(self._key(place), primitive._CONTENT, ABSENT)
+            content = txn.get_path(self._key(place), primitive._VALUE, ABSENT)
             if content is ABSENT or not request.test(content):
                 return "where"
         return None
@@ -223,7 +223,7 @@ class _Search:
             if request.recency is not None:
                 self._multiply(found, "recency", request.recency.factor(self.now_us - entry[2]))
             if request.importance is not None:
-                content = get_path(entry[0], PRIMITIVES[found.place[1]]._CONTENT)
+                content = get_path(entry[0], PRIMITIVES[found.place[1]]._VALUE)
                 self._multiply(found, "importance", request.importance.factor(content))
         return in_order(candidates)
 
@@ -297,7 +297,7 @@ class _Search:
         primitive = PRIMITIVES[place[1]]
         value = self.txns[place[:2]].get(self._key(place))
         for source in self._sources_of(found):
-            parts = [get_path(value, path) for path in source.fields or (primitive._CONTENT,)]
+            parts = [get_path(value, path) for path in source.fields or (primitive._VALUE,)]
             texts = [text for part in parts for text in texts_in(part) if text.strip()]
             if texts:
                 return texts
