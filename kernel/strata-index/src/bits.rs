@@ -1,5 +1,7 @@
 //! A set of slots.
 
+use std::ops::RangeInclusive;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bits {
     words: Vec<u64>,
@@ -27,6 +29,13 @@ impl Bits {
     #[inline]
     pub fn has(&self, slot: u32) -> bool {
         self.words.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    /// Whether one of the slots from 64 times the first number to 64 times the last, and 63 more, is there.
+    #[inline]
+    pub fn has_any(&self, blocks: RangeInclusive<usize>) -> bool {
+        let end = self.words.len().min(blocks.end() + 1);
+        self.words.get(*blocks.start()..end).is_some_and(|words| words.iter().any(|word| *word != 0))
     }
 
     pub fn len(&self) -> usize {
@@ -96,6 +105,10 @@ mod tests {
             prop_assert_eq!(either.iter().collect::<BTreeSet<_>>(), &a | &b);
             prop_assert_eq!((both.len(), either.len()), ((&a & &b).len(), (&a | &b).len()));
             prop_assert!((0..400).all(|slot| other.has(slot) == b.contains(&slot)));
+            for (first, last) in [(0, 0), (1, 3), (2, 9), (8, 9)] {
+                let any = b.range(first * 64..(last + 1) * 64).next().is_some();
+                prop_assert_eq!(other.has_any(first as usize..=last as usize), any);
+            }
         }
     }
 }

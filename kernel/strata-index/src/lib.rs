@@ -14,4 +14,4 @@ pub mod text;
 pub mod vector;
 
 pub use bits::Bits;
-pub use sight::{Keys, Sight};
+pub use sight::{Blocks, Keys, Sight};

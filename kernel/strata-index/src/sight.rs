@@ -1,5 +1,7 @@
 //! What a query sees of a part.
 
+use std::ops::RangeInclusive;
+
 use crate::bits::Bits;
 
 /// The keys of a part, for the order of hits that are alike otherwise.
@@ -30,5 +32,40 @@ impl Sight<'_> {
     #[inline]
     pub fn admits(&self, slot: u32) -> bool {
         self.only.is_none_or(|only| only.has(slot))
+    }
+}
+
+/// From when to when all of 64 rows that stand together are there: a search that asks this first need not look at every
+/// row that has a word.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// The latest `from` and the earliest `to` of slots 0 to 63, 64 to 127, and so on.
+    blocks: Vec<(u64, u64)>,
+}
+
+impl Blocks {
+    pub fn of(from: &[u64], to: &[u64]) -> Blocks {
+        let mut blocks = Blocks::default();
+        for (slot, (from, to)) in (0..).zip(from.iter().zip(to)) {
+            blocks.note(slot, *from, *to);
+        }
+        blocks
+    }
+
+    /// That a row has these versions. Whoever keeps blocks says so of each row that is new, or ends.
+    pub fn note(&mut self, slot: u32, from: u64, to: u64) {
+        let block = slot as usize / 64;
+        if block >= self.blocks.len() {
+            self.blocks.resize(block + 1, (0, u64::MAX));
+        }
+        let (latest, earliest) = &mut self.blocks[block];
+        (*latest, *earliest) = (from.max(*latest), to.min(*earliest));
+    }
+
+    /// Whether all rows of these blocks are there.
+    #[inline]
+    pub fn see(&self, at: u64, blocks: RangeInclusive<usize>) -> bool {
+        let blocks = &self.blocks[blocks];
+        blocks.iter().fold(true, |all, (latest, earliest)| all & (*latest <= at) & (at < *earliest))
     }
 }

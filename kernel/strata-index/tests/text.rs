@@ -8,7 +8,7 @@ use strata_index::text::{
     Analyzer, Clause, DROPPED, Hits, Language, Occur, Options, Origin, Pattern, Query, Scoring, Scratch, Source, Stats,
     TextDelta, TextIndex, TextPart, build, search, stats,
 };
-use strata_index::{Bits, Keys, Sight, bytes};
+use strata_index::{Bits, Blocks, Keys, Sight, bytes};
 
 const FIELDS: [&str; 3] = ["title", "body", "body.tags"];
 const AT: u64 = 5;
@@ -125,6 +125,7 @@ struct Shelf {
     to: Vec<u64>,
     hidden: Bits,
     only: Bits,
+    blocks: Option<Blocks>,
     keys: Vec<Vec<u8>>,
 }
 
@@ -135,19 +136,20 @@ impl Keys for Shelf {
 }
 
 impl Shelf {
-    /// With the documents in slots of the given order, leaving one free here and there.
-    fn new(documents: &[(&Document, Vec<u8>)], form: Form, analyzer: &Analyzer) -> Shelf {
-        let count = documents.len() * 2;
+    /// With the documents in some order of slots, one free here and there, or so many that they lie in several windows.
+    fn new(documents: &[(&Document, Vec<u8>)], form: Form, stride: u32, analyzer: &Analyzer) -> Shelf {
+        let count = documents.len() * 2 * stride as usize;
         let mut shelf = Shelf {
             index: Index::Delta(TextDelta::new()),
             from: vec![0; count],
-            to: vec![0; count],
+            to: vec![u64::MAX; count],
             hidden: Bits::default(),
             only: Bits::default(),
+            blocks: None,
             keys: vec![Vec::new(); count],
         };
         // Later ones first, so that slots are not added in order.
-        let slot = |number: usize| ((documents.len() - 1 - number) * 2 + number % 2) as u32;
+        let slot = |number: usize| ((documents.len() - 1 - number) * 2 + number % 2) as u32 * stride;
         let mut deltas = [TextDelta::new(), TextDelta::new()];
         for (number, (document, key)) in documents.iter().enumerate() {
             let at = slot(number) as usize;
@@ -181,6 +183,9 @@ impl Shelf {
                 ]))
             }
         };
+        if documents.len().is_multiple_of(2) {
+            shelf.blocks = Some(Blocks::of(&shelf.from, &shelf.to));
+        }
         shelf
     }
 
@@ -193,6 +198,7 @@ impl Shelf {
         Source {
             index,
             sight: Sight { at: AT, from: &self.from, to: &self.to, hidden: Some(&self.hidden), only },
+            blocks: self.blocks.as_ref(),
             keys: self,
         }
     }
@@ -310,14 +316,25 @@ proptest! {
         texts in prop::collection::vec(query(), 1..4),
         (options, scoring) in (options(), scoring()),
         k in prop_oneof![0..6_usize, Just(100)],
-        filtered: bool,
+        (filtered, quiet, alike) in any::<(bool, bool, bool)>(),
+        stride in prop_oneof![Just(1_u32), Just(700)],
     ) {
         let analyzer = Analyzer::new(options);
+        let mut documents = documents;
+        // Few texts, so that many documents score alike.
+        for number in 3..documents.len() {
+            if alike {
+                documents[number].0.texts = documents[number % 3].0.texts.clone();
+            }
+        }
+        if quiet {
+            documents.iter_mut().for_each(|(d, _)| (d.from, d.to) = (0, u64::MAX));
+        }
         let keyed = |number: usize| format!("k{}", number * 7919 % 100).into_bytes();
         let all: Vec<_> = documents.iter().enumerate().map(|(n, (d, source))| (d, keyed(n), *source)).collect();
         let shelf = |wanted: Option<usize>, form: Form| {
             let own: Vec<_> = all.iter().filter(|(.., source)| wanted.is_none_or(|wanted| wanted == *source)).map(|(d, key, _)| (*d, key.clone())).collect();
-            Shelf::new(&own, form, &analyzer)
+            Shelf::new(&own, form, stride, &analyzer)
         };
         let spread: Vec<Shelf> = forms.iter().enumerate().map(|(n, form)| shelf(Some(n), *form)).collect();
         let one = [shelf(None, Form::Frozen)];
@@ -341,7 +358,11 @@ proptest! {
                 prop_assert!((hit.1 - wanted.score).abs() < 1e-12, "{} is not {}", hit.1, wanted.score);
             }
             let all = run(&spread, &query, &scoring, 1000, filtered, &mut scratch).1;
-            let mut keys: Vec<_> = found(&spread, &all).into_iter().map(|(key, _)| key).collect();
+            let every = found(&spread, &all);
+            prop_assert!(every.is_sorted_by(|a, b| a.1 > b.1 || a.1 == b.1 && a.0 < b.0), "ties are broken by key");
+            prop_assert_eq!(&found(&spread, &hits), &every[..every.len().min(k)]);
+            prop_assert_eq!(hits.cut, every.get(k).map(|(_, score)| *score));
+            let mut keys: Vec<_> = every.into_iter().map(|(key, _)| key).collect();
             let mut wanted: Vec<_> = wanted.into_iter().map(|hit| hit.key).collect();
             keys.sort();
             wanted.sort();

@@ -33,7 +33,7 @@ fn encoded(part: &TextPart) -> Vec<u8> {
 fn ask(part: &TextPart, analyzer: &Analyzer) {
     let (from, to) = (vec![0; part.slots() as usize], vec![1; part.slots() as usize]);
     let sight = Sight { at: 0, from: &from, to: &to, hidden: None, only: None };
-    let sources = [Source { index: TextIndex::Part(part), sight, keys: &NoKeys }];
+    let sources = [Source { index: TextIndex::Part(part), sight, blocks: None, keys: &NoKeys }];
     for text in ["red fox", "\"red fox\"", "f* -red", "+more title:red", "\"of i\"*"] {
         let query = Query::parse(text, &["title"], analyzer);
         search(&query, &sources, &stats(&sources), &Scoring::default(), 3, true, &mut Scratch::default());
@@ -91,4 +91,18 @@ fn a_huge_count_takes_no_memory() {
         writer.number(u64::MAX);
         assert!(TextPart::decode(&mut Reader::new(&writer.bytes)).is_err());
     }
+}
+
+#[test]
+fn a_word_that_stands_nowhere_is_damage() {
+    let read = |mark: u8, positions: &[u8]| {
+        let mut writer = Writer::default();
+        // A document of one term; its length, postings, bytes of positions; the posting.
+        for blob in [&[1], b"a", &[1, 1, positions.len() as u8][..], &[1, mark], positions] {
+            writer.blob(blob);
+        }
+        TextPart::decode(&mut Reader::new(&writer.bytes)).is_ok()
+    };
+    assert!(read(1, &[0]) && read(2, &[0, 1]));
+    assert!(!read(0, &[]) && !read(1, &[]) && !read(1, &[0, 0]) && !read(2, &[0]));
 }

@@ -1,10 +1,11 @@
 //! From a text to its terms.
 //!
 //! A *word* is a run of letters and digits of any script, in lower case; everything else stands between words. An
-//! apostrophe inside a word belongs to it (*don't*), but an English possessive is cut off (*Mary's* → *mary*), and French and
-//! Italian ones separate words. In scripts written without spaces each character is a word. Compatible forms are one (full
-//! width and usual letters, composed and decomposed accents). A *term* is what the index holds of a word: its stem, and
-//! nothing where it is a stop word. Positions count words, so phrases know of stop words that were left out.
+//! apostrophe inside a word belongs to it, but French and Italian ones separate words. In scripts written without spaces
+//! each character is a word. Compatible forms are one (full width and usual letters, composed and decomposed accents).
+//!
+//! A *term* is what the index holds of a word: nothing of a stop word (*don't*), else the word without a possessive
+//! (*Mary's* → *mary*), cut to its stem. Positions count words, so phrases know of stop words that were left out.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -69,11 +70,12 @@ impl Analyzer {
         });
     }
 
-    /// What the index holds of a word; None where it is a stop word.
+    /// What the index holds of a word that `words` gave; None where it is a stop word.
     pub fn term<'a>(&self, word: &'a str) -> Option<Cow<'a, str>> {
         if !self.stops.is_empty() && self.stops.contains(word) {
             return None;
         }
+        let word = self.without_possessive(word);
         let Some(stemmer) = &self.stemmer else { return Some(Cow::Borrowed(word)) };
         let stem = stemmer.stem(word);
         Some(if stem.is_empty() { Cow::Borrowed(word) } else { stem })
@@ -103,26 +105,24 @@ impl Analyzer {
         let turkish = self.options.language == Some(Language::Turkish);
         if run.ascii && !turkish && raw.len() <= WORD_BYTES_MAX {
             if !run.upper {
-                return each(self.without_possessive(raw), span);
+                return each(raw, span);
             }
             let mut buffer = [0; WORD_BYTES_MAX];
             let lower = &mut buffer[..raw.len()];
             lower.copy_from_slice(raw.as_bytes());
             lower.make_ascii_lowercase();
-            let lower = str::from_utf8(lower).expect("ASCII");
-            return each(self.without_possessive(lower), span);
+            return each(str::from_utf8(lower).expect("ASCII"), span);
         }
         let word = normal(raw, turkish, self.options.fold_accents);
-        let word = self.without_possessive(&word);
         if !word.is_empty() {
-            each(cut(word), span);
+            each(cut(&word), span);
         }
     }
 
-    fn without_possessive<'a>(&self, word: &'a str) -> &'a str {
+    pub(super) fn without_possessive<'a>(&self, word: &'a str) -> &'a str {
         match self.options.language {
             None | Some(Language::English) => word.strip_suffix("'s").unwrap_or(word),
-            Some(Language::Turkish) => word.split('\'').next().unwrap_or(word),
+            Some(Language::Turkish) => word.split_once('\'').map_or(word, |(word, _)| word),
             _ => word,
         }
     }

@@ -18,8 +18,6 @@ use super::part::{Ends, TextPart};
 use super::postings::Mark;
 use super::varint;
 
-const ONCE: Mark = Mark(1);
-
 impl TextPart {
     pub fn encode(&self, out: &mut Writer) {
         let mut bytes = Vec::new();
@@ -50,8 +48,8 @@ impl TextPart {
             for (slot, mark) in self.list(number).iter() {
                 let step = slot - before;
                 // A step has 31 bits only: no part has more slots.
-                varint::write(&mut bytes, step << 1 | u32::from(mark != ONCE));
-                if mark != ONCE {
+                varint::write(&mut bytes, step << 1 | u32::from(mark != Mark::ONCE));
+                if mark != Mark::ONCE {
                     varint::write(&mut bytes, mark.0.into());
                 }
                 before = slot;
@@ -98,7 +96,7 @@ impl TextPart {
             while self.slots.len() < self.ends[number].posting {
                 let step = next(postings)?;
                 slot = add(slot, step >> 1, self.lengths.len())?;
-                let mark = if step & 1 == 1 { next(postings)? } else { ONCE.0.into() };
+                let mark = if step & 1 == 1 { next(postings)? } else { Mark::ONCE.0.into() };
                 let mark = Mark(u16::try_from(mark).map_err(|_| Damaged("a mark is too large"))?);
                 if mark.count() == 0 || self.lengths.get(slot).is_none_or(|length| *length == 0) {
                     return Err(Damaged("a posting of no document"));

@@ -23,6 +23,8 @@ const STOP: u32 = u32::MAX;
 pub struct TextDelta {
     pub(super) lengths: Vec<u32>,
     pub(super) plain: bool,
+    /// Whether slots were added in ascending order.
+    pub(super) ordered: bool,
     words: Words,
     terms: BTreeMap<Box<[u8]>, u32>,
     postings: Vec<Postings>,
@@ -40,7 +42,7 @@ struct Postings {
 
 impl TextDelta {
     pub fn new() -> TextDelta {
-        TextDelta { plain: true, ..TextDelta::default() }
+        TextDelta { plain: true, ordered: true, ..TextDelta::default() }
     }
 
     /// Index a document: texts with the number of their field, of which one may have several. Once for each slot, in any
@@ -64,6 +66,8 @@ impl TextDelta {
             let index = slot as usize;
             if index >= self.lengths.len() {
                 self.lengths.resize(index + 1, 0);
+            } else {
+                self.ordered = false;
             }
             self.lengths[index] = length;
         }
@@ -133,7 +137,7 @@ impl TextDelta {
             _ => None,
         };
         match again {
-            Some(mark) if mark.field() == field && mark.count() < u8::MAX && position >= *last_position => {
+            Some(mark) if mark.field() == field && mark.count() < u8::MAX => {
                 marks[slots.len() - 1] = Mark::new(field, mark.count() + 1);
                 varint::write(positions, position - *last_position);
             }

@@ -1,79 +1,123 @@
 //! The visible rows of one index that have what a clause asks for, and how often.
 
-use crate::bits::Bits;
-use crate::sight::Sight;
+use std::ops::Range;
 
-use super::postings::{List, Occurrence, TextIndex};
+use crate::bits::Bits;
+use crate::sight::{Blocks, Sight};
+
+use super::postings::{List, Mark, Occurrence, TextIndex};
 use super::query::{Clause, Pattern};
 use super::score::Weights;
+use super::search::Source;
 
-/// Rows and their weighted counts, of clause after clause. It is kept between queries, so its room is given once.
+/// Rows with their weighted counts: each once, by ascending slot.
+#[derive(Clone)]
+pub(super) enum Rows<'a> {
+    /// All of a list, which is seen as it stands: the common case, and nothing is copied.
+    Listed { slots: &'a [u32], marks: &'a [Mark], weight: f64 },
+    /// Among the matches.
+    Kept(Range<usize>),
+}
+
+impl Rows<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Rows::Listed { slots, .. } => slots.len(),
+            Rows::Kept(range) => range.len(),
+        }
+    }
+}
+
+/// Room for rows of clause after clause; it stays between queries.
 #[derive(Default)]
 pub(super) struct Matches {
     slots: Vec<u32>,
     counts: Vec<f64>,
-    used: usize,
-    /// A sum for each slot while a prefix is counted; all 0 else.
+    /// Which rows of a list are seen, 64 in a word.
+    seen: Vec<u64>,
+    /// By slot, while a prefix is counted; all 0 else.
     sums: Vec<f64>,
 }
 
 impl Matches {
     pub fn clear(&mut self) {
-        self.used = 0;
+        self.slots.clear();
+        self.counts.clear();
     }
 
-    pub fn len(&self) -> usize {
-        self.used
+    pub fn kept(&self, range: &Range<usize>) -> (&[u32], &[f64]) {
+        (&self.slots[range.clone()], &self.counts[range.clone()])
     }
 
-    pub fn get(&self, range: std::ops::Range<usize>) -> (&[u32], &[f64]) {
-        (&self.slots[range.clone()], &self.counts[range])
-    }
-
-    /// Add those of a clause: of each row once.
-    pub fn collect(&mut self, index: TextIndex, clause: &Clause, sight: &Sight, weights: &Weights) {
-        let mut own = *weights;
-        if let Some(field) = clause.field {
-            own = [0.0; 256];
-            own[field as usize] = weights[field as usize];
+    pub fn slots<'a>(&'a self, rows: &Rows<'a>) -> &'a [u32] {
+        match rows {
+            Rows::Listed { slots, .. } => slots,
+            Rows::Kept(range) => &self.slots[range.clone()],
         }
+    }
+
+    /// How often the row has it; 0: not at all.
+    pub fn count(&self, rows: &Rows, slot: u32) -> f64 {
+        let Ok(at) = self.slots(rows).binary_search(&slot) else { return 0.0 };
+        match rows {
+            Rows::Listed { marks, weight, .. } => weight * f64::from(marks[at].count()),
+            Rows::Kept(range) => self.counts[range.start + at],
+        }
+    }
+
+    /// The rows of a clause.
+    pub fn collect<'a>(&mut self, source: &Source<'a>, clause: &Clause, weights: &Weights) -> Rows<'a> {
+        let (index, sight) = (source.index, &source.sight);
+        let start = self.slots.len();
+        let weights = &weights.only(clause.field);
         match clause.words.as_slice() {
-            [(_, pattern)] => {
-                let lists = lists(index, pattern);
-                match lists.as_slice() {
-                    [] => {}
-                    [list] if index.is_plain() => self.plain(*list, sight, own[0]),
-                    [list] => self.grouped(*list, sight, &own),
-                    lists => self.united(lists, sight, &own, index.lengths().len()),
-                }
-            }
-            words => self.phrase(&phrase(index, words, clause.field, sight), &own),
+            [(_, pattern)] => match lists(index, pattern).as_slice() {
+                [] => {}
+                [list] if index.is_plain() && index.is_ordered() => return self.plain(*list, source, weights.of(0)),
+                [list] => self.grouped(*list, sight, weights),
+                lists => self.united(lists, sight, weights, index.lengths().len()),
+            },
+            words => self.phrase(&phrase(index, words, clause.field, sight), weights),
         }
+        if !index.is_ordered() {
+            self.sort(start);
+        }
+        Rows::Kept(start..self.slots.len())
     }
 
-    /// The common case: field 0 only, each row once. Written without a branch on what is visible.
-    fn plain(&mut self, list: List, sight: &Sight, weight: f64) {
+    /// Of field 0 only, each row once.
+    fn plain<'a>(&mut self, list: List<'a>, source: &Source, weight: f64) -> Rows<'a> {
+        let start = self.slots.len();
         if weight == 0.0 {
-            return;
+            return Rows::Kept(start..start);
         }
-        self.make_room(list.slots.len());
-        let slots = &mut self.slots[self.used..self.used + list.slots.len()];
-        let counts = &mut self.counts[self.used..self.used + list.slots.len()];
-        let mut found = 0;
-        for (slot, mark) in list.iter() {
-            slots[found] = slot;
-            counts[found] = weight * f64::from(mark.count());
-            found += usize::from(sight.sees(slot));
+        let seen = look(list.slots, &source.sight, source.blocks, &mut self.seen);
+        if seen == list.slots.len() {
+            return Rows::Listed { slots: list.slots, marks: list.marks, weight };
         }
-        self.used += found;
+        self.slots.resize(start + list.slots.len(), 0);
+        self.counts.resize(start + list.slots.len(), 0.0);
+        let (slots, counts) = (&mut self.slots[start..], &mut self.counts[start..]);
+        let mut kept = 0;
+        let chunks = list.slots.chunks(64).zip(list.marks.chunks(64));
+        for ((chunk, marks), &seen) in chunks.zip(&self.seen) {
+            for (bit, (slot, mark)) in chunk.iter().zip(marks).enumerate() {
+                // Written in any case, and written over if it is not seen: a branch would cost more.
+                (slots[kept], counts[kept]) = (*slot, weight * f64::from(mark.count()));
+                kept += (seen >> bit & 1) as usize;
+            }
+        }
+        self.slots.truncate(start + kept);
+        self.counts.truncate(start + kept);
+        Rows::Kept(start..start + kept)
     }
 
     fn grouped(&mut self, list: List, sight: &Sight, weights: &Weights) {
         let mut postings = list.iter().peekable();
         while let Some((slot, mark)) = postings.next() {
-            let mut count = weights[mark.field() as usize] * f64::from(mark.count());
+            let mut count = weights.count(mark);
             while let Some((_, mark)) = postings.next_if(|(other, _)| *other == slot) {
-                count += weights[mark.field() as usize] * f64::from(mark.count());
+                count += weights.count(mark);
             }
             if count > 0.0 && sight.sees(slot) {
                 self.push(slot, count);
@@ -85,24 +129,21 @@ impl Matches {
         if self.sums.len() < slots {
             self.sums.resize(slots, 0.0);
         }
-        let start = self.used;
+        let mut found = Bits::new(slots);
         for list in lists {
             for (slot, mark) in list.iter() {
-                let count = weights[mark.field() as usize] * f64::from(mark.count());
-                if count == 0.0 {
-                    continue;
+                let count = weights.count(mark);
+                if count > 0.0 {
+                    found.set(slot);
+                    self.sums[slot as usize] += count;
                 }
-                if self.sums[slot as usize] == 0.0 {
-                    if !sight.sees(slot) {
-                        continue;
-                    }
-                    self.push(slot, 0.0);
-                }
-                self.sums[slot as usize] += count;
             }
         }
-        for at in start..self.used {
-            self.counts[at] = std::mem::take(&mut self.sums[self.slots[at] as usize]);
+        for slot in found.iter() {
+            let count = std::mem::take(&mut self.sums[slot as usize]);
+            if sight.sees(slot) {
+                self.push(slot, count);
+            }
         }
     }
 
@@ -110,7 +151,7 @@ impl Matches {
     fn phrase(&mut self, places: &[Occurrence], weights: &Weights) {
         for row in places.chunk_by(|a, b| a.slot() == b.slot()) {
             let fields = row.chunk_by(|a, b| a.field() == b.field());
-            let count = fields.fold(0.0, |sum, places| sum + weights[places[0].field() as usize] * places.len() as f64);
+            let count = fields.fold(0.0, |sum, places| sum + weights.of(places[0].field()) * places.len() as f64);
             if count > 0.0 {
                 self.push(row[0].slot(), count);
             }
@@ -118,20 +159,46 @@ impl Matches {
     }
 
     fn push(&mut self, slot: u32, count: f64) {
-        self.make_room(1);
-        self.slots[self.used] = slot;
-        self.counts[self.used] = count;
-        self.used += 1;
+        self.slots.push(slot);
+        self.counts.push(count);
     }
 
-    fn make_room(&mut self, more: usize) {
-        let needed = self.used + more;
-        if needed > self.slots.len() {
-            let room = needed.next_power_of_two();
-            self.slots.resize(room, 0);
-            self.counts.resize(room, 0.0);
+    fn sort(&mut self, start: usize) {
+        let rows = self.slots[start..].iter().copied().zip(self.counts[start..].iter().copied());
+        let mut rows: Vec<(u32, f64)> = rows.collect();
+        rows.sort_unstable_by_key(|(slot, _)| *slot);
+        for (at, (slot, count)) in (start..).zip(rows) {
+            (self.slots[at], self.counts[at]) = (slot, count);
         }
     }
+}
+
+/// Note which slots are seen, and return how many.
+fn look(slots: &[u32], sight: &Sight, blocks: Option<&Blocks>, seen: &mut Vec<u64>) -> usize {
+    seen.clear();
+    let mut count = 0;
+    for chunk in slots.chunks(64) {
+        if blocks.is_some_and(|blocks| all_seen(chunk, sight, blocks)) {
+            seen.push(u64::MAX >> (64 - chunk.len()));
+            count += chunk.len();
+            continue;
+        }
+        // Without a branch on what comes out.
+        let bits = chunk.iter().enumerate().map(|(bit, slot)| u64::from(sight.sees(*slot)) << bit);
+        let word = bits.fold(0, |word, bit| word | bit);
+        count += word.count_ones() as usize;
+        seen.push(word);
+    }
+    count
+}
+
+/// False says nothing.
+fn all_seen(slots: &[u32], sight: &Sight, blocks: &Blocks) -> bool {
+    let (first, last) = (slots[0] as usize / 64, slots[slots.len() - 1] as usize / 64);
+    // Where rows lie far apart, looking at each is less work than at all between.
+    last - first <= 2 * slots.len()
+        && blocks.see(sight.at, first..=last)
+        && !sight.hidden.is_some_and(|hidden| hidden.has_any(first..=last))
 }
 
 fn lists<'a>(index: TextIndex<'a>, pattern: &Pattern) -> Vec<List<'a>> {

@@ -30,6 +30,7 @@ mod search;
 mod spans;
 mod stop_words;
 mod varint;
+mod window;
 
 pub use analyzer::{Analyzer, Options};
 pub use build::{DROPPED, Origin, build};

@@ -32,6 +32,14 @@ impl<'a> TextIndex<'a> {
         }
     }
 
+    /// Whether each list is by ascending slot.
+    pub(super) fn is_ordered(self) -> bool {
+        match self {
+            TextIndex::Part(_) => true,
+            TextIndex::Delta(delta) => delta.ordered,
+        }
+    }
+
     pub(super) fn list(self, term: &[u8]) -> Option<List<'a>> {
         match self {
             TextIndex::Part(part) => part.find(term).map(|number| part.list(number)),
@@ -53,6 +61,9 @@ impl<'a> TextIndex<'a> {
 pub(super) struct Mark(pub u16);
 
 impl Mark {
+    /// In field 0.
+    pub const ONCE: Mark = Mark(1);
+
     pub fn new(field: u8, count: u8) -> Mark {
         Mark(u16::from(field) << 8 | u16::from(count))
     }

@@ -171,5 +171,8 @@ fn each_word(text: &str, prefix: bool, analyzer: &Analyzer, mut each: impl FnMut
 
 fn pattern(word: &str, prefix: bool, analyzer: &Analyzer) -> Option<Pattern> {
     let term = analyzer.term(word).map(String::from);
-    if prefix { Some(Pattern::Prefix { start: word.to_owned(), term }) } else { term.map(Pattern::Term) }
+    if !prefix {
+        return term.map(Pattern::Term);
+    }
+    Some(Pattern::Prefix { start: analyzer.without_possessive(word).to_owned(), term })
 }

@@ -9,6 +9,8 @@
 //! Only additions, multiplications and divisions of f64 in a fixed order, so the same bits come out everywhere; for that
 //! reason the logarithm is our own.
 
+use super::postings::Mark;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scoring {
     /// How much further occurrences of a word count: 0 or more.
@@ -39,16 +41,36 @@ impl Stats {
     }
 }
 
-/// The weight of each field; 0: not searched.
-pub(super) type Weights = [f64; 256];
+/// What an occurrence counts, by field; 0: the field is not searched.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    given: &'a [f64],
+    only: Option<u8>,
+}
+
+impl Weights<'_> {
+    #[inline]
+    pub fn of(self, field: u8) -> f64 {
+        if self.only.is_some_and(|only| only != field) {
+            return 0.0;
+        }
+        let weight = self.given.get(field as usize).copied().unwrap_or(1.0);
+        if weight > 0.0 { weight.min(1e12) } else { 0.0 }
+    }
+
+    #[inline]
+    pub fn count(self, mark: Mark) -> f64 {
+        self.of(mark.field()) * f64::from(mark.count())
+    }
+
+    pub fn only(self, field: Option<u8>) -> Self {
+        Weights { only: field, ..self }
+    }
+}
 
 impl Scoring {
-    pub(super) fn weights(&self) -> Weights {
-        let mut weights = [1.0; 256];
-        for (weight, given) in weights.iter_mut().zip(&self.weights) {
-            *weight = if *given > 0.0 { given.min(1e12) } else { 0.0 };
-        }
-        weights
+    pub(super) fn weights(&self) -> Weights<'_> {
+        Weights { given: &self.weights, only: None }
     }
 }
 
@@ -71,11 +93,47 @@ impl Norm {
         Norm { flat: k1 * (1.0 - b), slope: k1 * b / stats.average_length(), k1 }
     }
 
+    /// For so many documents. One occurrence in field 0 weighs `unit`.
+    pub fn term(&self, idf: f64, documents: usize, unit: f64) -> Term {
+        let gain = idf * (self.k1 + 1.0);
+        let short = if documents < 2 * SHORT as usize { 0 } else { SHORT };
+        let once = (0..short).map(|length| self.contribution(gain, unit, length)).collect();
+        Term { documents: documents as u64, idf, unit, norm: *self, gain, once }
+    }
+
     /// Above 0, so that a document that was found can be told from one that was not.
     #[inline]
-    pub fn contribution(&self, idf: f64, tf: f64, length: u32) -> f64 {
-        let score = idf * (self.k1 + 1.0) * tf / (tf + (self.flat + self.slope * f64::from(length)));
+    fn contribution(&self, gain: f64, count: f64, length: u32) -> f64 {
+        let score = gain * count / (count + (self.flat + self.slope * f64::from(length)));
         score.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Lengths below have a place in a table, since a division takes longer than all else.
+const SHORT: u32 = 128;
+
+/// A term in a query.
+pub(super) struct Term {
+    /// How many visible ones have it.
+    pub documents: u64,
+    pub idf: f64,
+    /// What one occurrence in field 0 weighs.
+    pub unit: f64,
+    norm: Norm,
+    gain: f64,
+    /// By length, for those that have it once. Empty where few do.
+    once: Vec<f64>,
+}
+
+impl Term {
+    #[inline]
+    pub fn contribution(&self, count: f64, length: u32) -> f64 {
+        self.norm.contribution(self.gain, count, length)
+    }
+
+    /// The same for one in field 0, by length; of short documents only, and none where the term is rare.
+    pub fn once(&self) -> &[f64] {
+        &self.once
     }
 }
 
@@ -115,9 +173,11 @@ mod tests {
         assert!(idf(100, 1) > idf(100, 2) && idf(100, 100) > 0.0);
         assert!(idf(3, 5) > 0.0, "statistics that do not fit do no harm");
         let norm = Norm::new(&Scoring::default(), &Stats { documents: 2, length: 20 });
-        assert!(norm.contribution(1.0, 2.0, 10) > norm.contribution(1.0, 1.0, 10));
-        assert!(norm.contribution(1.0, 1.0, 5) > norm.contribution(1.0, 1.0, 10));
+        let term = norm.term(3.0, 1_000, 1.0);
+        assert!(term.contribution(2.0, 10) > term.contribution(1.0, 10));
+        assert!(term.contribution(1.0, 5) > term.contribution(1.0, 10));
         // At the average length one occurrence is worth the idf.
-        assert!((norm.contribution(3.0, 1.0, 10) - 3.0).abs() < 1e-12);
+        assert!((term.contribution(1.0, 10) - 3.0).abs() < 1e-12);
+        assert!((0..).zip(term.once()).all(|(length, once)| *once == term.contribution(1.0, length)));
     }
 }

@@ -1,25 +1,27 @@
 //! The best documents, of several indexes as of one.
 //!
 //! Two passes: the first collects the visible rows of every clause from every source, whose number is how rare the clause
-//! is; the second adds up what they contribute, source by source, in an array with a place for each slot. No posting is
-//! hashed or sorted. The best are kept in a heap, and most documents only see that its floor is above them.
+//! is; the second adds up what they contribute, source by source and window by window. No posting is hashed or sorted, and
+//! none is copied where all are visible. The best are kept in a heap, and most documents only see that its floor is above them.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::ops::Range;
 
-use crate::sight::{Keys, Sight};
+use crate::sight::{Blocks, Keys, Sight};
 
-use super::matches::Matches;
-use super::postings::TextIndex;
-use super::query::{Clause, Occur, Query};
-use super::score::{Norm, Scoring, Stats, idf};
+use super::matches::{Matches, Rows};
+use super::postings::{Mark, TextIndex};
+use super::query::{Occur, Query};
+use super::score::{Norm, Scoring, Stats, Term, idf};
+use super::window::{Marks, Scores, Window};
 
 /// An index and what is seen of it. `sight.from` and `sight.to` have an entry for each slot of the index at least.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     pub index: TextIndex<'a>,
     pub sight: Sight<'a>,
+    /// Of the same rows as `sight`, where they are kept.
+    pub blocks: Option<&'a Blocks>,
     pub keys: &'a dyn Keys,
 }
 
@@ -75,15 +77,7 @@ pub fn stats(sources: &[Source]) -> Stats {
 #[derive(Default)]
 pub struct Scratch {
     matches: Matches,
-    /// Of each source and clause its rows among the matches.
-    ranges: Vec<Range<usize>>,
-    /// By slot; all 0 between searches.
-    scores: Vec<f64>,
-    /// By slot, how many of the clauses that must be there were; all 0 between searches.
-    musts: Vec<u32>,
-    touched: Vec<u32>,
-    /// Whether a search was left in the middle.
-    dirty: bool,
+    window: Option<Box<Window>>,
 }
 
 /// The `k` best of the documents that fit `query`. `stats` are those of the same sources.
@@ -96,133 +90,145 @@ pub fn search(
     explain: bool,
     scratch: &mut Scratch,
 ) -> Hits {
-    if std::mem::replace(&mut scratch.dirty, true) {
-        *scratch = Scratch { dirty: true, ..Scratch::default() };
-    }
-    let count = query.clauses().len();
-    scratch.collect(query, sources, scoring);
-    let having: Vec<u64> = (0..count)
-        .map(|clause| scratch.ranges.iter().skip(clause).step_by(count).map(|r| r.len() as u64).sum())
-        .collect();
-    let idfs: Vec<f64> = having.iter().map(|having| idf(stats.documents, *having)).collect();
+    // Both are taken, so that what a panic leaves in the middle is not met again.
+    let mut matches = std::mem::take(&mut scratch.matches);
+    let mut window = scratch.window.take().unwrap_or_else(Window::new);
+    matches.clear();
+    let rows: Vec<Vec<Rows>> = sources.iter().map(|source| source.rows(query, scoring, &mut matches)).collect();
     let norm = Norm::new(scoring, stats);
+    let term = |clause: usize| {
+        let documents: usize = rows.iter().map(|rows| rows[clause].len()).sum();
+        norm.term(idf(stats.documents, documents as u64), documents, scoring.weights().of(0))
+    };
+    let terms: Vec<Term> = (0..query.clauses().len()).map(term).collect();
     let mut best = Best::new(k);
-    for (number, source) in sources.iter().enumerate() {
-        let found = scratch.add_up(query, source, number, &idfs, &norm);
-        scratch.select(query, source, number, found, &mut best);
+    for (number, (source, rows)) in sources.iter().zip(&rows).enumerate() {
+        Pass { query, source, number, matches: &matches, rows, terms: &terms }.run(&mut window, &mut best);
     }
     let mut hits = best.finish(sources);
     if explain {
-        for hit in &mut hits.hits {
-            hit.terms = scratch.explain(query, hit, &having, &idfs, &norm);
-        }
+        hits.hits.iter_mut().for_each(|hit| hit.terms = why(query, hit, &rows[hit.source], &terms, &matches));
     }
-    scratch.dirty = false;
+    *scratch = Scratch { matches, window: Some(window) };
     hits
 }
 
-impl Scratch {
-    fn collect(&mut self, query: &Query, sources: &[Source], scoring: &Scoring) {
-        let weights = scoring.weights();
-        self.matches.clear();
-        self.ranges.clear();
-        for source in sources {
-            for clause in query.clauses() {
-                let start = self.matches.len();
-                self.matches.collect(source.index, clause, &source.sight, &weights);
-                self.ranges.push(start..self.matches.len());
+impl<'a> Source<'a> {
+    /// Those of each clause.
+    fn rows(&self, query: &Query, scoring: &Scoring, matches: &mut Matches) -> Vec<Rows<'a>> {
+        let clauses = query.clauses().iter();
+        clauses.map(|clause| matches.collect(self, clause, &scoring.weights())).collect()
+    }
+}
+
+fn why(query: &Query, hit: &Hit, rows: &[Rows], terms: &[Term], matches: &Matches) -> Vec<TermScore> {
+    let clauses = query.clauses().iter().zip(rows).zip(terms).enumerate();
+    let scored = clauses.filter(|(_, ((clause, _), _))| clause.occur != Occur::Not);
+    let score = |(clause, ((_, rows), term)): (usize, ((_, &Rows), &Term))| {
+        let tf = matches.count(rows, hit.slot);
+        let contribution = term.contribution(tf, hit.length);
+        (tf > 0.0).then_some(TermScore { clause, documents: term.documents, idf: term.idf, tf, contribution })
+    };
+    scored.filter_map(score).collect()
+}
+
+/// The second pass over one source.
+struct Pass<'a, 's> {
+    query: &'a Query,
+    source: &'a Source<'s>,
+    number: usize,
+    matches: &'a Matches,
+    rows: &'a [Rows<'a>],
+    terms: &'a [Term],
+}
+
+impl<'s> Pass<'_, 's> {
+    fn run(&self, window: &mut Window, best: &mut Best<'s>) {
+        let clauses = self.query.clauses();
+        let checked = clauses.iter().any(|clause| clause.occur != Occur::Should);
+        let needed = clauses.iter().filter(|clause| clause.occur == Occur::Must).count() as u32;
+        let mut taken = vec![0; clauses.len()];
+        while let Some(begin) = self.next(&taken) {
+            if checked {
+                self.mark(&mut window.marks, begin, &mut taken);
             }
-        }
-        let slots = sources.iter().map(|source| source.index.lengths().len()).max().unwrap_or(0);
-        if self.scores.len() < slots {
-            self.scores.resize(slots, 0.0);
-        }
-        if self.touched.len() <= self.matches.len() {
-            self.touched.resize((self.matches.len() + 1).next_power_of_two(), 0);
+            self.add(&mut window.scores, begin, &mut taken);
+            if checked || self.source.sight.only.is_some() {
+                let marks = &window.marks;
+                self.select(&mut window.scores, begin, best, |at| !checked || marks.fit(at, needed));
+                window.marks.forget();
+            } else {
+                self.select_of_all(&mut window.scores, begin, best);
+            }
         }
     }
 
-    fn range(&self, query: &Query, source: usize, clause: usize) -> Range<usize> {
-        self.ranges[source * query.clauses().len() + clause].clone()
+    /// The next slot of any clause.
+    fn next(&self, taken: &[usize]) -> Option<u32> {
+        let next = |(rows, taken): (&Rows, &usize)| self.matches.slots(rows).get(*taken).copied();
+        self.rows.iter().zip(taken).filter_map(next).min()
     }
 
-    /// The scores of one source. Returns how many documents have one; they are the first of `touched`.
-    fn add_up(&mut self, query: &Query, source: &Source, number: usize, idfs: &[f64], norm: &Norm) -> usize {
-        let lengths = source.index.lengths();
-        let mut found = 0;
-        for (clause, &idf) in idfs.iter().enumerate() {
-            if query.clauses()[clause].occur == Occur::Not {
-                continue;
+    /// Those that must not be there are done with it.
+    fn mark(&self, marks: &mut Marks, begin: u32, taken: &mut [usize]) {
+        for ((clause, rows), taken) in self.query.clauses().iter().zip(self.rows).zip(taken) {
+            let noted = marks.note(begin, &self.matches.slots(rows)[*taken..], clause.occur);
+            if clause.occur == Occur::Not {
+                *taken += noted;
             }
-            let (slots, counts) = self.matches.get(self.range(query, number, clause));
-            let scores = &mut self.scores[..lengths.len()];
-            for (&slot, &tf) in slots.iter().zip(counts) {
-                let score = &mut scores[slot as usize];
-                self.touched[found] = slot;
-                found += usize::from(*score == 0.0);
-                *score += norm.contribution(idf, tf, lengths[slot as usize]);
-            }
-        }
-        found
-    }
-
-    /// Put the best into `best`, and set all scores to 0 again.
-    fn select<'a>(&mut self, query: &Query, source: &Source<'a>, number: usize, found: usize, best: &mut Best<'a>) {
-        let checked = query.clauses().iter().any(|clause| clause.occur != Occur::Should);
-        let needed = if checked { self.count_musts(query, number) } else { 0 };
-        for &slot in &self.touched[..found] {
-            let score = std::mem::take(&mut self.scores[slot as usize]);
-            if checked && std::mem::take(&mut self.musts[slot as usize]) != needed || !source.sight.admits(slot) {
-                continue;
-            }
-            best.matched += 1;
-            if score >= best.floor {
-                best.offer(Candidate { score, key: source.keys.key(slot), source: number, slot });
-            }
-        }
-        if checked {
-            self.clear_musts(query, number);
         }
     }
 
-    /// How many clauses a document must have; `musts` says how many it has, and for one that it must not, an impossible number.
-    fn count_musts(&mut self, query: &Query, number: usize) -> u32 {
-        if self.musts.len() < self.scores.len() {
-            self.musts.resize(self.scores.len(), 0);
-        }
-        let mut needed = 0;
-        for (clause, Clause { occur, .. }) in query.clauses().iter().enumerate() {
-            let (slots, _) = self.matches.get(self.range(query, number, clause));
-            for &slot in slots {
-                let musts = &mut self.musts[slot as usize];
-                match occur {
-                    Occur::Must => *musts = musts.saturating_add(1),
-                    Occur::Not => *musts = u32::MAX,
-                    Occur::Should => {}
+    fn add(&self, scores: &mut Scores, begin: u32, taken: &mut [usize]) {
+        let lengths = &self.source.index.lengths()[begin as usize..];
+        let clauses = self.query.clauses().iter().zip(self.terms).zip(self.rows).zip(taken);
+        for (((_, term), rows), taken) in clauses.filter(|(((clause, _), _), _)| clause.occur != Occur::Not) {
+            let slots = &self.matches.slots(rows)[*taken..];
+            let (once, unit) = (term.once(), term.unit);
+            // The table is asked first: most rows have a word once.
+            let of = |is_one: bool, count: f64, length: u32| match once.get(length as usize) {
+                Some(contribution) if is_one => *contribution,
+                _ => term.contribution(count, length),
+            };
+            *taken += match rows {
+                Rows::Listed { marks, .. } => {
+                    scores.add(begin, slots, &marks[*taken..], lengths, |mark: Mark, length| {
+                        of(mark == Mark::ONCE, unit * f64::from(mark.count()), length)
+                    })
                 }
+                Rows::Kept(range) => {
+                    let counts = &self.matches.kept(range).1[*taken..];
+                    scores.add(begin, slots, counts, lengths, |count, length| of(count == unit, count, length))
+                }
+            };
+        }
+    }
+
+    fn select(&self, scores: &mut Scores, begin: u32, best: &mut Best<'s>, fits: impl Fn(u32) -> bool) {
+        scores.drain(|at, score| {
+            if fits(at) && self.source.sight.admits(begin + at) {
+                best.matched += 1;
+                self.offer(begin + at, score, best);
             }
-            needed += u32::from(*occur == Occur::Must);
-        }
-        needed
+        });
     }
 
-    fn clear_musts(&mut self, query: &Query, number: usize) {
-        for clause in 0..query.clauses().len() {
-            let (slots, _) = self.matches.get(self.range(query, number, clause));
-            slots.iter().for_each(|slot| self.musts[*slot as usize] = 0);
-        }
+    fn select_of_all(&self, scores: &mut Scores, begin: u32, best: &mut Best<'s>) {
+        best.matched += scores.len() as u64;
+        let mut floor = best.floor;
+        scores.drain(|at, score| {
+            if score >= floor {
+                self.offer(begin + at, score, best);
+                floor = best.floor;
+            }
+        });
     }
 
-    fn explain(&self, query: &Query, hit: &Hit, having: &[u64], idfs: &[f64], norm: &Norm) -> Vec<TermScore> {
-        let positive = query.clauses().iter().enumerate().filter(|(_, clause)| clause.occur != Occur::Not);
-        let term = |(clause, _)| {
-            let (slots, counts) = self.matches.get(self.range(query, hit.source, clause));
-            let at = slots.iter().position(|slot| *slot == hit.slot)?;
-            let (idf, tf) = (idfs[clause], counts[at]);
-            let contribution = norm.contribution(idf, tf, hit.length);
-            Some(TermScore { clause, documents: having[clause], idf, tf, contribution })
-        };
-        positive.filter_map(term).collect()
+    fn offer(&self, slot: u32, score: f64, best: &mut Best<'s>) {
+        if score >= best.floor {
+            let key = self.source.keys.key(slot);
+            best.offer(Candidate { score, key, source: self.number, slot });
+        }
     }
 }
 
