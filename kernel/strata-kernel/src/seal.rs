@@ -19,13 +19,14 @@
 //! Bytes: `docs/design/format.md`.
 
 use std::fmt;
+use std::hint::black_box;
 
-use aes_gcm::aes::Aes256;
-use aes_gcm::aes::cipher::BlockCipherEncrypt;
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use hkdf::Hkdf;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -261,7 +262,7 @@ pub struct Seal {
 pub struct FileCipher {
     /// Database, kind and file.
     address: [u8; ADDRESS - 8],
-    message: Aes256Gcm,
+    message: LessSafeKey,
     nonce_hash: GHash,
     nonce: Aes256,
 }
@@ -281,7 +282,7 @@ impl FileCipher {
         let (nonce, hash) = rest.split_at(32);
         FileCipher {
             address,
-            message: Aes256Gcm::new(message.try_into().expect("32 bytes")),
+            message: message_key(message),
             nonce_hash: GHash::new(hash.try_into().expect("16 bytes")),
             nonce: Aes256::new(nonce.try_into().expect("32 bytes")),
         }
@@ -318,11 +319,13 @@ impl FileCipher {
         let (associated, length) = self.associated(offset, extra);
         let associated = &associated[..length];
         let nonce = if sabotage::on("T56") { nonce_of_place(offset) } else { self.nonce_of(associated, message) };
-        let tag = self.message.encrypt_inout_detached(&nonce.into(), associated, message.into());
-        Seal { nonce, tag: tag.expect("a message is shorter than 64 GiB").into() }
+        let once = Nonce::assume_unique_for_key(nonce);
+        let tag = self.message.seal_in_place_separate_tag(once, Aad::from(associated), message);
+        let tag = tag.expect("a message is shorter than 64 GiB");
+        Seal { nonce, tag: tag.as_ref().try_into().expect("16 bytes") }
     }
 
-    /// Make the message of a ciphertext again. After an error it is as it was.
+    /// Make the message of a ciphertext again. After an error it is neither.
     pub fn open_in_place(
         &self,
         offset: u64,
@@ -331,10 +334,10 @@ impl FileCipher {
         ciphertext: &mut [u8],
     ) -> Result<(), &'static str> {
         let (associated, length) = self.associated(offset, extra);
-        let (nonce, tag) = (seal.nonce.into(), seal.tag.into());
-        self.message
-            .decrypt_inout_detached(&nonce, &associated[..length], ciphertext.into(), &tag)
-            .map_err(|_| NOT_OPENED)
+        let (nonce, tag) = (Nonce::assume_unique_for_key(seal.nonce), Tag::from(seal.tag));
+        let opened =
+            self.message.open_in_place_separate_tag(nonce, Aad::from(&associated[..length]), tag, ciphertext, 0..);
+        opened.map(|_| ()).map_err(|_| NOT_OPENED)
     }
 
     fn associated(&self, offset: u64, extra: &[u8]) -> ([u8; ADDRESS + MOST_EXTRA], usize) {
@@ -361,6 +364,18 @@ impl FileCipher {
         let nonce = *block.first_chunk().expect("16 bytes");
         block.zeroize();
         nonce
+    }
+}
+
+fn message_key(bytes: &[u8]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).expect("32 bytes"))
+}
+
+impl Drop for FileCipher {
+    /// The other two do so themselves.
+    fn drop(&mut self) {
+        self.message = message_key(&[0; KEY_BYTES]);
+        black_box(&self.message); // or the compiler would see that nobody reads it
     }
 }
 

@@ -159,14 +159,25 @@ impl Framing {
     }
 
     /// The payload of the frame that is all of `bytes` and stands at `offset`; the error says why there is none.
-    pub fn open(&self, kind: FrameKind, offset: u64, mut bytes: Vec<u8>) -> Result<Payload, &'static str> {
+    pub fn open(&self, kind: FrameKind, offset: u64, bytes: Vec<u8>) -> Result<Payload, &'static str> {
+        self.check(&bytes, offset)?;
+        self.take_out(kind, offset, bytes)
+    }
+
+    /// The same for readers in a hurry: a seal covers all that the checksum does, so a sealed frame is held against its
+    /// seal only. What that leaves unseen is a checksum that is itself damaged: `verify` tells of it.
+    pub fn open_fast(&self, kind: FrameKind, offset: u64, bytes: Vec<u8>) -> Result<Payload, &'static str> {
+        if self.cipher.is_none() {
+            self.check(&bytes, offset)?;
+        }
+        self.take_out(kind, offset, bytes)
+    }
+
+    /// What is in a frame that is known to be undamaged, or is sealed.
+    fn take_out(&self, kind: FrameKind, offset: u64, mut bytes: Vec<u8>) -> Result<Payload, &'static str> {
         let header = FrameHeader::decode(&bytes)?;
         if header.frame_bytes() != bytes.len() || header.kind != kind {
             return Err("another frame stands here");
-        }
-        let (head, stored) = bytes.split_at(FRAME_HEADER);
-        if header.checksum != self.checksum(head, stored, offset) && !sabotage::on("T15") {
-            return Err("a frame has another checksum");
         }
         let (start, end) = match (&self.cipher, header.is_sealed) {
             (None, false) => (FRAME_HEADER, bytes.len()),
@@ -191,7 +202,7 @@ impl Framing {
     pub fn check(&self, bytes: &[u8], offset: u64) -> Result<(), &'static str> {
         let header = FrameHeader::decode(bytes)?;
         let (head, stored) = bytes.split_at(FRAME_HEADER);
-        if header.checksum == self.checksum(head, stored, offset) {
+        if header.checksum == self.checksum(head, stored, offset) || sabotage::on("T15") {
             Ok(())
         } else {
             Err("a frame has another checksum")

@@ -375,7 +375,7 @@ impl Run {
     fn read(&self, kind: FrameKind, offset: u64, frame_bytes: u32) -> Result<Payload> {
         self.check_place(offset, frame_bytes)?;
         let bytes = self.read_bytes(offset, frame_bytes as usize)?;
-        self.framing.open(kind, offset, bytes).map_err(|reason| self.corrupt(offset, reason))
+        self.framing.open_fast(kind, offset, bytes).map_err(|reason| self.corrupt(offset, reason))
     }
 
     fn read_bytes(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
