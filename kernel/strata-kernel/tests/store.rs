@@ -88,7 +88,37 @@ fn the_keeper_rests_while_memory_stays_short() {
     drop(large);
 }
 
-/// The patch was taken for a put, and a put needs a value: the commit panicked.
+/// What reads take from runs is kept in memory, and nothing wrote it out: where nobody committed, all that was ever read
+/// stayed, ten times the budget. The keeper is called for it, and where there is none, no more of it is kept.
+#[test]
+fn what_was_read_from_runs_stays_within_the_budget() {
+    let sim = Sim::new(1);
+    let options = Options { memory_budget: 64 << 10, block_bytes: 512, ..Options::default() };
+    let store = Store::open(sim.env(), &options).unwrap();
+    let (main, keyspace) = (store.branch("main").unwrap(), store.keyspace("default", "kv"));
+    let key = |number: u32| [&number.to_be_bytes()[..], b"key"].concat();
+    let value = [&[0xc4, 100][..], &[7; 100]].concat();
+    for number in 0..2000 {
+        put(&store, &main, keyspace, &key(number), &value);
+    }
+    store.close().unwrap();
+    for read_only in [false, true] {
+        let store = Store::open(sim.env(), &Options { read_only, ..options.clone() }).unwrap();
+        let main = store.branch("main").unwrap();
+        let keyspace = store.keyspace("default", "kv");
+        for round in 0..3 {
+            for number in 0..2000 {
+                assert!(main.read(keyspace, &key(number), At::head(main.head()), |found| found.is_some()).unwrap());
+                let (held, may_hold) = store.table_bytes();
+                assert!(held <= may_hold, "{held} of {may_hold}, read only: {read_only}, round {round}");
+                if number % 50 == 0 {
+                    sim.spawn.run_due(sim.clock.monotonic_us());
+                }
+            }
+        }
+    }
+}
+
 /// The clock jumped ten years, and the next merge let go of a month of history that was an hour old: age was measured by
 /// commits alone, whose times had jumped with the clock.
 #[test]
@@ -122,6 +152,7 @@ fn no_jump_of_the_clock_lets_go_of_history_early() {
     }
 }
 
+/// The patch was taken for a put, and a put needs a value: the commit panicked.
 #[test]
 fn a_delete_inside_what_the_transaction_deleted_leaves_it_deleted() {
     let store = Store::memory(Sim::new(1).env());

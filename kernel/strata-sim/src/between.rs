@@ -69,6 +69,16 @@ pub fn act(call: &Call<'_>) -> bool {
     true
 }
 
+/// Called once the commit of the plan counts as acknowledged.
+pub fn look_again() {
+    let Some(mut plan) = PLAN.take() else { return };
+    if let Some(mut done) = plan.done.take() {
+        done.seen = std::mem::replace(&mut done.seen, Ok(())).and_then(|()| plan.look_again(&done));
+        plan.done = Some(done);
+    }
+    PLAN.set(Some(plan));
+}
+
 impl Plan {
     fn is_due(&mut self) -> bool {
         self.calls = self.calls.saturating_sub(1);
@@ -86,9 +96,20 @@ impl Plan {
         let was_poisoned = self.faults && self.store.log.poisoned().is_some();
         let before = Before { moment: moment(), was_poisoned };
         let (held, may_hold) = self.store.table_bytes();
-        let got = (held <= may_hold / 2).then(|| self.commit());
+        let got = (held <= may_hold).then(|| self.commit());
         let acknowledged = Acknowledged { moment: moment(), time_us: self.sim.clock.monotonic_us() };
-        Done { seen, got, wall: self.sim.clock.wall_us(), before, acknowledged }
+        let wall = self.sim.clock.wall_us();
+        Done { seen, got, wall, before, acknowledged }
+    }
+
+    /// What was committed just now is shown together with what is being written out.
+    fn look_again(&self, done: &Done) -> Check {
+        let id = self.state.by_name(&self.branch).map(|branch| branch.id);
+        match id.map(|id| self.state.commit(id, &self.writes, None, done.wall)) {
+            Some(Ok(after)) if matches!(done.got, Some(Ok(_))) => compare::heads(&self.store, &self.numbers, &after),
+            // What was to be refused is told when it is settled.
+            _ => Ok(()),
+        }
     }
 
     fn commit(&self) -> Result<u64, Error> {

@@ -234,6 +234,7 @@ impl Driver {
             if between::act(call) {
                 // They were told their commit is there, so everybody may see it.
                 shared.lock().heads.iter_mut().for_each(|(branch, head)| *head = branch.head());
+                between::look_again();
             }
             let mut watch = shared.lock();
             let early = watch.heads.iter().find(|(branch, head)| branch.head() != *head).map(|(branch, head)| {

@@ -237,7 +237,9 @@ impl Driver {
         let interval = self.options.flush_interval_us;
         let us = self.below(2 * interval as usize) as u64;
         self.tell(format!("pass {us} us"));
-        self.sim.pass(us);
+        // The keeper may be at work meanwhile.
+        let sim = self.sim.clone();
+        self.with_others(|_| sim.pass(us))?;
         if !self.poisoned() && self.store().log.unflushed_us() > interval {
             return Err(format!("{} us went by without a flush", self.store().log.unflushed_us()));
         }
@@ -309,6 +311,8 @@ impl Driver {
         let before = self.before();
         let predicted = self.state().delete(name, self.wall());
         let got = self.store().delete_branch(name);
-        self.settle(predicted.map(Ok), got, before)
+        self.settle(predicted.map(Ok), got, before)?;
+        // What it hides may go while the deletion itself is not durable.
+        if self.below(4) == 0 { self.compact() } else { Ok(()) }
     }
 }

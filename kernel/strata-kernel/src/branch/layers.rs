@@ -5,12 +5,13 @@
 //! what a layer shows of a key, those behind it need not show again.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
 use super::{At, Branch, HistoryRow, Range};
+use crate::env::Worker;
 use crate::error::Result;
 use crate::log::{Stamp, StateHash};
 use crate::retention::Floors;
@@ -44,12 +45,40 @@ pub struct Layer {
 }
 
 /// The memory of all layers of a database, in bytes.
-#[derive(Default)]
-pub struct Memory(AtomicUsize);
+pub struct Memory {
+    bytes: AtomicUsize,
+    /// Above it they are written out, and nothing is kept that runs have.
+    enough: usize,
+    /// What was kept of runs since the keeper was last called for it.
+    warmed: AtomicUsize,
+    keeper: OnceLock<Arc<dyn Worker>>,
+}
 
 impl Memory {
+    pub fn new(enough: usize) -> Memory {
+        Memory { bytes: AtomicUsize::new(0), enough, warmed: AtomicUsize::new(0), keeper: OnceLock::new() }
+    }
+
     pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn is_short(&self) -> bool {
+        self.bytes() > self.enough
+    }
+
+    /// Who lets go of layers that runs have.
+    pub fn is_kept_by(&self, keeper: Arc<dyn Worker>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// Whether there is room for what runs have as well. Where there is none because of such, the keeper is called: once,
+    /// as it may have to leave memory short, while somebody holds on to a large branch that is deleted.
+    fn has_room(&self) -> bool {
+        if self.is_short() && self.warmed.swap(0, Ordering::Relaxed) > 0 {
+            self.keeper.get().inspect(|keeper| keeper.wake());
+        }
+        !self.is_short()
     }
 }
 
@@ -95,21 +124,21 @@ impl Layer {
         self.tables = tables;
         let after: usize = self.tables.values().map(Table::bytes).sum();
         self.bytes = self.bytes + after - before;
-        self.memory.0.fetch_add(after, Ordering::Relaxed);
-        self.memory.0.fetch_sub(before, Ordering::Relaxed);
+        self.memory.bytes.fetch_add(after, Ordering::Relaxed);
+        self.memory.bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
     fn count(&mut self, grown: usize) {
         if grown > 0 {
             self.bytes += grown;
-            self.memory.0.fetch_add(grown, Ordering::Relaxed);
+            self.memory.bytes.fetch_add(grown, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        self.memory.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -266,9 +295,12 @@ impl Branch {
     /// not above the checkpoint, so it is not written out again.
     fn warm(&self, runs: &Runs, keyspace: u32, key: &[u8], hash: KeyHash, newest: &Owned) {
         let Some(mut data) = self.data.try_write() else { return };
-        if Arc::ptr_eq(&data.runs, runs) && !data.tables(keyspace).any(|table| table.has(key, hash)) {
+        let is_new = || Arc::ptr_eq(&data.runs, runs) && !data.tables(keyspace).any(|table| table.has(key, hash));
+        if data.active.memory.has_room() && is_new() {
+            let before = data.active.bytes;
             // Where there is no room for it, it is read from the run again.
             let _ = data.active.change(keyspace, |table| table.warm(key, &newest.version()));
+            data.active.memory.warmed.fetch_add(data.active.bytes - before, Ordering::Relaxed);
         }
     }
 

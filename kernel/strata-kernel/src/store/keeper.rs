@@ -17,6 +17,7 @@ impl Store {
         let weak: Weak<Store> = Arc::downgrade(self);
         let task = move || weak.upgrade().map_or(Next::Stop, |store| store.keep());
         let worker = self.env.spawn.spawn("strata-keep", Box::new(task))?;
+        self.shared.memory.is_kept_by(Arc::clone(&worker));
         let _ = self.worker.set(worker);
         Ok(())
     }
@@ -50,7 +51,7 @@ impl Store {
     /// Whether tables have more than half of their share of the memory, so that the other half is there while they are
     /// written out.
     pub(super) fn is_short_of_memory(&self) -> bool {
-        self.shared.memory.bytes() > self.options.table_bytes() / 2
+        self.shared.memory.is_short()
     }
 
     /// Called for every commit.

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
 use super::{Files, Registry, Store};
-use crate::branch::{Runs, Shared};
+use crate::branch::{Memory, Runs, Shared};
 use crate::change::{Expiry, What, Write};
 use crate::env::{Env, Lock};
 use crate::error::{Error, Result};
@@ -130,7 +130,8 @@ impl Store {
     }
 
     pub(super) fn assemble(env: Env, log: Log, options: &Options) -> Store {
-        let shared = Shared { clock: Arc::clone(&env.clock), memory: Arc::default() };
+        let memory = Arc::new(Memory::new(options.table_bytes() / 2));
+        let shared = Shared { clock: Arc::clone(&env.clock), memory };
         Store {
             registry: RwLock::new(Registry::new(env.clock.wall_us(), &shared)),
             shared,
