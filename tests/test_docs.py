@@ -111,6 +111,7 @@ ON_PAGE = {
     "EntityRef": "merge",
     "Spaces": "database",
     "Branches": "branches",
+    "Indexes": "indexes",
     "Retention": "retention",
     "KeepAll": "retention",
     "KeepLast": "retention",

@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 from strata.core.protocols import (
     Appended,
+    Bound,
     BranchInfo,
     Commit,
     DiffRow,
@@ -15,9 +16,11 @@ from strata.core.protocols import (
     ErasureRow,
     HistoryRow,
     How,
+    IndexRow,
     Kept,
     Key,
     Layout,
+    Passes,
     PatchOp,
     Path,
     PolicyRow,
@@ -101,6 +104,13 @@ class Keyspace:
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]: ...
     def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int: ...
+    def indexes(self) -> list[IndexRow]: ...
+    def by_value(
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+    ) -> list[tuple[Key, int]]: ...
+    def by_text(
+        self, index: str, query: str, k: int, passes: Passes | None = None, explain: bool = False, /
+    ) -> dict[str, Any]: ...
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]: ...
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int | None: ...
     def put_until(self, key: Key, value: Any, expires: int | None, /) -> int | None: ...
@@ -210,6 +220,12 @@ class Store:
         /,
     ) -> None: ...
     def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool: ...
+    def indexes(self) -> list[IndexRow]: ...
+    def create_index(
+        self, name: str, space: str, kind: str, prefix: bytes, spec: dict[str, Any], /
+    ) -> None: ...
+    def drop_index(self, name: str, /) -> bool: ...
+    def rebuild_indexes(self, progress: Callable[[int, int], object] | None = None, /) -> None: ...
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]: ...
     def backup(self, to: str, progress: Callable[[int, int], object] | None = None, /) -> dict[str, int]: ...
     def export(
@@ -237,6 +253,19 @@ class Store:
     @property
     def recovery(self) -> dict[str, int]:
         """What opening found: `records` replayed, and `cut_bytes` of a torn tail."""
+
+@final
+class TextReader:
+    """Reads texts as a text index does."""
+
+    def __init__(self, spec: dict[str, Any], /) -> None:
+        """Of the spec of an index; see `strata.primitives.indexes`."""
+
+    def terms(self, text: str, /) -> list[tuple[str, int]]:
+        """The terms of a text, and the position of each."""
+
+    def spans(self, text: str, query: str, /) -> list[tuple[int, int]]:
+        """Where the words of a query stand in a text: from which character to which."""
 
 @final
 class SimDisk:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from strata._kernel import (
     SimDisk,
+    TextReader,
     __version__,
     after_fork_in_child,
     import_bundle,
@@ -26,6 +27,7 @@ from strata._kernel import Store as KernelStore
 __all__ = [
     "KernelStore",
     "SimDisk",
+    "TextReader",
     "__version__",
     "import_bundle",
     "inspect",

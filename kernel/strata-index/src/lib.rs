@@ -9,6 +9,7 @@
 
 pub mod bits;
 pub mod bytes;
+pub mod ordered;
 pub mod sight;
 pub mod text;
 pub mod vector;

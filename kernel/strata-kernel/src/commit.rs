@@ -308,6 +308,13 @@ fn apply(
     reads: &[Read],
 ) -> Result<()> {
     let mut data = branch.data.write();
+    if let Some(indexed) = &mut data.indexed {
+        for change in &prepared.changes {
+            if let Some(own) = indexed.get_mut(&change.keyspace).filter(|own| !own.is_stale) {
+                own.add(&change.key, &change.version(stamp.version));
+            }
+        }
+    }
     let layer = &mut data.active;
     for change in &prepared.changes {
         layer.add(change.keyspace, &change.key, &change.version(stamp.version))?;

@@ -12,6 +12,7 @@ pub mod commit;
 pub mod env;
 pub mod error;
 pub mod footprint;
+pub mod index;
 pub mod inspect;
 pub mod keyspaces;
 pub mod log;

@@ -109,6 +109,7 @@ pub enum Kind {
     Manifest = 3,
     Value = 4,
     Bundle = 5,
+    Index = 6,
 }
 
 /// Where one message stands: no two of a database share it at one time.

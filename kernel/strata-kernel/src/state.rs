@@ -10,6 +10,7 @@
 //! ```
 
 use crate::error::Result;
+use crate::index::Definition;
 use crate::log::StateHash;
 use crate::pack::{Input, put_bytes, put_optional, put_varint};
 use crate::payload::Seal;
@@ -29,6 +30,9 @@ pub struct State {
     pub erasures: Vec<Erasure>,
     /// By name.
     pub tags: Vec<Tag>,
+    pub indexes: Vec<Definition>,
+    /// The last id that an index was given.
+    pub next_index: u32,
 }
 
 /// A name for one version of a branch, which stays as it is while the name does.
@@ -79,6 +83,9 @@ impl State {
         self.erasures.iter().for_each(|erasure| encode_erasure(erasure, &mut out));
         put_varint(&mut out, self.tags.len() as u64);
         self.tags.iter().for_each(|tag| tag.encode(&mut out));
+        put_varint(&mut out, u64::from(self.next_index));
+        put_varint(&mut out, self.indexes.len() as u64);
+        self.indexes.iter().for_each(|index| index.encode(&mut out));
         out
     }
 
@@ -97,7 +104,11 @@ impl State {
         let count = input.varint()?;
         let tags = (0..count).map(|_| Tag::decode(&mut input)).collect::<Result<Vec<_>>>()?;
         let ascend = branches.is_sorted_by(|a, b| a.id < b.id) && branches.iter().all(|b| b.id < next_branch);
-        let state = State { branches_hash, next_branch, branches, keyspaces, policies, erasures, tags };
+        let next_index = input.id()?;
+        let count = input.varint()?;
+        let indexes = (0..count).map(|_| Definition::decode(&mut input)).collect::<Result<Vec<_>>>()?;
+        let state =
+            State { branches_hash, next_branch, branches, keyspaces, policies, erasures, tags, indexes, next_index };
         if ascend && input.is_at_end() { Ok(state) } else { Err(input.wrong("end")) }
     }
 }
@@ -240,6 +251,8 @@ mod tests {
             }],
             erasures: vec![Erasure { space: None, kind: "kv".into(), key: b"k".to_vec(), is_prefix: true, upto: 900 }],
             tags: vec![Tag { name: "täg".into(), branch: 3, version: 800, created: 70, note: Some("n".into()) }],
+            indexes: Vec::new(),
+            next_index: 3,
         }
     }
 

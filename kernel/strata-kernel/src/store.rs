@@ -10,6 +10,7 @@ mod export;
 mod flatten;
 mod fresh;
 mod import;
+mod indexes;
 mod info;
 mod keeper;
 mod layer_rows;
@@ -61,6 +62,10 @@ pub struct Store {
     pub recovered: Recovered,
     registry: RwLock<Registry>,
     keyspaces: RwLock<Keyspaces>,
+    /// The indexes that there are.
+    catalogue: RwLock<indexes::Catalogue>,
+    /// Held by whoever writes or removes the files of indexes.
+    deriving: Mutex<()>,
     shared: Shared,
     files: Mutex<Option<Files>>,
     /// The policies of a database without files.

@@ -183,7 +183,7 @@ impl Transaction {
     }
 
     /// What of the branch this transaction sees.
-    fn at(&self) -> At {
+    pub fn at(&self) -> At {
         At::past(self.snapshot, self.time)
     }
 
@@ -239,6 +239,13 @@ impl Transaction {
         }
         self.note_range(keyspace, range, reverse, rows.last_key().filter(|_| rows.len() == limit));
         Ok(rows)
+    }
+
+    /// What it wrote itself to a keyspace: what an index does not know. Its query relied on all of `range`.
+    pub fn pending_for(&mut self, keyspace: u32, range: &Range) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        self.note_range(keyspace, range, false, None);
+        let writes = self.writes.get(&keyspace).into_iter().flatten();
+        writes.map(|(key, pending)| (key.clone(), pending.view.clone())).collect()
     }
 
     pub fn count(&mut self, keyspace: u32, range: &Range) -> Result<u64> {

@@ -1,12 +1,13 @@
 //! One keyspace as one transaction sees it: the `Txn` protocol, in its three modes.
 
 mod arguments;
+mod indexes;
 
 use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use strata_kernel::Error;
 use strata_kernel::branch::{At, Branch, Pin, Range, RowBuffer};
 use strata_kernel::change::{Expiry, What, Write};
@@ -17,10 +18,12 @@ use strata_kernel::transaction::{Entry, Expected, Isolation, PendingAppend, Tran
 use strata_kernel::value::path::find;
 
 use self::arguments::{Given, expiry_of, instant_of, number_of, path_of, put_of, short};
+use self::indexes::BoundArgument;
 use crate::convert::{decode, encode, is_scalar};
 use crate::errors::{guarded, to_python};
 use crate::handle::{DEFAULT_SPACE, Handle};
 use crate::rows;
+use crate::text::{IndexRow, index_row};
 use crate::transaction::{PyTransaction, Shared};
 
 /// So many reads of a batch wait for memory together: as many as a core keeps under way, with room to spare.
@@ -373,6 +376,40 @@ impl PyKeyspace {
         let range = self.range(prefix, start, end)?;
         let found = self.rows(py, &range, reverse, limit.unwrap_or(usize::MAX))?;
         rows::keys(py, &found, self.text)
+    }
+
+    #[pyo3(signature = (index, start, end, reverse, limit, /))]
+    fn by_value<'py>(
+        &self,
+        py: Python<'py>,
+        index: &str,
+        start: BoundArgument<'py>,
+        end: BoundArgument<'py>,
+        reverse: bool,
+        limit: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.rows_by_value(py, index, (start, end), reverse, limit.unwrap_or(usize::MAX))
+    }
+
+    #[pyo3(signature = (index, query, k, passes=None, explain=false, /))]
+    fn by_text<'py>(
+        &self,
+        py: Python<'py>,
+        index: &str,
+        query: &str,
+        k: usize,
+        passes: Option<&Bound<'py, PyDict>>,
+        explain: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.texts(py, index, query, k, passes, explain)
+    }
+
+    /// The indexes of this keyspace.
+    fn indexes<'py>(&self, py: Python<'py>) -> PyResult<Vec<IndexRow<'py>>> {
+        self.store.check().map_err(|error| self.error(py, error))?;
+        let definitions = self.store.definitions(&self.space, &self.kind);
+        let rows = definitions.iter().flat_map(|definitions| definitions.iter());
+        rows.map(|index| index_row(py, index)).collect()
     }
 
     #[pyo3(signature = (prefix, start, end, /))]

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use strata_kernel::Error;
 use strata_kernel::env::{Clock, Env, real};
+use strata_kernel::index::Definition;
 use strata_kernel::log::Durability;
 use strata_kernel::manifest::Manifest;
 use strata_kernel::payload::Seal;
@@ -14,12 +15,14 @@ use strata_kernel::store::{Compacted, Erasure, Options, Store};
 
 use crate::branch::{PyBranch, PySnapshot};
 use crate::clock::PyClock;
+use crate::convert::encode;
 use crate::errors::{guarded, to_python};
 use crate::handle::Handle;
 use crate::keys::{key_of, keys_of};
 use crate::portable::{backup_dict, bundle_dict, outside};
 use crate::progress::Teller;
 use crate::sim::PySimDisk;
+use crate::text::{IndexRow, index_row};
 
 #[pyclass(frozen, weakref, name = "Store", module = "strata._kernel")]
 pub struct PyStore {
@@ -275,6 +278,37 @@ impl PyStore {
             let branch = branch.map(|name| store.branch(&name)).transpose()?.map(|branch| branch.id);
             store.set_policy(Policy { branch, space, kind, keep: Keep { last, for_us, needs_both } })
         })
+    }
+
+    fn indexes<'py>(&self, py: Python<'py>) -> PyResult<Vec<IndexRow<'py>>> {
+        self.run(py, Store::indexes)?.iter().map(|index| index_row(py, index)).collect()
+    }
+
+    #[pyo3(signature = (name, space, kind, prefix, spec, /))]
+    fn create_index(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        space: &str,
+        kind: &str,
+        prefix: &[u8],
+        spec: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let mut bytes = Vec::new();
+        encode(spec, true, &mut bytes)?;
+        self.run(py, |store| store.create_index(Definition::new(name, (space, kind), prefix, bytes)?))
+    }
+
+    #[pyo3(signature = (progress=None, /))]
+    fn rebuild_indexes(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let mut teller = Teller::new(progress);
+        let outcome = self.run(py, |store| store.rebuild_indexes(&mut |done, all| teller.tell(done, all)));
+        teller.raised.map_or(outcome, Err)
+    }
+
+    #[pyo3(signature = (name, /))]
+    fn drop_index(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        self.run(py, |store| store.drop_index(name))
     }
 
     #[pyo3(signature = (branch, space, kind, /))]

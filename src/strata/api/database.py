@@ -14,6 +14,7 @@ from strata.api.branches import Branches
 from strata.api.encryption import Keys, OneKey, id_in, key_bytes, with_keys
 from strata.api.face import make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
+from strata.api.indexes import Indexes
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
 from strata.api.portable import BackupInfo, BundleInfo, backup, check_path, export
@@ -43,7 +44,7 @@ class Database(Place):
     Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
     """
 
-    __slots__ = ("_process", "branches", "path", "retention", *PRIMITIVES)
+    __slots__ = ("_process", "branches", "indexes", "path", "retention", *PRIMITIVES)
 
     def __init__(
         self, store: Store, *, branch: str = "main", space: str = "default", path: Path | None = None
@@ -52,6 +53,7 @@ class Database(Place):
         for primitive in PRIMITIVES:
             setattr(self, primitive, make_primitive(self, primitive))
         self.branches = Branches(store, space)
+        self.indexes = Indexes(store, space)
         self.retention = Retention(store)
         self.path = path  # None in memory
         self._process = os.getpid()

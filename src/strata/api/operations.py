@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, get_type_hints
 from strata.api.branches import Branches
 from strata.api.database import Database
 from strata.api.face import Spaces
+from strata.api.indexes import Indexes
 from strata.api.place import Place
 from strata.api.retention import Retention
 from strata.api.runs import Runs
@@ -94,7 +95,7 @@ _ALL: Final = (
     ),
     *_operations(
         "json.", Json,
-        read="get entry exists list count history find",
+        read="get entry exists list count history find explain_plan",
         write="set delete destroy merge",
         step="create patch cas append insert",
     ),
@@ -117,6 +118,7 @@ _ALL: Final = (
         admin="create fork rename delete protect unprotect tag untag",
     ),
     *_operations("spaces.", Spaces, read="list"),
+    *_operations("indexes.", Indexes, read="get list", admin="create drop rebuild"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
     *_operations(
         "", Place,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypedDict
 
 KEEP: Final = 0  # as `ttl_us`: expire when what is there now does; never, where nothing is
 Key = str | bytes
@@ -63,6 +63,10 @@ ReadRow = tuple[str, str, bytes | None, Path | None, bytes | None, bytes | None]
 PolicyRow = tuple[str | None, str | None, str | None, int | None, int | None, bool]
 # What to forget: space (None: all), kind, key, and whether all keys that begin with it
 ErasureRow = tuple[str | None, str, bytes, bool]
+# An index: name, space, kind of the keyspace, prefix of its keys, and what it is (`primitives.indexes`)
+IndexRow = tuple[str, str, str, bytes, dict[str, Any]]
+# Of an ordered index: leading values, and whether they are inside; None is open
+Bound = tuple[list[Any], bool] | None
 # sequence, time, SHA-256 of the chain so far, version of the commit. Inside a transaction the
 # sequence is provisional and the rest is None until the commit.
 Appended = tuple[int, int | None, bytes | None, int | None]
@@ -75,6 +79,15 @@ class Layout:
     kind: str  # the primitive's name: "kv", "events", ...
     text_keys: bool = True  # keys are str (1..1024 bytes of UTF-8, no NUL) rather than bytes
     finite: bool = False  # NaN and infinities are refused, as JSON does
+
+
+class Passes(TypedDict, total=False):
+    """What rows must be to be hits: all of what is given."""
+
+    values: list[tuple[str, list[tuple[Bound, Bound]]]]  # of each ordered index, in one of the ranges
+    keys: Iterable[Key]
+    prefix: Key
+    written: tuple[int, int]  # the version that wrote the row: from the first to the last
 
 
 class Txn(Protocol):
@@ -128,6 +141,26 @@ class Txn(Protocol):
         `before` if given.
 
         Inside a transaction: as at its snapshot, without its own writes. Leaves no footprint."""
+
+    # -- indexes: what they say is as if they had been made of what is seen from here
+    def indexes(self) -> list[IndexRow]:
+        """Those of this keyspace."""
+
+    def by_value(
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+    ) -> list[tuple[Key, int]]:
+        """Keys and versions of the rows between two bounds of an ordered index, by value and then by key.
+
+        Where one bound is open and the other ends in a number or a text, so do all values."""
+
+    def by_text(
+        self, index: str, query: str, k: int, passes: Passes | None = None, explain: bool = False, /
+    ) -> dict[str, Any]:
+        """The best of a text index for a query: `hits` (key, version and score, best first and then by key),
+        how many rows `matched`, the best score that was `cut` (None: none was), and all `documents`.
+
+        With `explain` also `terms`: for each hit what each part of the query that it has gave: its text, how
+        many documents have it, idf, tf and contribution."""
 
     # -- writes: automatic mode returns the commit's version; inside a transaction None
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int | None:
@@ -383,6 +416,18 @@ class Store(Protocol):
 
     def clear_policy(self, branch: str | None, space: str | None, kind: str | None, /) -> bool:
         """Take it back; whether there was one."""
+
+    def indexes(self) -> list[IndexRow]:
+        """The indexes that were declared."""
+
+    def create_index(self, name: str, space: str, kind: str, prefix: bytes, spec: dict[str, Any], /) -> None:
+        """Declare an index. AlreadyExists for the name."""
+
+    def drop_index(self, name: str, /) -> bool:
+        """Whether there was one."""
+
+    def rebuild_indexes(self, progress: Callable[[int, int], object] | None = None, /) -> None:
+        """Make what indexes hold of the files anew."""
 
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]:
         """Take keys out of all versions of all branches, memory and files. Returns what `compact` does."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from strata.core.atomic import atomically
 from strata.core.changes import Change, change
@@ -25,7 +25,8 @@ from strata.core.paths import parse, render
 from strata.core.protocols import DELETE, END, PUT, DiffRow, Layout, PatchOp, Txn
 from strata.core.values import Versioned
 from strata.core.where import compile
-from strata.primitives.base import MISSING, Primitive, versioned, versions
+from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
+from strata.primitives.finding import FindPlan, plan
 from strata.primitives.json_merge import differences, merge
 from strata.primitives.json_patch import translate
 
@@ -219,6 +220,8 @@ class Json(Primitive):
         *,
         scan: bool = False,
         prefix: str | None = None,
+        order_by: str | None = None,
+        reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[tuple[str, Any]]:
         """Return (name, document) of the documents that pass `where`, in order of their names.
@@ -226,19 +229,54 @@ class Json(Primitive):
         Args:
             where: conditions by path, as `{"$.status": "open", "$.age": {"gte": 18}}`; see `core.where`.
             scan: read all documents, when no index is declared for these paths.
-        Raises: NotIndexed when there is no index and no `scan`; InvalidInput for an unknown operator.
-        Cost: with `scan`, reads every document up to the last one taken.
+            order_by: a path with an ordered index: in order of the values there, without the documents that
+                have none.
+            reverse: in the opposite order.
+        Raises: NotIndexed when there is no index and no `scan`, or none for `order_by`; InvalidInput for an
+            unknown operator.
+        Cost: with an index, reads what lies in its ranges (`explain_plan` says which), all at once unless the
+            order is that of the index; with `scan`, every document up to the last one taken.
         """
-        passes = compile(where)
-        if not scan:
-            raise NotIndexed(
-                f"no index answers {', '.join(map(str, where))}",
-                what="index",
-                name=", ".join(map(str, where)),
-                hint="declare one with db.indexes.create, or pass scan=True to read all documents",
-            )
+        passes, how = compile(where), self.explain_plan(where, prefix=prefix, order_by=order_by)
         left = None if limit is None else check_int(limit, "limit")
-        return islice((row for row in self._rows(prefix, None, None, False, None) if passes(row[1])), left)
+        if how.index is None and (order_by is not None or not scan):
+            names = ", ".join([*map(str, where), *filter(None, [order_by])])
+            raise NotIndexed(
+                f"no index answers {names}",
+                what="index",
+                name=names,
+                hint="declare one with db.indexes.create"
+                + ("" if order_by else ", or pass scan=True to read all documents"),
+            )
+        if how.index is None:
+            rows: Iterable[tuple[str, Any]] = self._rows(prefix, None, None, reverse, None)
+        else:
+            rows = self._indexed(
+                how, prefix, order_by is not None, reverse, None if how.checked or prefix else left
+            )
+        return islice((row for row in rows if passes(row[1])), left)
+
+    def explain_plan(
+        self, where: Mapping[str, Any], *, prefix: str | None = None, order_by: str | None = None
+    ) -> FindPlan:
+        """Return how `find` answers: by which index and ranges of it, and what is left to check."""
+        compile(where)
+        return plan(where, self._txn.indexes(), (), prefix, order_by)
+
+    def _indexed(
+        self, how: FindPlan, prefix: str | None, is_ordered: bool, reverse: bool, most: int | None
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the documents in the ranges of a plan, in the order of the index or of their names."""
+        txn = self._txn.pinned()
+        index, ranges = cast(str, how.index), reversed(how.ranges) if reverse else how.ranges
+        limit = most if is_ordered and how.order else None
+        found = [row for start, end in ranges for row in txn.by_value(index, start, end, reverse, limit)]
+        keys = [cast(str, key) for key, _ in found if prefix is None or cast(str, key).startswith(prefix)]
+        if not is_ordered:
+            keys.sort(key=str.encode, reverse=reverse)
+        for first in range(0, len(keys), PAGE_ROWS):
+            page = keys[first : first + PAGE_ROWS]
+            yield from zip(page, txn.get_many(page), strict=True)
 
     def _change(self, doc: str, ops: Ops) -> int | None:
         return self._try(self._txn, doc, ops)

@@ -12,11 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from strata.core import patches
-from strata.core.errors import InvalidInput, ReadOnly
+from strata.core.errors import InvalidInput, NotFound, ReadOnly
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.patches import ABSENT
-from strata.core.protocols import Appended, Entry, HistoryRow, Kept, Key, Layout, PatchOp, Path
+from strata.core.protocols import (
+    Appended,
+    Bound,
+    Entry,
+    HistoryRow,
+    IndexRow,
+    Kept,
+    Key,
+    Layout,
+    Passes,
+    PatchOp,
+    Path,
+)
 from strata.core.values import check, decode, encode, same
+from strata.testing import looking
 from strata.testing.history import WHOLE, Line, Place, Range, Row, live
 from strata.testing.writes import Add, Append, Delete, Patch, Put, Write
 
@@ -106,6 +119,38 @@ class Keyspace:
 
     def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int:
         return len(self._range(prefix, start, end, False, None))
+
+    def indexes(self) -> list[IndexRow]:
+        rows = self.branch.store.indexes()
+        return [row for row in rows if row[1:3] == (self.space, self.layout.kind)]
+
+    def by_value(
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+    ) -> list[tuple[Key, int]]:
+        found = looking.by_value(self._index(index), self._seen(), start, end)
+        hits = [(row[0], row[1]) for _, row in (reversed(found) if reverse else found)]
+        return hits if limit is None else hits[: check_int(limit, "limit")]
+
+    def by_text(
+        self, index: str, query: str, k: int, passes: Passes | None = None, explain: bool = False, /
+    ) -> dict[str, Any]:
+        row, seen = self._index(index), self._seen()
+        if row[4]["type"] != "text":
+            raise InvalidInput(f"'{index}' is no index of text")
+        hits = looking.by_text(row, seen, query, looking.passes(passes, seen, self._index))
+        every = looking.by_text(row, seen, query, lambda row: True)
+        cut = hits[k][2] if len(hits) > k else None
+        return {"hits": hits[:k], "matched": len(hits), "cut": cut, "documents": len(every)}
+
+    def _index(self, name: str) -> IndexRow:
+        for row in self.indexes():
+            if row[0] == name:
+                return row
+        raise NotFound(what="index", name=name)
+
+    def _seen(self) -> list[looking.Seen]:
+        rows = self._range(None, None, None, False, None)
+        return [(place[2], row.version, decode(row.value)) for place, row in rows]
 
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
         upto = self.version if before is None else min(self.version, check_int(before, "before") - 1)

@@ -25,6 +25,7 @@ from strata.core.protocols import (
     DiffRow,
     ErasureRow,
     How,
+    IndexRow,
     Layout,
     PolicyRow,
     ReadRow,
@@ -72,6 +73,7 @@ class Model:
         self._policies: dict[
             tuple[int | None, str | None, str | None], tuple[int | None, int | None, bool]
         ] = {}
+        self._indexes: dict[str, IndexRow] = {}
         self._tags: dict[str, tuple[Line, int, int, str | None]] = {}
         self._deleted: list[Line] = []  # which views may still show
         self._readers: weakref.WeakSet[ModelSnapshot | ModelTransaction] = weakref.WeakSet()
@@ -252,6 +254,23 @@ class Model:
     def _line_id(self, branch: str | None) -> int | None:
         self.check_open()
         return None if branch is None else self.line(branch).id
+
+    def indexes(self) -> list[IndexRow]:
+        self.check_open()
+        return list(self._indexes.values())
+
+    def create_index(self, name: str, space: str, kind: str, prefix: bytes, spec: dict[str, Any], /) -> None:
+        self.check_open()
+        if name in self._indexes:
+            raise AlreadyExists(what="index", name=name)
+        self._indexes[name] = name, space, kind, prefix, spec
+
+    def drop_index(self, name: str, /) -> bool:
+        self.check_open()
+        return self._indexes.pop(name, None) is not None
+
+    def rebuild_indexes(self, progress: Callable[[int, int], object] | None = None, /) -> None:
+        self.check_open()
 
     def forget(self, rows: Sequence[ErasureRow], /) -> dict[str, int]:
         with self.lock:

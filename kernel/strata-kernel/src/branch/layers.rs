@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{At, Branch, HistoryRow, Range};
 use crate::env::Worker;
 use crate::error::Result;
+use crate::index::Indexed;
 use crate::log::{Stamp, StateHash};
 use crate::retention::Floors;
 use crate::run::{RowHash, Run};
@@ -31,6 +32,8 @@ pub struct Data {
     pub runs: Runs,
     /// The newest version at the checkpoint, and the state hash after it.
     pub settled: (u64, StateHash),
+    /// What indexes hold of this branch, as far as they were asked.
+    pub indexed: Indexed,
     /// By keyspace, where retention let go of something: below it only what is pinned can be read.
     pub floors: Floors,
 }
@@ -150,8 +153,14 @@ impl Data {
             frozen: Vec::new(),
             runs,
             settled: (state.version, state.hash),
+            indexed: None,
             floors: state.floors.clone(),
         }
+    }
+
+    /// Runs or tables are others now: what indexes hold is made again when they are asked.
+    pub fn outdate_indexes(&mut self) {
+        self.indexed.iter_mut().flat_map(|indexed| indexed.values_mut()).for_each(|own| own.is_stale = true);
     }
 
     pub(super) fn floor(&self, keyspace: u32) -> Option<u64> {

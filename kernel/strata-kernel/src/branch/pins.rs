@@ -105,7 +105,7 @@ impl Branch {
     }
 
     /// Refuse to read what is gone.
-    pub(super) fn check_retained(&self, data: &Data, keyspace: u32, at: At) -> Result<()> {
+    pub fn check_retained(&self, data: &Data, keyspace: u32, at: At) -> Result<()> {
         match self.trimmed(data, keyspace, at) {
             Some(oldest) => Err(Error::HistoryTrimmed { requested: at.version, oldest }),
             None => Ok(()),

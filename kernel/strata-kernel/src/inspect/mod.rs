@@ -10,6 +10,7 @@
 //! whatever the file holds.
 
 mod bundle;
+mod index;
 mod manifest;
 mod run;
 mod segment;
@@ -98,6 +99,7 @@ enum Kind {
     Manifest,
     Segment,
     Run,
+    Index,
     Bundle,
     Lock,
 }
@@ -109,9 +111,11 @@ fn kind_of(start: &[u8], name: &str) -> Option<Kind> {
         b"strataMF" => Some(Kind::Manifest),
         b"strataWL" => Some(Kind::Segment),
         b"strataRN" => Some(Kind::Run),
+        b"strataIX" => Some(Kind::Index),
         b"strataEX" => Some(Kind::Bundle),
         _ if file.starts_with("MANIFEST") => Some(Kind::Manifest),
         _ if file.starts_with("wal-") => Some(Kind::Segment),
+        _ if file.ends_with(".idx") => Some(Kind::Index),
         _ if file.starts_with("run-") => Some(Kind::Run),
         _ if file == "LOCK" => Some(Kind::Lock),
         _ => None,
@@ -130,6 +134,7 @@ pub fn inspect(disk: &dyn Disk, path: &str, rows: u64, keys: Option<&GivenKeys>,
         Some(Kind::Manifest) => manifest::inspect(&whole(&file)?, keys, sink),
         Some(Kind::Segment) => segment::inspect(&whole(&file)?, path, keys, sink),
         Some(Kind::Run) => run::inspect(&file, path, rows, keys, sink),
+        Some(Kind::Index) => index::inspect(&file, path, sink),
         Some(Kind::Bundle) => bundle::inspect(disk, path, rows, keys, sink),
         Some(Kind::Lock) => lock(&whole(&file)?, sink),
         None => sink(Line::problem(0, "it is none of the files of a database")),

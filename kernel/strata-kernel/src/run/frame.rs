@@ -39,12 +39,13 @@ pub enum FrameKind {
     Index = 0xd3,
     Filter = 0xd4,
     Footer = 0xd5,
+    Derived = 0xd6,
 }
 
 impl FrameKind {
     pub fn from_u8(byte: u8) -> Option<FrameKind> {
-        use FrameKind::{Block, Filter, Footer, Index, Value};
-        [Block, Value, Index, Filter, Footer].into_iter().find(|kind| *kind as u8 == byte)
+        use FrameKind::{Block, Derived, Filter, Footer, Index, Value};
+        [Block, Value, Index, Filter, Footer, Derived].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -143,7 +144,7 @@ impl Framing {
     /// Append the payload, packed where that is worth it; returns the codec.
     fn pack(&self, kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) -> u8 {
         let start = out.len();
-        let may_pack = self.compress && matches!(kind, FrameKind::Block | FrameKind::Value);
+        let may_pack = self.compress && matches!(kind, FrameKind::Block | FrameKind::Value | FrameKind::Derived);
         if may_pack {
             out.resize(start + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
             let size = lz4_flex::block::compress_into(payload, &mut out[start..]).unwrap_or(usize::MAX);
@@ -221,8 +222,13 @@ impl Framing {
     }
 
     pub fn header(&self) -> [u8; HEADER] {
+        self.header_with(MAGIC)
+    }
+
+    /// The header of another file that belongs to the run.
+    pub fn header_with(&self, magic: [u8; 8]) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
-        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[..8].copy_from_slice(&magic);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.database_id);
         bytes[32..40].copy_from_slice(&self.run.to_le_bytes());
@@ -234,13 +240,18 @@ impl Framing {
 
     /// Whether `bytes` begin with the header of this run; returns the key it names.
     pub fn check_header(&self, bytes: &[u8], file: &str) -> Result<KeyId> {
+        self.check_header_with(MAGIC, bytes, file)
+    }
+
+    pub fn check_header_with(&self, magic: [u8; 8], bytes: &[u8], file: &str) -> Result<KeyId> {
         let corrupt =
             |offset, reason: &str| Error::Corrupt { file: file.to_owned(), offset, reason: reason.to_owned() };
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return Err(corrupt(bytes.len() as u64, "it is shorter than its header"));
         };
-        if header[..8] != MAGIC {
-            return Err(corrupt(0, "it is not a run"));
+        if header[..8] != magic {
+            let what = if magic == MAGIC { "it is not a run" } else { "it does not belong to a run" };
+            return Err(corrupt(0, what));
         }
         // Magic, version and checksum have this place in every version, so a newer one is told from damage.
         if u32_at(header, 12) != header_checksum(header) && !sabotage::on("T15") {

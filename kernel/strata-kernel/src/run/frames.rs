@@ -60,6 +60,7 @@ impl FrameKind {
             FrameKind::Index => "index",
             FrameKind::Filter => "filter",
             FrameKind::Footer => "footer",
+            FrameKind::Derived => "derived",
         }
     }
 }

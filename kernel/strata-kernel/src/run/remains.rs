@@ -241,7 +241,7 @@ impl Remains {
     fn take(&mut self, kind: FrameKind, at: u64, payload: Payload) -> Result<bool, String> {
         match kind {
             FrameKind::Value => self.asides.push((at, payload)),
-            FrameKind::Filter => {}
+            FrameKind::Filter | FrameKind::Derived => {}
             FrameKind::Footer => {
                 self.has_end = true;
                 self.end = self.at;

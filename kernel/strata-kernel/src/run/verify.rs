@@ -124,7 +124,9 @@ impl<'a> Verify<'a> {
             FrameKind::Block => self.block(at, length)?,
             FrameKind::Index => self.index(at, length)?,
             FrameKind::Filter => self.filter(at, length)?,
-            FrameKind::Footer => return Err(self.run.corrupt(at, "a footer stands among other frames")),
+            FrameKind::Footer | FrameKind::Derived => {
+                return Err(self.run.corrupt(at, "a frame stands here that does not belong among these"));
+            }
         }
         self.run.check_place(at, length)?;
         Ok(length.into())

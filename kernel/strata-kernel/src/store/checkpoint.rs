@@ -90,6 +90,7 @@ impl Store {
             state.policies = manifest.state.policies.clone();
         }
         state.erasures = manifest.state.erasures.clone();
+        (state.indexes, state.next_index) = (manifest.state.indexes.clone(), manifest.state.next_index);
         let number = self.next_run();
         let window = sabotaged_window((manifest.checkpoint_version, cut.version));
         let run = self.write_run(number, &branches, window)?;
@@ -142,6 +143,7 @@ impl Store {
     pub(super) fn open_written(&self, number: u64) -> Result<Arc<Run>> {
         let run = Run::open(&*self.env.disk, number, &self.cache, &self.run_options())?;
         self.run_bytes_written.fetch_add(run.file_bytes(), Ordering::Relaxed);
+        self.index_new_run(&run);
         Ok(run)
     }
 
@@ -153,6 +155,7 @@ impl Store {
             if !sabotage::on("K04") {
                 data.settled = *settled;
             }
+            data.outdate_indexes();
             if let Some(run) = run.filter(|run| run.span(*id).is_some()) {
                 data.runs = std::iter::once(run).chain(data.runs.iter()).cloned().collect();
             }

@@ -134,7 +134,9 @@ impl Store {
     pub(super) fn publish_all(&self, live: Vec<Arc<Run>>) {
         for (id, branch) in self.registry.read().with_ancestors() {
             let runs = live.iter().rev().filter(|run| run.span(id).is_some());
-            branch.data.write().runs = runs.cloned().collect();
+            let mut data = branch.data.write();
+            data.runs = runs.cloned().collect();
+            data.outdate_indexes();
         }
         *self.runs.write() = live;
     }
@@ -147,6 +149,7 @@ impl Store {
         for run in runs {
             run.forget();
             self.env.disk.remove(&crate::run::path(run.number()))?;
+            self.remove_parts(run)?;
         }
         Ok(())
     }

@@ -140,6 +140,8 @@ impl Store {
             durability: options.durability,
             recovered: Recovered::default(),
             keyspaces: RwLock::new(Keyspaces::default()),
+            catalogue: RwLock::default(),
+            deriving: Mutex::default(),
             files: Mutex::new(None),
             volatile: Mutex::default(),
             runs: RwLock::default(),
@@ -265,7 +267,8 @@ fn clear_orphans(env: &Env, manifest: &Manifest) -> Result<()> {
         let is_orphan = |number| {
             !manifest.runs.contains(&number) || (sabotage::on("K15") && manifest.runs.first() == Some(&number))
         };
-        if run::number_of(&name).is_some_and(|number| name.ends_with(".tmp") || is_orphan(number)) {
+        let number = run::number_of(&name).or_else(|| run::derived_number_of(&name));
+        if number.is_some_and(|number| name.ends_with(".tmp") || is_orphan(number)) {
             env.disk.remove(&format!("{}/{name}", run::DIRECTORY))?;
         }
     }
@@ -309,6 +312,7 @@ impl Store {
         let manifest = Manifest { is_backup: false, ..manifest };
         self.files = Mutex::new(Some(Files { manifest, _lock: lock }));
         let store = Arc::new(self);
+        store.learn_indexes();
         if !store.read_only {
             // What was cut short was asked for, so it is done before anything is read.
             if !sabotage::on("K36") {

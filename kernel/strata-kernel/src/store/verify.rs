@@ -89,6 +89,7 @@ impl Store {
             });
             verified.rows += verified.note(outcome)?.map_or(0, |found| found.rows);
             verified.runs += 1;
+            verified.note(self.verify_parts(run))?;
             read = behind;
         }
         Ok(verified)

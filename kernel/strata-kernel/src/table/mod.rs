@@ -279,7 +279,7 @@ impl Table {
 
     /// Call `change` with the versions in `(after, upto]` of all keys, of each the newest first. Looks at nothing else, or
     /// hardly.
-    pub fn changed(&self, (after, upto): (u64, u64), mut change: impl FnMut(&[u8], Version<'_>)) {
+    pub fn changed<'a>(&'a self, (after, upto): (u64, u64), mut change: impl FnMut(&'a [u8], Version<'a>)) {
         if self.newest <= after {
             return;
         }
