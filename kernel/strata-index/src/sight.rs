@@ -62,10 +62,39 @@ impl Blocks {
         (*latest, *earliest) = (from.max(*latest), to.min(*earliest));
     }
 
-    /// Whether all rows of these blocks are there.
+    /// Whether all rows of these blocks are there; one that is not kept is not.
     #[inline]
     pub fn see(&self, at: u64, blocks: RangeInclusive<usize>) -> bool {
-        let blocks = &self.blocks[blocks];
+        let Some(blocks) = self.blocks.get(blocks) else { return false };
         blocks.iter().fold(true, |all, (latest, earliest)| all & (*latest <= at) & (at < *earliest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Blocks;
+
+    proptest! {
+        #[test]
+        fn blocks_see_what_rows_see(
+            rows in prop::collection::vec((0..3_u64, prop_oneof![5..7_u64, Just(u64::MAX)]), 0..200),
+            ends in prop::collection::vec((any::<prop::sample::Index>(), 5..7_u64), 0..3),
+            at in 1..7_u64,
+        ) {
+            let (from, mut to): (Vec<u64>, Vec<u64>) = rows.into_iter().unzip();
+            let mut blocks = Blocks::of(&from, &to);
+            for (row, end) in ends.iter().filter(|_| !from.is_empty()) {
+                let row = row.index(from.len());
+                to[row] = to[row].min(*end);
+                blocks.note(row as u32, from[row], to[row]);
+            }
+            for block in 0..from.len().div_ceil(64) {
+                let all = (block * 64..from.len().min(block * 64 + 64)).all(|row| from[row] <= at && at < to[row]);
+                prop_assert_eq!(blocks.see(at, block..=block), all);
+            }
+            prop_assert!(!blocks.see(at, 0..=from.len().div_ceil(64)));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::bits::Bits;
-use crate::sight::{Blocks, Sight};
+use crate::sight::Sight;
 
 use super::postings::{List, Mark, Occurrence, TextIndex};
 use super::query::{Clause, Pattern};
@@ -33,8 +33,6 @@ impl Rows<'_> {
 pub(super) struct Matches {
     slots: Vec<u32>,
     counts: Vec<f64>,
-    /// Which rows of a list are seen, 64 in a word.
-    seen: Vec<u64>,
     /// By slot, while a prefix is counted; all 0 else.
     sums: Vec<f64>,
 }
@@ -91,25 +89,40 @@ impl Matches {
         if weight == 0.0 {
             return Rows::Kept(start..start);
         }
-        let seen = look(list.slots, &source.sight, source.blocks, &mut self.seen);
-        if seen == list.slots.len() {
+        let is_whole = |slots: &[u32]| {
+            let blocks = slots[0] as usize / 64..=slots[slots.len() - 1] as usize / 64;
+            // Where rows lie far apart, looking at each is less work than at all between.
+            let near = blocks.end() - blocks.start() <= 2 * slots.len();
+            near && source.sees_all(blocks) || slots.iter().all(|slot| source.sight.sees(*slot))
+        };
+        let whole = list.slots.chunks(64).take_while(|slots| is_whole(slots)).map(<[u32]>::len).sum();
+        if whole == list.slots.len() {
             return Rows::Listed { slots: list.slots, marks: list.marks, weight };
         }
-        self.slots.resize(start + list.slots.len(), 0);
-        self.counts.resize(start + list.slots.len(), 0.0);
-        let (slots, counts) = (&mut self.slots[start..], &mut self.counts[start..]);
-        let mut kept = 0;
-        let chunks = list.slots.chunks(64).zip(list.marks.chunks(64));
-        for ((chunk, marks), &seen) in chunks.zip(&self.seen) {
-            for (bit, (slot, mark)) in chunk.iter().zip(marks).enumerate() {
-                // Written in any case, and written over if it is not seen: a branch would cost more.
-                (slots[kept], counts[kept]) = (*slot, weight * f64::from(mark.count()));
-                kept += (seen >> bit & 1) as usize;
-            }
+        self.slots.extend_from_slice(&list.slots[..whole]);
+        self.counts.extend(list.marks[..whole].iter().map(|mark| weight * f64::from(mark.count())));
+        let rest = List { slots: &list.slots[whole..], marks: &list.marks[whole..], positions: &[] };
+        self.keep(rest, &source.sight, weight);
+        Rows::Kept(start..self.slots.len())
+    }
+
+    /// Copy what is seen.
+    fn keep(&mut self, list: List, sight: &Sight, weight: f64) {
+        let mut kept = self.slots.len();
+        self.slots.resize(kept + list.slots.len(), 0);
+        self.counts.resize(kept + list.slots.len(), 0.0);
+        let (slots, counts) = (self.slots.as_mut_slice(), self.counts.as_mut_slice());
+        let Sight { at, from, to, hidden, .. } = *sight;
+        let (nothing, to) = (Bits::default(), &to[..from.len()]);
+        let hidden = hidden.unwrap_or(&nothing);
+        for (slot, mark) in list.iter() {
+            // In any case, and written over if it is not seen: what is seen is hard to foretell for a branch.
+            (slots[kept], counts[kept]) = (slot, weight * f64::from(mark.count()));
+            let index = slot as usize;
+            kept += usize::from((from[index] <= at) & (at < to[index]) & !hidden.has(slot));
         }
-        self.slots.truncate(start + kept);
-        self.counts.truncate(start + kept);
-        Rows::Kept(start..start + kept)
+        self.slots.truncate(kept);
+        self.counts.truncate(kept);
     }
 
     fn grouped(&mut self, list: List, sight: &Sight, weights: &Weights) {
@@ -171,34 +184,6 @@ impl Matches {
             (self.slots[at], self.counts[at]) = (slot, count);
         }
     }
-}
-
-/// Note which slots are seen, and return how many.
-fn look(slots: &[u32], sight: &Sight, blocks: Option<&Blocks>, seen: &mut Vec<u64>) -> usize {
-    seen.clear();
-    let mut count = 0;
-    for chunk in slots.chunks(64) {
-        if blocks.is_some_and(|blocks| all_seen(chunk, sight, blocks)) {
-            seen.push(u64::MAX >> (64 - chunk.len()));
-            count += chunk.len();
-            continue;
-        }
-        // Without a branch on what comes out.
-        let bits = chunk.iter().enumerate().map(|(bit, slot)| u64::from(sight.sees(*slot)) << bit);
-        let word = bits.fold(0, |word, bit| word | bit);
-        count += word.count_ones() as usize;
-        seen.push(word);
-    }
-    count
-}
-
-/// False says nothing.
-fn all_seen(slots: &[u32], sight: &Sight, blocks: &Blocks) -> bool {
-    let (first, last) = (slots[0] as usize / 64, slots[slots.len() - 1] as usize / 64);
-    // Where rows lie far apart, looking at each is less work than at all between.
-    last - first <= 2 * slots.len()
-        && blocks.see(sight.at, first..=last)
-        && !sight.hidden.is_some_and(|hidden| hidden.has_any(first..=last))
 }
 
 fn lists<'a>(index: TextIndex<'a>, pattern: &Pattern) -> Vec<List<'a>> {

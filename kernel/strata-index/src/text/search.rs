@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::RangeInclusive;
 
 use crate::sight::{Blocks, Keys, Sight};
 
@@ -63,9 +64,13 @@ pub struct TermScore {
 pub fn stats(sources: &[Source]) -> Stats {
     let mut stats = Stats::default();
     for source in sources {
-        for (slot, &length) in source.index.lengths().iter().enumerate() {
-            if length > 0 && source.sight.sees(slot as u32) {
-                stats.documents += 1;
+        for (block, lengths) in source.index.lengths().chunks(64).enumerate() {
+            // A length of 0 is no document; that of a row which is not seen counts as one.
+            let whole = source.sees_all(block..=block);
+            let seen = |slot: usize| whole || source.sight.sees((block * 64 + slot) as u32);
+            let length = |(slot, length): (usize, &u32)| if seen(slot) { *length } else { 0 };
+            for length in lengths.iter().enumerate().map(length) {
+                stats.documents += u64::from(length > 0);
                 stats.length += u64::from(length);
             }
         }
@@ -114,6 +119,12 @@ pub fn search(
 }
 
 impl<'a> Source<'a> {
+    /// Whether all rows of these blocks of 64 are seen. False says nothing.
+    pub(super) fn sees_all(&self, blocks: RangeInclusive<usize>) -> bool {
+        self.blocks.is_some_and(|of| of.see(self.sight.at, blocks.clone()))
+            && !self.sight.hidden.is_some_and(|hidden| hidden.has_any(blocks))
+    }
+
     /// Those of each clause.
     fn rows(&self, query: &Query, scoring: &Scoring, matches: &mut Matches) -> Vec<Rows<'a>> {
         let clauses = query.clauses().iter();
