@@ -26,6 +26,8 @@ fn main() {
     queries("delta", &[TextIndex::Delta(&delta)], &rows, &english);
     let part = part(delta);
     queries("part", &[TextIndex::Part(&part)], &rows, &english);
+    let fields = two_fields(&texts, &english);
+    queries("two fields", &[TextIndex::Delta(&fields)], &rows, &english);
     let spread: Vec<TextDelta> = (0..8).map(|nth| every_eighth(&texts, nth, &english)).collect();
     let spread: Vec<TextIndex> = spread.iter().map(TextIndex::Delta).collect();
     queries("8 deltas", &spread, &rows, &english);
@@ -67,6 +69,15 @@ fn index(name: &str, texts: &[String], analyzer: &Analyzer) -> TextDelta {
         delta.add(slot as u32, &[(0, text)], analyzer);
     }
     println!("indexed, {name}: {:.2} us a document", micros(start) / texts.len() as f64);
+    delta
+}
+
+fn two_fields(texts: &[String], analyzer: &Analyzer) -> TextDelta {
+    let mut delta = TextDelta::new();
+    for (slot, text) in texts.iter().enumerate() {
+        let (title, body) = text.split_at(text.len() / 3);
+        delta.add(slot as u32, &[(0, title), (1, body)], analyzer);
+    }
     delta
 }
 

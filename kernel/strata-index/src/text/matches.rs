@@ -67,12 +67,13 @@ impl Matches {
     pub fn collect<'a>(&mut self, source: &Source<'a>, clause: &Clause, weights: &Weights) -> Rows<'a> {
         let (index, sight) = (source.index, &source.sight);
         let start = self.slots.len();
-        let weights = &weights.only(clause.field);
+        let own = clause.field.map(|field| weights.only(field));
+        let weights = own.as_ref().unwrap_or(weights);
         match clause.words.as_slice() {
             [(_, pattern)] => match lists(index, pattern).as_slice() {
                 [] => {}
-                [list] if index.is_plain() && index.is_ordered() => return self.plain(*list, source, weights.of(0)),
-                [list] => self.grouped(*list, sight, weights),
+                [list] if index.is_plain() && index.is_ordered() => return self.plain(*list, source, weights),
+                [list] => self.copied(*list, sight, |mark| weights.count(mark)),
                 lists => self.united(lists, sight, weights, index.lengths().len()),
             },
             words => self.phrase(&phrase(index, words, clause.field, sight), weights),
@@ -84,8 +85,8 @@ impl Matches {
     }
 
     /// Of field 0 only, each row once.
-    fn plain<'a>(&mut self, list: List<'a>, source: &Source, weight: f64) -> Rows<'a> {
-        let start = self.slots.len();
+    fn plain<'a>(&mut self, list: List<'a>, source: &Source, weights: &Weights) -> Rows<'a> {
+        let (start, weight) = (self.slots.len(), weights.of(0));
         if weight == 0.0 {
             return Rows::Kept(start..start);
         }
@@ -102,12 +103,13 @@ impl Matches {
         self.slots.extend_from_slice(&list.slots[..whole]);
         self.counts.extend(list.marks[..whole].iter().map(|mark| weight * f64::from(mark.count())));
         let rest = List { slots: &list.slots[whole..], marks: &list.marks[whole..], positions: &[] };
-        self.keep(rest, &source.sight, weight);
+        self.copied(rest, &source.sight, |mark| weight * f64::from(mark.count()));
         Rows::Kept(start..self.slots.len())
     }
 
-    /// Copy what is seen.
-    fn keep(&mut self, list: List, sight: &Sight, weight: f64) {
+    /// Copy what is seen. A row may have several postings, of several fields; they stand together.
+    #[inline]
+    fn copied(&mut self, list: List, sight: &Sight, weigh: impl Fn(Mark) -> f64) {
         let mut kept = self.slots.len();
         self.slots.resize(kept + list.slots.len(), 0);
         self.counts.resize(kept + list.slots.len(), 0.0);
@@ -115,27 +117,22 @@ impl Matches {
         let Sight { at, from, to, hidden, .. } = *sight;
         let (nothing, to) = (Bits::default(), &to[..from.len()]);
         let hidden = hidden.unwrap_or(&nothing);
-        for (slot, mark) in list.iter() {
+        let (theirs, marks) = (list.slots, &list.marks[..list.slots.len()]);
+        let mut next = 0;
+        while next < theirs.len() {
+            let (slot, mut count) = (theirs[next], weigh(marks[next]));
+            next += 1;
+            while next < theirs.len() && theirs[next] == slot {
+                count += weigh(marks[next]);
+                next += 1;
+            }
             // In any case, and written over if it is not seen: what is seen is hard to foretell for a branch.
-            (slots[kept], counts[kept]) = (slot, weight * f64::from(mark.count()));
+            (slots[kept], counts[kept]) = (slot, count);
             let index = slot as usize;
-            kept += usize::from((from[index] <= at) & (at < to[index]) & !hidden.has(slot));
+            kept += usize::from((count > 0.0) & (from[index] <= at) & (at < to[index]) & !hidden.has(slot));
         }
         self.slots.truncate(kept);
         self.counts.truncate(kept);
-    }
-
-    fn grouped(&mut self, list: List, sight: &Sight, weights: &Weights) {
-        let mut postings = list.iter().peekable();
-        while let Some((slot, mark)) = postings.next() {
-            let mut count = weights.count(mark);
-            while let Some((_, mark)) = postings.next_if(|(other, _)| *other == slot) {
-                count += weights.count(mark);
-            }
-            if count > 0.0 && sight.sees(slot) {
-                self.push(slot, count);
-            }
-        }
     }
 
     fn united(&mut self, lists: &[List], sight: &Sight, weights: &Weights, slots: usize) {

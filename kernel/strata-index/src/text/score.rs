@@ -42,35 +42,31 @@ impl Stats {
 }
 
 /// What an occurrence counts, by field; 0: the field is not searched.
-#[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
-    given: &'a [f64],
-    only: Option<u8>,
-}
+pub(super) struct Weights(Vec<f64>);
 
-impl Weights<'_> {
+impl Weights {
     #[inline]
-    pub fn of(self, field: u8) -> f64 {
-        if self.only.is_some_and(|only| only != field) {
-            return 0.0;
-        }
-        let weight = self.given.get(field as usize).copied().unwrap_or(1.0);
-        if weight > 0.0 { weight.min(1e12) } else { 0.0 }
+    pub fn of(&self, field: u8) -> f64 {
+        self.0.get(field as usize).copied().unwrap_or(1.0)
     }
 
     #[inline]
-    pub fn count(self, mark: Mark) -> f64 {
+    pub fn count(&self, mark: Mark) -> f64 {
         self.of(mark.field()) * f64::from(mark.count())
     }
 
-    pub fn only(self, field: Option<u8>) -> Self {
-        Weights { only: field, ..self }
+    /// Of one field alone.
+    pub fn only(&self, field: u8) -> Weights {
+        let mut weights = vec![0.0; 256];
+        weights[field as usize] = self.of(field);
+        Weights(weights)
     }
 }
 
 impl Scoring {
-    pub(super) fn weights(&self) -> Weights<'_> {
-        Weights { given: &self.weights, only: None }
+    pub(super) fn weights(&self) -> Weights {
+        let weight = |weight: &f64| if *weight > 0.0 { weight.min(1e12) } else { 0.0 };
+        Weights(self.weights.iter().map(weight).collect())
     }
 }
 

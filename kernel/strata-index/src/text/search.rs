@@ -13,7 +13,7 @@ use crate::sight::{Blocks, Keys, Sight};
 use super::matches::{Matches, Rows};
 use super::postings::{Mark, TextIndex};
 use super::query::{Occur, Query};
-use super::score::{Norm, Scoring, Stats, Term, idf};
+use super::score::{Norm, Scoring, Stats, Term, Weights, idf};
 use super::window::{Marks, Scores, Window};
 
 /// An index and what is seen of it. `sight.from` and `sight.to` have an entry for each slot of the index at least.
@@ -99,11 +99,12 @@ pub fn search(
     let mut matches = std::mem::take(&mut scratch.matches);
     let mut window = scratch.window.take().unwrap_or_else(Window::new);
     matches.clear();
-    let rows: Vec<Vec<Rows>> = sources.iter().map(|source| source.rows(query, scoring, &mut matches)).collect();
+    let weights = scoring.weights();
+    let rows: Vec<Vec<Rows>> = sources.iter().map(|source| source.rows(query, &weights, &mut matches)).collect();
     let norm = Norm::new(scoring, stats);
     let term = |clause: usize| {
         let documents: usize = rows.iter().map(|rows| rows[clause].len()).sum();
-        norm.term(idf(stats.documents, documents as u64), documents, scoring.weights().of(0))
+        norm.term(idf(stats.documents, documents as u64), documents, weights.of(0))
     };
     let terms: Vec<Term> = (0..query.clauses().len()).map(term).collect();
     let mut best = Best::new(k);
@@ -126,9 +127,8 @@ impl<'a> Source<'a> {
     }
 
     /// Those of each clause.
-    fn rows(&self, query: &Query, scoring: &Scoring, matches: &mut Matches) -> Vec<Rows<'a>> {
-        let clauses = query.clauses().iter();
-        clauses.map(|clause| matches.collect(self, clause, &scoring.weights())).collect()
+    fn rows(&self, query: &Query, weights: &Weights, matches: &mut Matches) -> Vec<Rows<'a>> {
+        query.clauses().iter().map(|clause| matches.collect(self, clause, weights)).collect()
     }
 }
 
