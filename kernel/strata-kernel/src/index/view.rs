@@ -220,7 +220,7 @@ impl Source<'_> {
 
     fn text<'b>(&'b self, id: u32, only: &'b Option<Bits>) -> text::Source<'b> {
         let index = self.rows.text(id).expect("parts have all indexes");
-        text::Source { index, sight: self.sight(only.as_ref()), keys: self.rows.docs() }
+        text::Source { index, sight: self.sight(only.as_ref()), blocks: None, keys: self.rows.docs() }
     }
 
     /// What its rows alone say of a filter.
