@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use strata_index::Blocks;
 use strata_index::ordered::OrderedIndex;
 use strata_index::text::{Stats, TextIndex};
 
@@ -37,12 +38,14 @@ pub struct Loaded {
     pub run: u64,
     pub part: Arc<Part>,
     pub to: Vec<u64>,
+    pub blocks: Blocks,
 }
 
 /// What is not in a run.
 #[derive(Default)]
 pub struct Delta {
     pub docs: Docs,
+    pub blocks: Blocks,
     /// The newest slot of each key, and of each slot the one before it.
     newest: FxHashMap<Vec<u8>, u32>,
     before: Vec<u32>,
@@ -59,7 +62,8 @@ impl Own {
             let mut to = part.docs.to.clone();
             // Those nearest to it say when its rows end.
             loaded.iter().rev().for_each(|newer| end_by(&part.docs, &mut to, &newer.part.docs));
-            loaded.push(Loaded { run, part, to });
+            let blocks = Blocks::of(&part.docs.from, &to);
+            loaded.push(Loaded { run, part, to, blocks });
         }
         let delta = Delta::new(definitions);
         let (stats, newest) = (BTreeMap::new(), 0);
@@ -97,6 +101,7 @@ impl Own {
             if let Some(slot) = loaded.part.docs.find(key).next() {
                 if loaded.to[slot as usize] == LIVE {
                     loaded.to[slot as usize] = version;
+                    loaded.blocks.note(slot, loaded.part.docs.from[slot as usize], version);
                     self.uncount(|own, id| own.parts[number].part.text(id).map_or(0, |text| text.length(slot)));
                 }
                 return;
@@ -185,6 +190,7 @@ impl Delta {
     /// Returns its slot, and that of the row before it of the same key.
     fn add(&mut self, key: &[u8], version: &Version<'_>) -> (u32, Option<u32>) {
         let slot = self.docs.push(key, version, LIVE);
+        self.blocks.note(slot, version.version, LIVE);
         let before = match self.newest.get_mut(key) {
             Some(newest) => std::mem::replace(newest, slot),
             None => {
@@ -194,6 +200,7 @@ impl Delta {
         };
         if before != NONE {
             self.docs.to[before as usize] = version.version;
+            self.blocks.note(before, self.docs.from[before as usize], version.version);
         }
         self.before.push(before);
         (slot, Some(before).filter(|before| *before != NONE))

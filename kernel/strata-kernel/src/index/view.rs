@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use strata_index::ordered::{self, OrderedIndex, Place, Range};
 use strata_index::text::{self, Query, Scratch, Stats, TermScore, TextIndex};
-use strata_index::{Bits, Keys, Sight};
+use strata_index::{Bits, Blocks, Keys, Sight};
 
 use super::definition::{Definition, Form};
 use super::docs::Docs;
@@ -80,6 +80,13 @@ impl<'a> Rows<'a> {
         match self {
             Rows::Part(loaded) => &loaded.to,
             Rows::Delta(delta) => &delta.docs.to,
+        }
+    }
+
+    fn blocks(self) -> &'a Blocks {
+        match self {
+            Rows::Part(loaded) => &loaded.blocks,
+            Rows::Delta(delta) => &delta.blocks,
         }
     }
 
@@ -220,7 +227,8 @@ impl Source<'_> {
 
     fn text<'b>(&'b self, id: u32, only: &'b Option<Bits>) -> text::Source<'b> {
         let index = self.rows.text(id).expect("parts have all indexes");
-        text::Source { index, sight: self.sight(only.as_ref()), blocks: None, keys: self.rows.docs() }
+        let (sight, blocks) = (self.sight(only.as_ref()), Some(self.rows.blocks()));
+        text::Source { index, sight, blocks, keys: self.rows.docs() }
     }
 
     /// What its rows alone say of a filter.
