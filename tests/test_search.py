@@ -14,7 +14,7 @@ from test_search_parts import ranked
 
 from strata.core.errors import InvalidInput, LimitExceeded
 from strata.search import Context, Importance, Recency, Request, Results
-from strata.search.engine import WINDOW, Source, search
+from strata.search.engine import WINDOW, Answer, Source, search
 from strata.testing import Model
 
 DAY_US = 86_400_000_000
@@ -37,7 +37,7 @@ def sources(db: Place, primitive: str = "json", **lists: dict[str, float]) -> li
             name,
             "text" if name == "text" else "vector",
             txn,
-            lambda limit: (rows[:limit], len(rows)),
+            lambda limit, passes: Answer(rows[:limit], len(rows)),
             spans,
         )
 
@@ -76,7 +76,7 @@ def test_one_list_keeps_its_order_and_scores(teas: Place):
     assert [(hit.key, hit.score, hit.rank) for hit in found] == [("t0", 8, 1), ("t1", 7, 2), ("t2", 6, 3)]
     assert str(found[0].ref) == "strata://main/default/json/t0"
     assert found[0].value == teas.json.get("t0")
-    assert str(found[0].snippet) == "a cup of **tea** number 0"
+    assert str(found[0].snippet) == "a cup of **tea** number 0 · even"
     assert found[0].signals["text"].score == 8
     assert (found.truncated, found.version) == (False, teas.branch.head)
     assert found.statistics.lists[0].matched == 8
@@ -307,7 +307,7 @@ def test_results_show_themselves(teas: Place):
         {"vector": []}, {"vector": [math.nan]}, {"vector": "ab"}, {"vector": [[1.0]]}, {"vector": [True]},
         {"k": -1}, {"k": 1.5}, {"k": True}, {"offset": -1}, {"candidates": 0}, {"budget_ms": 0},
         {"budget_ms": math.nan}, {"budget_ms": "1"}, {"primitives": ["kv", "nosuch"]}, {"primitives": "kv"},
-        {"primitives": []}, {"indexes": "a"}, {"spaces": [""]}, {"prefix": b"a"},
+        {"primitives": []}, {"indexes": "a"}, {"spaces": [""]}, {"prefix": b"a"}, {"prefix": "\ud800"},
         {"where": {"a": {"like": "x"}}}, {"where": "a"}, {"where": {"$.a[": 1}}, {"start": "yesterday"},
         {"weights": {"a": -1}}, {"weights": {"a": math.inf}}, {"weights": [1]}, {"context": -1},
         {"context": 51}, {"context": 1.5}, {"recency": 7}, {"importance": "$.a"}, {"rerank": 7},

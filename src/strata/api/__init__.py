@@ -9,6 +9,7 @@ encryption.py   keys, in the forms in which they are given
 portable.py     bundles and backups
 ingest.py       what others recorded: spans, transcripts
 runs.py         executions of an agent: branches with a lifecycle
+search.py       one question to all indexes
 replay.py       a run, or another stretch of history, step by step
 salvage.py      what is whole of a damaged database
 retention.py    how much history is kept

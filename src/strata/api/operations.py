@@ -122,7 +122,7 @@ _ALL: Final = (
     *_operations("retention.", Retention, read="get list", admin="set clear"),
     *_operations(
         "", Place,
-        read="version log diff replay replay_until replay_range explain",
+        read="version log diff replay replay_until replay_range explain search",
         write="ingest_otlp ingest_transcript",
     ),
     *_operations(

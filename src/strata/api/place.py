@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
-from strata.api.face import Face, Lazy
+from strata.api.face import Lazy
 from strata.api.ingest import IngestInfo, MissingParents, Source, ingest_otlp, ingest_transcript
 from strata.api.instants import Instant, version_of
 from strata.api.replay import Replay, replay, replay_range, replay_until
 from strata.api.retry import RETRIES, retrying
+from strata.api.search import Searchable, State
 from strata.api.table import Table
 from strata.api.transaction import Cause, Transaction
 from strata.api.view import View
@@ -44,7 +45,7 @@ _ISOLATIONS: Final = ("serializable", "snapshot")
 Body = Callable[Concatenate[Transaction, P], R]
 
 
-class Place(Face):
+class Place(Searchable):
     """One branch and one space, now."""
 
     __slots__ = ("_branch", "_store")
@@ -95,9 +96,16 @@ class Place(Face):
         Raises: InvalidInput for a time without a zone.
         Cost: none worth naming; nothing is copied.
         """
+        return View(self._view(when), self._space, self._branch)
+
+    def _view(self, when: Instant) -> Snapshot:
         version = version_of(self._branch, when)
         time = None if isinstance(when, int | Tag) else to_micros(when)
-        return View(self._branch.view(version, time), self._space)
+        return self._branch.view(version, time)
+
+    def _searched(self, at: Instant | None) -> State:
+        seen = self._branch.view() if at is None else self._view(at)
+        return State(seen, seen.version, None if at is None else seen.version, self._branch)
 
     def replay(self, run: str | Place) -> Replay:
         """Return the history of a run as steps: each of its commits in order, with all that it changed.

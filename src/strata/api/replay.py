@@ -46,12 +46,12 @@ class Replay(Stretch):
     @property
     def start(self) -> View:
         """Everything as it was before the first step."""
-        return View(self._branch.view(self.after), self._space)
+        return View(self._branch.view(self.after), self._space, self._branch)
 
     @property
     def view(self) -> View:
         """Everything as it was after the last step."""
-        return View(self._branch.view(self.upto), self._space)
+        return View(self._branch.view(self.upto), self._space, self._branch)
 
     def _repr_html_(self) -> str:
         steps = list(islice(self, _STEPS_SHOWN))

@@ -15,12 +15,15 @@ from contextvars import ContextVar
 from threading import get_ident
 from types import TracebackType
 
-from strata.api.face import Face, Lazy
+from strata.api.face import Lazy
+from strata.api.instants import Instant
+from strata.api.search import Searchable, State
 from strata.core.errors import Closed, InvalidInput
 from strata.core.keys import check_name
 from strata.core.protocols import Commit, Store
 from strata.core.protocols import Transaction as NativeTransaction
 from strata.core.refs import EntityRef
+from strata.primitives import Kv
 
 Cause = EntityRef | Commit | str | None
 
@@ -29,7 +32,7 @@ Cause = EntityRef | Commit | str | None
 _innermost: ContextVar[Transaction | None] = ContextVar("strata_transaction", default=None)
 
 
-class Transaction(Lazy, Face):
+class Transaction(Lazy, Searchable):
     """Everything of one branch as it was at `snapshot`, and own changes to it. One thread at a time.
 
     `message`, `actor` and `cause` may be set until the commit, and go into it.
@@ -64,7 +67,10 @@ class Transaction(Lazy, Face):
 
     def space(self, name: str) -> TransactionSpace:
         """Return the face of another space of the branch, inside this transaction."""
-        return TransactionSpace(self._source, check_name(name, "space"))
+        return TransactionSpace(self._store, self._source, check_name(name, "space"))
+
+    def _searched(self, at: Instant | None) -> State:
+        return _state_inside(self._store, self._source, at)
 
     def commit(self) -> int:
         """Commit, and return the version (the snapshot's when nothing was written).
@@ -116,16 +122,33 @@ class Transaction(Lazy, Face):
         return f"<Transaction {state} snapshot={self.snapshot} space={self._space!r}>"
 
 
-class TransactionSpace(Lazy, Face):
+class TransactionSpace(Lazy, Searchable):
     """The face of one space inside a transaction."""
+
+    _source: NativeTransaction
+
+    def __init__(self, store: Store, transaction: NativeTransaction, space: str) -> None:
+        self._store = store
+        self._source = transaction
+        self._space = space
 
     @property
     def name(self) -> str:
         """The name of the space."""
         return self._space
 
+    def _searched(self, at: Instant | None) -> State:
+        return _state_inside(self._store, self._source, at)
+
     def __repr__(self) -> str:
         return f"<TransactionSpace {self._space!r}>"
+
+
+def _state_inside(store: Store, transaction: NativeTransaction, at: Instant | None) -> State:
+    if at is not None:
+        raise InvalidInput("a transaction sees one version", hint="as in db.search(..., at=...)")
+    branch, _, _ = transaction.keyspace("default", Kv.LAYOUT).names
+    return State(transaction, transaction.snapshot, None, store.branch(branch))
 
 
 def _over() -> Closed:

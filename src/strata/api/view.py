@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from strata.api.face import Face, Lazy
+from strata.api.face import Lazy
+from strata.api.instants import Instant
+from strata.api.search import Searchable, State
+from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
-from strata.core.protocols import Snapshot
+from strata.core.protocols import Branch, Snapshot
 from strata.history.digest import digest
 
 
-class View(Lazy, Face):
+class View(Lazy, Searchable):
     """The face at one version: what was true then stays readable, whatever is written later."""
 
     _source: Snapshot
 
-    def __init__(self, snapshot: Snapshot, space: str) -> None:
+    def __init__(self, snapshot: Snapshot, space: str, branch: Branch) -> None:
         self._source = snapshot
         self._space = space
+        self._branch = branch
 
     @property
     def version(self) -> int:
@@ -31,7 +35,12 @@ class View(Lazy, Face):
 
     def space(self, name: str) -> View:
         """Return the view of another space at the same version."""
-        return View(self._source, check_name(name, "space"))
+        return View(self._source, check_name(name, "space"), self._branch)
+
+    def _searched(self, at: Instant | None) -> State:
+        if at is not None:
+            raise InvalidInput("a view is at one version already", hint="as in db.search(..., at=...)")
+        return State(self._source, self.version, self.version, self._branch)
 
     def __repr__(self) -> str:
         return f"<View version={self.version} space={self._space!r}>"

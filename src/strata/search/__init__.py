@@ -14,7 +14,7 @@ from strata.core.embedding import Embedder, register, registered
 from strata.core.hashing import HashingEmbedder
 from strata.search.boosts import Importance, Recency
 from strata.search.context import Context
-from strata.search.fusion import Signal
+from strata.search.fusion import Signal, Term
 from strata.search.http import HttpEmbedder, HttpReranker
 from strata.search.models import CallableEmbedder, CallableReranker, Reranker
 from strata.search.over import Over
@@ -42,6 +42,7 @@ __all__ = [
     "Signal",
     "Snippet",
     "Statistics",
+    "Term",
     "register",
     "registered",
 ]

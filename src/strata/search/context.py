@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 
 from strata.core.errors import InvalidInput
@@ -33,6 +34,7 @@ from strata.search.fusion import Place
 
 TURNS_MAX: Final = 50
 _SEQUENCE_BYTES: Final = 8
+_STRETCH: Final = 64  # keys of a scan, which costs about as much as to begin another
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,49 +76,68 @@ def in_context(rows: list[tuple[Place, float]], txn: Txn, context: Context) -> l
     """Return the rows of one list and what stands next to them, with their scores in context, best first.
 
     Scores below 0 (of a dot product) count as 0.
-    Cost: two short scans for each row.
+    Cost: reads the keys around the rows; a scan of 64 keys for each place where some are.
     """
     if not rows:
         return []
-    space, primitive = rows[0][0][:2]
+    space, kind = rows[0][0][:2]
     own = {place[2]: max(score, 0.0) for place, score in rows}
+    session_of = cache(partial(_session, kind=kind, separator=context.separator.encode()))
+    parts = [context.decay**distance for distance in range(1, context.turns + 1)]
     total = dict(own)
     best: dict[bytes, float] = {}
-    for key, score in own.items():
-        session = _session(key, primitive, context.separator)
-        best[session] = max(score, best.get(session, 0.0))
-        if score:
-            for distance, neighbour in _neighbours(key, session, txn, PRIMITIVES[primitive], context.turns):
-                total[neighbour] = total.get(neighbour, 0.0) + context.decay**distance * score
+    for line, here in _lines(sorted(own), txn, PRIMITIVES[kind], context.turns):
+        for at in here:
+            key = line[at]
+            score, session = own[key], session_of(key)
+            if score > best.get(session, 0.0):
+                best[session] = score
+            for side in (line[at + 1 : at + 1 + context.turns], line[max(0, at - context.turns) : at][::-1]):
+                for near, part in zip(side, parts, strict=False):
+                    if session_of(near) != session:
+                        break
+                    total[near] = total.get(near, 0.0) + part * score
     found = [
-        ((space, primitive, key), score + context.session * best[_session(key, primitive, context.separator)])
+        ((space, kind, key), score + context.session * best.get(session_of(key), 0.0))
         for key, score in total.items()
     ]
     return sorted(found, key=lambda row: (-row[1], row[0]))
 
 
-def _session(key: bytes, primitive: str, separator: str) -> bytes:
+def _session(key: bytes, kind: str, separator: bytes) -> bytes:
     """Return what the keys of a session have in common."""
-    if primitive == "events":
+    if kind == "events":
         return key[:-_SEQUENCE_BYTES]
     whole = (
         key.find(b"\0") + 1
     )  # a key of two parts (collection, NUL, key) is of one session with its kind only
-    head, mark, _ = key[whole:].rpartition(separator.encode())
+    head, mark, _ = key[whole:].rpartition(separator)
     return key[:whole] + head + mark
 
 
-def _neighbours(
-    key: bytes, session: bytes, txn: Txn, primitive: type[Primitive], turns: int
-) -> Iterator[tuple[int, bytes]]:
-    """Yield (distance, key) of the turns around one."""
-    text = primitive.LAYOUT.text_keys
-    here: Key = key.decode() if text else key
-    prefix: Key | None = (session.decode() if text else session) if session else None
-    after = txn.scan_keys(prefix, here, None, False, turns + 1)
-    before = txn.scan_keys(prefix, None, here, True, turns)
-    for side in (after[1:], before):
-        for distance, neighbour in enumerate(side, 1):
-            found = neighbour.encode() if isinstance(neighbour, str) else neighbour
-            if primitive._name(found) is not None:  # not a row that only follows from others
-                yield distance, found
+def _lines(
+    keys: list[bytes], txn: Txn, primitive: type[Primitive], turns: int
+) -> Iterator[tuple[list[bytes], list[int]]]:
+    """Yield stretches of keys as they stand, and where in each are some of `keys`, all around them included.
+
+    These are in order, and each comes once.
+    """
+    as_key = bytes.decode if primitive.LAYOUT.text_keys else bytes
+    done = 0
+    while done < len(keys):
+        start: Key = as_key(keys[done])
+        before = txn.scan_keys(None, None, start, True, turns)
+        after = txn.scan_keys(None, start, None, False, _STRETCH + turns)
+        stretch = [key.encode() if isinstance(key, str) else key for key in (*reversed(before), *after)]
+        line = [key for key in stretch if primitive._name(key)] if primitive._DERIVES else stretch
+        places = {key: at for at, key in enumerate(line)}
+        is_end = len(after) < _STRETCH + turns
+        here = []
+        for key in keys[done:]:
+            at = places.get(key)
+            if at is None or (at >= len(line) - turns and not is_end):
+                break
+            here.append(at)
+        # The first is there, or it was deleted since: then it has no neighbours.
+        done += max(1, len(here))
+        yield line, here

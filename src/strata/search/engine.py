@@ -19,16 +19,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
+from msgspec import structs
+
 from strata.core.patches import ABSENT, get_path
-from strata.core.protocols import Key, Path, Txn
+from strata.core.protocols import Key, Passes, Path, Txn
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
 from strata.primitives.base import Primitive
+from strata.primitives.finding import plan
 from strata.search.context import in_context
-from strata.search.fusion import RANK_CONSTANT, Candidate, Place, RankedList, Signal, fuse, in_order
+from strata.search.fusion import RANK_CONSTANT, Candidate, Place, RankedList, Signal, Term, fuse, in_order
 from strata.search.models import rerank
 from strata.search.request import Request
 from strata.search.results import Hit, ListStatistics, NearMiss, Results, Statistics
@@ -38,10 +41,19 @@ WINDOW: Final = 200
 _CONTEXT_ROWS: Final = 10_000  # of a list, to score in context: a year of talk that matches
 _RERANKED: Final = 50
 _RERANK_CHARACTERS: Final = 8_000  # of one text: what models read
+_SNIPPET_CHARACTERS: Final = 65_536  # of a value that are looked through for the best place to cut
+_BETWEEN: Final = " · "  # texts of one value, in a snippet
 _MISSES: Final = 5  # of each kind
 _GROWTH: Final = 4  # when filters took out too many, how many times as many are asked for
 
-Rows = Sequence[tuple[bytes, float]]
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an index says: keys by score, best first, and equal ones by key."""
+
+    rows: Sequence[tuple[bytes, float]]
+    matched: int | None  # how many there are in all, those that were filtered out aside; None: not counted
+    terms: Sequence[tuple[Term, ...]] = ()  # of each row, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +63,9 @@ class Source:
     index: str
     kind: str  # "text" or "vector"
     txn: Txn  # the keyspace, in the state that is searched
-    # The best so many: keys by score, equal ones by key; and how many match in all (None: not counted)
-    top: Callable[[int], tuple[Rows, int | None]]
+    top: Callable[[int, Passes], Answer]  # the best so many, of those that pass
     spans: Callable[[str], Sequence[Span]] = lambda text: ()  # of a text, where what was asked for stands
     fields: tuple[Path, ...] = ()  # of stored values, that are indexed
-
-    @property
-    def primitive(self) -> type[Primitive]:
-        """What the keyspace belongs to."""
-        return PRIMITIVES[self.txn.names[2]]
 
 
 def search(
@@ -96,9 +102,10 @@ class _Search:
         self.clock, self.began = clock, clock()
         self.truncated = False
         self.statistics: list[ListStatistics] = []
-        self.rejected: dict[Place, tuple[float, str, str]] = {}  # score, index, why
+        self.rejected: dict[Place, tuple[float, str, str]] = {}  # score, index, which filter
         self.txns = {source.txn.names[1:]: source.txn for source in sources}
         self.fate = cache(self._fate)
+        self.terms: dict[tuple[str, Place], tuple[Term, ...]] = {}
 
     def results(self) -> Results:
         request = self.request
@@ -133,8 +140,13 @@ class _Search:
         """Return the rows of one list that may become hits."""
         wanted = self._wanted()
         if not self.request.context:
-            return self._taken(source, wanted, self._passes)
-        found = self._taken(source, _CONTEXT_ROWS, lambda place, score, index: True)
+            if not self.request.is_filtered:
+                return self._taken(source, wanted, Passes(), None)
+            if self.request.explain:
+                self._note_rejected(source, wanted)
+            return self._taken(source, wanted, self._pushed(source), self._passes)
+        # Filters are for what is found, not for what stands around it.
+        found = self._taken(source, _CONTEXT_ROWS, Passes(), None)
         kept: list[tuple[Place, float]] = []
         for place, score in in_context(found, source.txn, self.request.context):
             if len(kept) == wanted:
@@ -153,8 +165,20 @@ class _Search:
             wanted *= 2
         return wanted
 
+    def _pushed(self, source: Source) -> Passes:
+        """Return what the index itself can hold rows against. All filters are checked once more, above it."""
+        request, passes = self.request, Passes()
+        primitive = PRIMITIVES[source.txn.names[2]]
+        if request.prefix:
+            passes["prefix"] = self._as_key(primitive, request.prefix.encode())
+        if request.where is not None:
+            how = plan(request.where, source.txn.indexes(), primitive._VALUE, request.prefix, None)
+            if how.index is not None:
+                passes["values"] = [(how.index, list(how.ranges))]
+        return passes
+
     def _taken(
-        self, source: Source, wanted: int, passes: Callable[[Place, float, str], bool]
+        self, source: Source, wanted: int, pushed: Passes, passes: Callable[[Place, float, str], bool] | None
     ) -> list[tuple[Place, float]]:
         _, space, kind = source.txn.names
         most = self.request.candidates
@@ -162,22 +186,28 @@ class _Search:
         seen, limit = 0, wanted * 2 if self.request.is_filtered else wanted
         while True:
             asked = limit if most is None else min(limit, most)
-            rows, matched = source.top(asked)
-            for key, score in rows[seen:]:
-                place = (space, kind, key)
-                if passes(place, score, source.index):
-                    kept.append((place, score))
-            seen, exhausted = len(rows), len(rows) < asked
+            answer = source.top(asked, pushed)
+            rows = (((space, kind, key), score) for key, score in answer.rows[seen:])
+            kept += rows if passes is None else (row for row in rows if passes(*row, source.index))
+            seen, exhausted = len(answer.rows), len(answer.rows) < asked
             if exhausted or len(kept) >= wanted:
                 break
             if asked == most or self._is_late():
                 self.truncated = True
                 break
             limit *= _GROWTH
+        for (key, _), terms in zip(answer.rows, answer.terms, strict=False):
+            self.terms[source.index, (space, kind, key)] = terms
         self.statistics.append(
-            ListStatistics(source.index, space, kind, source.kind, matched, seen, exhausted)
+            ListStatistics(source.index, space, kind, source.kind, answer.matched, seen, exhausted)
         )
         return kept[:wanted]
+
+    def _note_rejected(self, source: Source, wanted: int) -> None:
+        """Remember what would be found without the filters."""
+        _, space, kind = source.txn.names
+        for key, score in source.top(wanted, Passes()).rows:
+            self._passes((space, kind, key), score, source.index)
 
     def _passes(self, place: Place, score: float, index: str) -> bool:
         why = self.fate(place) if self.request.is_filtered else None
@@ -189,8 +219,7 @@ class _Search:
         """Return which filter takes a place out, if one does."""
         request, (space, kind, key) = self.request, place
         primitive, txn = PRIMITIVES[kind], self.txns[space, kind]
-        name = primitive._name(key)
-        if name is None or not name.startswith(request.prefix or ""):
+        if primitive._name(key) is None or not key.startswith((request.prefix or "").encode()):
             return "prefix"
         if request.start_us is not None or request.end_us is not None:
             entry = txn.entry(self._key(place))
@@ -247,14 +276,16 @@ class _Search:
     # -- showing
 
     def _hit(self, found: Candidate, rank: int) -> Hit:
-        return Hit(
-            self._ref(found.place),
-            found.score,
-            rank,
-            found.signals,
-            partial(self._value, found.place),
-            partial(self._snippet, found),
-        )
+        return Hit(self._ref(found.place), found.score, rank, self._signals(found), self, found)
+
+    def _signals(self, found: Candidate) -> dict[str, Signal]:
+        """Return its signals, with the words that each index found."""
+        if not self.terms:
+            return found.signals
+        return {
+            name: structs.replace(signal, terms=self.terms.get((name, found.place), ()))
+            for name, signal in found.signals.items()
+        }
 
     def _near_misses(self, hits: list[Candidate], beyond: list[Candidate]) -> tuple[NearMiss, ...]:
         least = hits[-1].score if hits else 0.0
@@ -262,7 +293,7 @@ class _Search:
             NearMiss(
                 self._ref(found.place),
                 found.score,
-                found.signals,
+                self._signals(found),
                 f"below the cut by {least - found.score:.4g}",
             )
             for found in beyond[:_MISSES]
@@ -279,9 +310,15 @@ class _Search:
         return EntityRef(branch, space, kind, PRIMITIVES[kind]._name(key) or "", version=self.ref_version)
 
     def _key(self, place: Place) -> Key:
-        return place[2].decode() if PRIMITIVES[place[1]].LAYOUT.text_keys else place[2]
+        return self._as_key(PRIMITIVES[place[1]], place[2])
 
-    def _value(self, place: Place) -> Any:
+    @staticmethod
+    def _as_key(primitive: type[Primitive], key: bytes) -> Key:
+        return key.decode() if primitive.LAYOUT.text_keys else key
+
+    def value(self, found: Candidate) -> Any:
+        """Return what a hit is, as its primitive shows it."""
+        place = found.place
         entry = self.txns[place[:2]].entry(self._key(place))
         return None if entry is None else PRIMITIVES[place[1]]._shown(place[2], *entry)
 
@@ -303,15 +340,10 @@ class _Search:
                 return texts
         return []
 
-    def _snippet(self, found: Candidate) -> Snippet:
-        """Return the text with most of what was asked for, cut around that."""
-        texts = self._texts(found)
-        spans = self._sources_of(found)[0].spans
-        marked = [(text, spans(text)) for text in texts]
-        if not marked:
-            return Snippet("")
-        best = max(marked, key=lambda pair: len(pair[1]))  # the first of equals
-        return cut(*best)
+    def snippet(self, found: Candidate) -> Snippet:
+        """Return its texts, cut around where most of what was asked for stands."""
+        text = _BETWEEN.join(self._texts(found))[:_SNIPPET_CHARACTERS]
+        return cut(text, self._sources_of(found)[0].spans(text))
 
 
 def _is_within(time_us: int, start_us: int | None, end_us: int | None) -> bool:

@@ -16,19 +16,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 RANK_CONSTANT: Final = 60
 
 # Space, primitive, and the key as bytes: what a hit is, within one branch
 Place = tuple[str, str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Term(msgspec.Struct, frozen=True):
+    """What one word, phrase or prefix of a query gave to the score of a hit."""
+
+    text: str
+    documents: int  # how many have it
+    idf: float  # how much it counts, for being rare
+    tf: float  # how often this one has it, by the weights of fields
+    contribution: float
+
+
+class Signal(msgspec.Struct, frozen=True):
     """What one list or rule said of a hit."""
 
     score: float  # its own: BM25, a similarity, a factor
     rank: int | None = None  # in its list, from 1
     contribution: float | None = None  # what it added to the score of the hit
+    terms: tuple[Term, ...] = ()  # with explain=True, of an index of texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,11 @@ class Request:
     start_us: int | None = field(init=False, repr=False, compare=False)
     end_us: int | None = field(init=False, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, **asked: Any) -> Request:
+        """Return the request with these fields, in any form that they may be given in."""
+        return cls(**asked)
+
     def __post_init__(self) -> None:
         put = object.__setattr__
         _check_text(self.text)
@@ -62,8 +67,8 @@ class Request:
             raise InvalidInput("a search is for a text, a vector, or both", hint="as in db.search('tea')")
         for name, known in (("primitives", PRIMITIVES), ("indexes", None), ("spaces", None)):
             put(self, name, _names(getattr(self, name), name, known))
-        if self.prefix is not None and type(self.prefix) is not str:
-            raise InvalidInput(f"a prefix is a str, not {type(self.prefix).__name__}")
+        if self.prefix is not None:
+            _check_unicode(self.prefix, "a prefix")
         put(self, "test", None if self.where is None else filters.compile(self.where))
         put(self, "start_us", None if self.start is None else to_micros(self.start))
         put(self, "end_us", None if self.end is None else to_micros(self.end))
@@ -129,16 +134,20 @@ def _plain(value: Any) -> Any:
 def _check_text(text: Any) -> None:
     if text is None:
         return
-    if type(text) is not str:
-        raise InvalidInput(f"the text of a search is a str, not {type(text).__name__}")
+    _check_unicode(text, "the text of a search")
     if not text.strip():
         raise InvalidInput("the text of a search is empty", hint="a scan or find lists all there is")
     if len(text) > TEXT_MAX:
         raise LimitExceeded(what="characters of a query", limit=TEXT_MAX, actual=len(text))
+
+
+def _check_unicode(text: Any, what: str) -> None:
+    if type(text) is not str:
+        raise InvalidInput(f"{what} is a str, not {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidInput("the text of a search has a lone surrogate and is no Unicode text") from None
+        raise InvalidInput(f"{what} has a lone surrogate and is no Unicode text") from None
 
 
 def _vector(vector: Any) -> tuple[float, ...] | None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
 from strata.core.refs import EntityRef
-from strata.search.fusion import Signal
+from strata.search.fusion import Candidate, Signal
 from strata.search.snippets import Snippet
 
+if TYPE_CHECKING:
+    from strata.search.over import Over
+
 _SHOWN: Final = 50  # rows of a notebook's table
+
+
+class Reader(Protocol):
+    """Reads what was found, in the state that was searched."""
+
+    def value(self, found: Candidate) -> Any: ...
+    def snippet(self, found: Candidate) -> Snippet: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +32,8 @@ class Hit:
     score: float  # higher is better; comparable within one search only
     rank: int  # from 1, pages before it counted
     signals: Mapping[str, Signal]  # by the name of the index or rule
-    _read: Callable[[], Any] = field(repr=False, compare=False)
-    _cut: Callable[[], Snippet] = field(repr=False, compare=False)
+    _reader: Reader = field(repr=False, compare=False)
+    _found: Candidate = field(repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -33,12 +43,12 @@ class Hit:
     @property
     def value(self) -> Any:
         """What was found: what its primitive's `get` gives, in the state that was searched."""
-        return self._read()
+        return self._reader.value(self._found)
 
     @property
     def snippet(self) -> Snippet:
         """The part of its texts that shows why it was found."""
-        return self._cut()
+        return self._reader.snippet(self._found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, with the snippet."""
@@ -94,6 +104,7 @@ class Results(Sequence[Hit]):
     statistics: Statistics
     near_misses: tuple[NearMiss, ...] = ()  # with explain=True: what came next, and what filters took out
     cut: float | None = None  # the score of the best that is no hit any more
+    over: Over | None = None  # where two states were compared: what entered the results, and what left them
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
