@@ -20,6 +20,7 @@ from strata.api.indexes import Indexes
 from strata.api.place import Place
 from strata.api.retention import Retention
 from strata.api.runs import Runs
+from strata.api.search import Searchable
 from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
 
 Access = Literal["read", "write", "admin"]
@@ -120,9 +121,10 @@ _ALL: Final = (
     *_operations("spaces.", Spaces, read="list"),
     *_operations("indexes.", Indexes, read="get list", admin="create drop rebuild"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
+    *_operations("", Searchable, read="search"),
     *_operations(
         "", Place,
-        read="version log diff replay replay_until replay_range explain search",
+        read="version log diff replay replay_until replay_range explain",
         write="ingest_otlp ingest_transcript",
     ),
     *_operations(
