@@ -283,3 +283,42 @@ def test_an_index_finds_what_a_scan_finds(
         indexed = [found(search(asked, indexes=["all"])) for search in states]
         db.indexes.drop("all")
         assert indexed == [found(search(asked, primitives=["kv"], scan=True)) for search in states]
+
+
+filters = st.one_of(
+    st.builds(lambda n: {"n": n}, st.integers(0, 4)),
+    st.builds(lambda n, m: {"n": {"gte": n, "lt": m}}, st.integers(0, 4), st.integers(0, 5)),
+    st.builds(lambda ns: {"n": {"in": ns}}, st.lists(st.integers(0, 5), max_size=3)),
+    st.builds(lambda n, tag: {"n": n, "tag": tag}, st.integers(0, 4), st.sampled_from("xy")),
+    st.builds(lambda n: {"not": {"n": n}}, st.integers(0, 4)),
+    st.builds(lambda n: {"or": [{"n": n}, {"tag": "x"}]}, st.integers(0, 4)),
+)
+documents = st.lists(st.tuples(st.integers(0, 4), st.sampled_from("xy"), words), min_size=1, max_size=30)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    documents, filters, st.integers(0, 8), st.integers(0, 8), st.sampled_from([[], ["$.n"], ["$.tag", "$.n"]])
+)
+def test_a_filter_takes_out_what_does_not_pass_and_nothing_else(
+    docs: list[tuple[int, str, str]], where: dict[str, Any], k: int, offset: int, paths: list[str]
+):
+    """Whether or not an ordered index answers it, the hits are those of a search without it, less some."""
+    with strata.open() as db:
+        db.indexes.create("text", primitive="json", paths="$.text")
+        if paths:
+            db.indexes.create("ordered", primitive="json", kind="ordered", paths=paths)
+        with db.transaction() as tx:
+            for number, (n, tag, text) in enumerate(docs):
+                tx.json.set(f"d{number:02}", "$", {"n": n, "tag": tag, "text": text})
+        passing = {key for key, _ in db.json.find(where, scan=True)}
+        for options in ({}, {"context": 1}):
+            whole = db.search("green tea", k=100, **options)
+            some = db.search("green tea", k=k, offset=offset, where=where, **options)
+            wanted = [hit for hit in found(whole) if hit[0] in passing][offset : offset + k]
+            assert found(some) == wanted
+            assert not some.truncated
+            assert (
+                found(db.search("green tea", k=k, offset=offset, where=where, explain=True, **options))
+                == wanted
+            )

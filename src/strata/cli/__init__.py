@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _inspect(commands)
     _portable(commands)
     _history(commands)
+    _search(commands)
     _branching(commands)
     _ingest(commands)
     for name, command in commands.choices.items():
@@ -252,3 +253,30 @@ def _history(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     explain.add_argument("--limit", type=int, default=100, metavar="N", help="look at so many things (100)")
     explain.add_argument("--json", action="store_true", help="print it as JSON")
     explain.set_defaults(run="strata.cli.history:explain")
+
+
+def _search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    search = commands.add_parser("search", help="find what fits best")
+    search.add_argument("path", metavar="PATH", help="the database's directory")
+    search.add_argument(
+        "text", metavar="TEXT", help="""words; also '"a phrase"', +must, -not, field:word, pre*"""
+    )
+    search.add_argument("--branch", default="main", help="the branch (main)")
+    search.add_argument("--space", action="append", help="the space (default); may be given again")
+    search.add_argument("--primitive", action="append", help="only this one (all); may be given again")
+    search.add_argument("--prefix", help="only keys that begin so")
+    search.add_argument(
+        "--where", metavar="JSON", help="""only values that pass, as '{"$.status": "open"}'"""
+    )
+    search.add_argument("--start", metavar="WHEN", help="only what was written since")
+    search.add_argument("--end", metavar="WHEN", help="only what was written before")
+    search.add_argument("-k", "--k", type=int, default=10, metavar="N", help="so many (10)")
+    search.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the N best (0)")
+    search.add_argument("--at", metavar="WHEN", help="as it was at a version, or an instant")
+    search.add_argument(
+        "--context", type=int, default=0, metavar="N", help="with N turns of a conversation around (0)"
+    )
+    search.add_argument("--scan", action="store_true", help="read everything where there is no index")
+    search.add_argument("--explain", action="store_true", help="say why, and what was nearly found")
+    search.add_argument("--json", action="store_true", help="print it as JSON")
+    search.set_defaults(run="strata.cli.search:run")

@@ -147,6 +147,7 @@ class _Search:
             return self._taken(source, wanted, self._pushed(source), self._passes)
         # Filters are for what is found, not for what stands around it.
         found = self._taken(source, _CONTEXT_ROWS, Passes(), None)
+        self.truncated |= not self.statistics[-1].exhausted
         kept: list[tuple[Place, float]] = []
         for place, score in in_context(found, source.txn, self.request.context):
             if len(kept) == wanted:
