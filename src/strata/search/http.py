@@ -12,9 +12,8 @@ Redirects are refused, as they would take the key elsewhere.
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -47,10 +46,13 @@ class Service:
 
         Raises: RemoteError, saying what the other side said.
         """
+        import urllib.error  # 20 ms, which nobody pays who asks no service
+        import urllib.request
+
         url = f"{self.url}/{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), self._headers, method="POST")
         try:
-            with _opener.open(request, timeout=self.timeout_s or TIMEOUT_S) as answer:
+            with _opener().open(request, timeout=self.timeout_s or TIMEOUT_S) as answer:
                 content = answer.read(_ANSWER_BYTES_MAX + 1)
         except urllib.error.HTTPError as error:
             said = error.read(4 * _SAID).decode(errors="replace").strip()[:_SAID]
@@ -127,9 +129,12 @@ class HttpReranker(Service):
         return self._rows(answer, "results", "relevance_score", len(texts))
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any) -> None:
-        return None  # so the answer stands as the error that it is
+@cache
+def _opener() -> Any:
+    import urllib.request
 
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *args: Any) -> None:
+            return None  # so the answer stands as the error that it is
 
-_opener: Final = urllib.request.build_opener(_NoRedirects)
+    return urllib.request.build_opener(NoRedirects)
