@@ -374,3 +374,22 @@ proptest! {
         }
     }
 }
+
+/// Scores are the same bits on every machine and in every version, or those of two of them could not be compared.
+#[test]
+fn scores_do_not_depend_on_the_machine() {
+    let analyzer = Analyzer::new(Options { language: Some(Language::English), stop_words: true, fold_accents: true });
+    let document =
+        |text: &str| Document { texts: vec![(0, text.into())], from: 0, to: u64::MAX, hidden: false, admitted: true };
+    let texts =
+        ["The red fox jumps", "a fox, a red fox and foxes", "nothing red here but red", "jumping dogs all day long"];
+    let documents = texts.map(document);
+    let keyed: Vec<_> = documents.iter().zip(b'a'..).map(|(document, key)| (document, vec![key])).collect();
+    let shelf = [Shelf::new(&keyed, Form::Frozen, 1, &analyzer)];
+    let query = Query::parse("red foxes jumped", &[], &analyzer);
+    let (_, hits) = run(&shelf, &query, &Scoring::default(), 10, false, &mut Scratch::default());
+    let found: Vec<_> = found(&shelf, &hits).into_iter().map(|(key, score)| (key[0] as char, score)).collect();
+    let wanted =
+        [('a', 1.8511536067519168), ('b', 1.3938591146473178), ('d', 0.6548752503449791), ('c', 0.5109575941075795)];
+    assert_eq!(found, wanted);
+}

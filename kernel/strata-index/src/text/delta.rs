@@ -46,12 +46,19 @@ impl TextDelta {
     }
 
     /// Index a document: texts with the number of their field, of which one may have several. Once for each slot, in any
-    /// order of slots, and with the same analyzer always. A document without terms leaves no trace.
+    /// order of slots, and with the same analyzer always. A document without terms is none.
     pub fn add(&mut self, slot: u32, texts: &[(u8, &str)], analyzer: &Analyzer) {
         debug_assert_eq!(self.length(slot), 0, "a slot is added once");
+        // Before its first posting, so that there is a place for each slot whatever becomes of this.
+        let index = slot as usize;
+        if index >= self.lengths.len() {
+            self.lengths.resize(index + 1, 0);
+        } else {
+            self.ordered = false;
+        }
         let mut length = 0;
-        for (index, &(field, text)) in texts.iter().enumerate() {
-            let before = texts[..index].iter().filter(|(other, _)| *other == field);
+        for (nth, &(field, text)) in texts.iter().enumerate() {
+            let before = texts[..nth].iter().filter(|(other, _)| *other == field);
             let mut position = before.fold(0, |sum: u32, (_, text)| sum.saturating_add(text.len() as u32 + GAP));
             analyzer.words(text, |word, _| {
                 let term = self.term(word, analyzer);
@@ -62,15 +69,7 @@ impl TextDelta {
                 position = position.saturating_add(1);
             });
         }
-        if length > 0 {
-            let index = slot as usize;
-            if index >= self.lengths.len() {
-                self.lengths.resize(index + 1, 0);
-            } else {
-                self.ordered = false;
-            }
-            self.lengths[index] = length;
-        }
+        self.lengths[index] = length;
     }
 
     /// How many terms the slot's document has; 0: it is none of this index.
@@ -78,15 +77,16 @@ impl TextDelta {
         TextIndex::Delta(self).length(slot)
     }
 
-    /// One more than the highest slot that has a document.
+    /// One more than the highest slot that was added.
     pub fn slots(&self) -> u32 {
         self.lengths.len() as u32
     }
 
     /// About what it holds in memory.
     pub fn memory_bytes(&self) -> usize {
-        let terms = self.postings.len() * (size_of::<Postings>() + 48);
-        self.posting_bytes + terms + self.words.memory_bytes() + self.lengths.len() * 4
+        // A third of what grows is not used yet; a term has four small blocks of the allocator and its place in the tree.
+        let terms = self.postings.len() * (size_of::<Postings>() + 4 * 32 + 32);
+        self.posting_bytes * 3 / 2 + terms + self.words.memory_bytes() + self.lengths.len() * 6
     }
 
     /// The same, immutable: smaller, and as bytes if wished.

@@ -37,8 +37,14 @@ pub(super) struct Matches {
     sums: Vec<f64>,
 }
 
+/// Room for more rows than this is given back: about 5 MB.
+const KEPT_MAX: usize = 1 << 18;
+
 impl Matches {
     pub fn clear(&mut self) {
+        if self.slots.capacity().max(self.sums.len()) > KEPT_MAX {
+            *self = Matches::default();
+        }
         self.slots.clear();
         self.counts.clear();
     }

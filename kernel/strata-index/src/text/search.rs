@@ -98,7 +98,6 @@ pub fn search(
     // Both are taken, so that what a panic leaves in the middle is not met again.
     let mut matches = std::mem::take(&mut scratch.matches);
     let mut window = scratch.window.take().unwrap_or_else(Window::new);
-    matches.clear();
     let weights = scoring.weights();
     let rows: Vec<Vec<Rows>> = sources.iter().map(|source| source.rows(query, &weights, &mut matches)).collect();
     let norm = Norm::new(scoring, stats);
@@ -115,6 +114,7 @@ pub fn search(
     if explain {
         hits.hits.iter_mut().for_each(|hit| hit.terms = why(query, hit, &rows[hit.source], &terms, &matches));
     }
+    matches.clear();
     *scratch = Scratch { matches, window: Some(window) };
     hits
 }
