@@ -43,6 +43,24 @@ pub(super) struct Block<'a> {
 }
 
 impl Codes {
+    /// Of all rows, each around the centre that `centre` has for its position.
+    pub fn of<'a>(kept: &Kept, metric: Metric, centre: impl Fn(usize) -> Option<&'a [f32]>) -> Codes {
+        let (mut codes, mut room) = (Codes::default(), Vec::new());
+        (0..kept.len()).for_each(|position| codes.push(kept, position, metric, centre(position), &mut room));
+        codes
+    }
+
+    /// Of the rows of a matrix, around zero.
+    pub fn of_matrix(matrix: &[f32], dim: usize, metric: Metric) -> Codes {
+        let mut all = Codes { codes: vec![0; matrix.len()], ..Codes::default() };
+        let arch = Arch::new();
+        for (vector, codes) in matrix.chunks_exact(dim).zip(all.codes.chunks_exact_mut(dim)) {
+            let gauge = arch.dispatch(Encode { vector, centre: None, metric, codes });
+            gauge.put(&mut all.scales, &mut all.errors, &mut all.offsets);
+        }
+        all
+    }
+
     /// For the row of `kept` at `position`, which is the next one here.
     pub fn push(&mut self, kept: &Kept, position: usize, metric: Metric, centre: Option<&[f32]>, room: &mut Vec<f32>) {
         let dim = kept.dim();
@@ -54,15 +72,14 @@ impl Codes {
             let codes = &mut self.codes[start..];
             kept.with(position, room, |vector| Arch::new().dispatch(Encode { vector, centre, metric, codes }))
         };
-        self.scales.push(gauge.scale);
-        self.errors.push(gauge.error);
-        self.offsets.push(gauge.offset);
+        gauge.put(&mut self.scales, &mut self.errors, &mut self.offsets);
     }
 
-    pub fn block<'a>(&'a self, kept: &'a Kept, range: Range<usize>) -> Block<'a> {
-        let codes = kept.as_codes().map_or(&self.codes[..], |(codes, _)| codes);
+    /// A few rows; `kept` where they may be their own codes.
+    pub fn block<'a>(&'a self, kept: Option<&'a Kept>, dim: usize, range: Range<usize>) -> Block<'a> {
+        let codes = kept.and_then(Kept::as_codes).map_or(&self.codes[..], |(codes, _)| codes);
         Block {
-            codes: &codes[range.start * kept.dim()..range.end * kept.dim()],
+            codes: &codes[range.start * dim..range.end * dim],
             scales: &self.scales[range.clone()],
             errors: &self.errors[range.clone()],
             offsets: &self.offsets[range],
@@ -104,6 +121,12 @@ impl Gauge {
         } else {
             Gauge { scale: 0.0, error: f32::INFINITY, offset: 0.0 }
         }
+    }
+
+    fn put(self, scales: &mut Vec<f32>, errors: &mut Vec<f32>, offsets: &mut Vec<f32>) {
+        scales.push(self.scale);
+        errors.push(self.error);
+        offsets.push(self.offset);
     }
 
     fn of_kept(codes: &[i8], scale: f32, metric: Metric) -> Gauge {

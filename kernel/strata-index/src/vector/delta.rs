@@ -1,6 +1,7 @@
 //! Vectors that are in memory only, in the order in which they came.
 
 use super::VectorOptions;
+use super::build::VectorBuild;
 use super::part::VectorPart;
 use super::rows::Rows;
 
@@ -36,12 +37,8 @@ impl VectorDelta {
         self.rows.memory_bytes()
     }
 
-    pub(super) fn position(&self, slot: u32) -> Option<usize> {
-        self.rows.slots.binary_search(&slot).ok()
-    }
-
     /// The same as a part.
     pub fn freeze(self) -> VectorPart {
-        VectorPart::build_kept(self.rows.options, self.rows.slots, self.rows.kept)
+        VectorBuild::of_kept(self.rows.options, self.rows.slots, self.rows.kept).finish_all()
     }
 }

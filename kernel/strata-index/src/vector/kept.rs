@@ -1,7 +1,8 @@
 //! Vectors as a part keeps them: what is scored, and what comes back.
 
 use super::half;
-use super::{DIM_MAX, Quantization};
+use super::{DIM_MAX, Metric, Quantization};
+use crate::Bits;
 use crate::bytes::{Damaged, Reader, Writer};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +101,28 @@ impl Kept {
         }
     }
 
+    /// Append the vector, of length one where only its direction counts.
+    pub fn extend_with(&self, position: usize, metric: Metric, matrix: &mut Vec<f32>) {
+        self.with(position, &mut Vec::new(), |vector| {
+            let square: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let factor = if metric == Metric::Cosine && square > 0.0 { 1.0 / square.sqrt() } else { 1.0 };
+            matrix.extend(vector.iter().map(|&x| (f64::from(x) * factor) as f32));
+        });
+    }
+
+    /// Bring the vectors into another order: first that of position `order[0]`.
+    pub fn reorder(&mut self, order: &[u32]) {
+        let dim = self.dim;
+        match &mut self.numbers {
+            Numbers::F32(numbers) => reorder(numbers, dim, order),
+            Numbers::F16(numbers) => reorder(numbers, dim, order),
+            Numbers::I8 { codes, scales } => {
+                reorder(codes, dim, order);
+                reorder(scales, 1, order);
+            }
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         match &self.numbers {
             Numbers::F32(numbers) => 4 * numbers.capacity(),
@@ -140,6 +163,24 @@ impl Kept {
             }
         };
         if finite { Ok(Kept { dim, count, numbers }) } else { Err(Damaged("a vector has a number that is none")) }
+    }
+}
+
+/// In place, since there may be no room for all twice: along each cycle, with one row in hand.
+fn reorder<T: Copy>(numbers: &mut [T], dim: usize, order: &[u32]) {
+    let mut placed = Bits::new(order.len());
+    for start in 0..order.len() as u32 {
+        if placed.has(start) {
+            continue;
+        }
+        let in_hand = numbers[start as usize * dim..][..dim].to_vec();
+        let mut at = start;
+        while placed.set(at) && order[at as usize] != start {
+            let from = order[at as usize];
+            numbers.copy_within(from as usize * dim..(from as usize + 1) * dim, at as usize * dim);
+            at = from;
+        }
+        numbers[at as usize * dim..][..dim].copy_from_slice(&in_hand);
     }
 }
 

@@ -11,23 +11,32 @@
 //! cells from the nearest on until few of the k are likely to be elsewhere (`probe`). That is the one approximation;
 //! `Effort::Exact` goes without.
 
+mod build;
+mod cells;
 mod codes;
 mod delta;
 mod half;
 mod kept;
+mod kmeans;
 mod part;
+mod probe;
 mod query;
+#[cfg(test)]
+mod recall_tests;
 mod rows;
 mod scan;
 mod shortlist;
 mod simd;
+mod stops;
 #[cfg(test)]
 mod tests;
 
+pub use build::{CELLS_FROM, VectorBuild};
 pub use delta::VectorDelta;
 pub use part::VectorPart;
 
 use crate::{Keys, Sight};
+use cells::Cells;
 use query::Query;
 use rows::Rows;
 use shortlist::Shortlist;
@@ -62,13 +71,13 @@ pub struct VectorOptions {
 pub enum Effort {
     /// All of it: what a part without cells gets in any case.
     Exact,
-    /// So many times what is usual: 1.0 by default.
-    Times(f32),
+    /// As much as finds this part of the k, by what each part has learned of itself: 0.99 by default.
+    Recall(f32),
 }
 
 impl Default for Effort {
     fn default() -> Effort {
-        Effort::Times(1.0)
+        Effort::Recall(0.99)
     }
 }
 
@@ -81,7 +90,8 @@ pub enum VectorIndex<'a> {
 impl<'a> VectorIndex<'a> {
     /// As it is kept, or nothing if the slot has none.
     pub fn vector(self, slot: u32) -> Option<Vec<f32>> {
-        self.position(slot).map(|position| self.rows().kept.vector(position))
+        let place = self.slots().binary_search(&slot).ok()?;
+        Some(self.rows().kept.vector(self.position(place)))
     }
 
     pub fn options(self) -> VectorOptions {
@@ -95,10 +105,26 @@ impl<'a> VectorIndex<'a> {
         }
     }
 
-    fn position(self, slot: u32) -> Option<usize> {
+    fn cells(self) -> Option<&'a Cells> {
         match self {
-            VectorIndex::Part(part) => part.position(slot),
-            VectorIndex::Delta(delta) => delta.position(slot),
+            VectorIndex::Part(part) => part.cells.as_ref(),
+            VectorIndex::Delta(_) => None,
+        }
+    }
+
+    /// All slots, in order.
+    fn slots(self) -> &'a [u32] {
+        match self {
+            VectorIndex::Part(part) => part.slots(),
+            VectorIndex::Delta(delta) => &delta.rows.slots,
+        }
+    }
+
+    /// Where the row lies whose slot is the one in this place of the order.
+    fn position(self, place: usize) -> usize {
+        match self {
+            VectorIndex::Part(part) => part.position(place),
+            VectorIndex::Delta(_) => place,
         }
     }
 }

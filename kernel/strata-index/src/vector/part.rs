@@ -1,28 +1,22 @@
 //! Vectors of a run: built once, read ever after.
 
 use super::VectorOptions;
-use super::codes::Codes;
-use super::kept::Kept;
+use super::build::VectorBuild;
+use super::cells::Cells;
 use super::rows::Rows;
 use crate::bytes::{Damaged, Reader, Writer};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorPart {
     pub(super) rows: Rows,
+    /// Which are as many as the rows are worth: none for few.
+    pub(super) cells: Option<Cells>,
 }
 
 impl VectorPart {
-    /// `vectors` has `dim` numbers for each slot, all finite, and slots ascend.
+    /// In one go what `VectorBuild` does in steps.
     pub fn build(options: VectorOptions, slots: Vec<u32>, vectors: Vec<f32>) -> VectorPart {
-        assert_eq!(vectors.len(), slots.len() * options.dim, "a vector for each slot");
-        assert!(slots.is_sorted_by(|a, b| a < b), "slots ascend");
-        Self::build_kept(options, slots, Kept::of(options.dim, options.quantization, vectors))
-    }
-
-    pub(super) fn build_kept(options: VectorOptions, slots: Vec<u32>, kept: Kept) -> VectorPart {
-        let (mut codes, mut room) = (Codes::default(), Vec::new());
-        (0..slots.len()).for_each(|position| codes.push(&kept, position, options.metric, None, &mut room));
-        VectorPart { rows: Rows { options, slots, kept, codes } }
+        VectorBuild::new(options, slots, vectors).finish_all()
     }
 
     pub fn len(&self) -> usize {
@@ -34,27 +28,42 @@ impl VectorPart {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes()
+        self.rows.memory_bytes() + self.cells.as_ref().map_or(0, Cells::memory_bytes)
     }
 
     /// One more than the largest slot: whoever decodes a part must see that its sights have so many.
     pub fn slots_end(&self) -> usize {
-        self.rows.slots.iter().max().map_or(0, |slot| *slot as usize + 1)
+        self.slots().last().map_or(0, |slot| *slot as usize + 1)
     }
 
-    pub(super) fn position(&self, slot: u32) -> Option<usize> {
-        self.rows.slots.binary_search(&slot).ok()
+    /// All of them, in order.
+    pub(super) fn slots(&self) -> &[u32] {
+        self.cells.as_ref().map_or(&self.rows.slots, |cells| &cells.slots)
+    }
+
+    /// Where the row lies whose slot is the one in this place of the order.
+    pub(super) fn position(&self, place: usize) -> usize {
+        self.cells.as_ref().map_or(place, |cells| cells.by_slot[place] as usize)
+    }
+
+    pub(super) fn find(&self, slot: u32) -> Option<usize> {
+        self.slots().binary_search(&slot).ok().map(|place| self.position(place))
     }
 
     pub fn encode(&self, writer: &mut Writer) {
         self.rows.encode(writer);
+        match &self.cells {
+            Some(cells) => cells.encode(writer),
+            None => Cells::encode_none(writer),
+        }
     }
 
     pub fn decode(reader: &mut Reader) -> Result<VectorPart, Damaged> {
         let rows = Rows::decode(reader)?;
-        if !rows.slots.is_sorted_by(|a, b| a < b) {
+        let cells = Cells::decode(reader, &rows)?;
+        if cells.is_none() && !rows.slots.is_sorted_by(|a, b| a < b) {
             return Err(Damaged("slots do not ascend"));
         }
-        Ok(VectorPart { rows })
+        Ok(VectorPart { rows, cells })
     }
 }

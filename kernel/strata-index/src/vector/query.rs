@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-use super::rows::Rows;
+use super::codes::Block;
 use super::{Metric, simd};
 
 pub(super) struct Query<'a> {
@@ -86,8 +86,19 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The estimates of the rows in `range` whose codes share a base.
-    pub fn estimate(&self, rows: &Rows, base: &Base, range: std::ops::Range<usize>, room: &mut Estimates) {
+    /// For the centres of cells, which are compared by their distance under cosine, too.
+    pub fn guide(&self) -> Base {
+        let square = match self.metric {
+            Metric::Euclidean => self.norm * self.norm,
+            Metric::Cosine => 1.0,
+            Metric::Dot => 0.0,
+        };
+        Base { value: (-0.5 * square) as f32, per_error: 0.0, slack: 0.0 }
+    }
+
+    /// The estimates of a block of rows, whose codes share a base.
+    pub fn estimate(&self, base: &Base, block: Block, room: &mut Estimates) {
+        let count = block.scales.len();
         self.arch.dispatch(simd::Estimate {
             query: &self.codes,
             step: self.step,
@@ -95,9 +106,9 @@ impl<'a> Query<'a> {
             per_error: base.per_error,
             per_scale: self.per_scale,
             slack: base.slack,
-            rows: rows.codes.block(&rows.kept, range.clone()),
-            middle: &mut room.middle[..range.len()],
-            reach: &mut room.reach[..range.len()],
+            rows: block,
+            middle: &mut room.middle[..count],
+            reach: &mut room.reach[..count],
         });
     }
 
@@ -113,8 +124,8 @@ impl<'a> Query<'a> {
                 (if self.norm > 0.0 { product / self.norm } else { 0.0 }, product)
             }
             Metric::Cosine => {
-                let lengths = self.norm * simd::product(self.arch, vector, vector).sqrt();
-                let product = simd::product(self.arch, self.vector, vector);
+                let (product, square) = simd::product_and_square(self.arch, self.vector, vector);
+                let lengths = self.norm * square.sqrt();
                 let cosine = if lengths > 0.0 { (product / lengths).clamp(-1.0, 1.0) } else { 0.0 };
                 (cosine, cosine)
             }

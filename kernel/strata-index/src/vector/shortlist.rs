@@ -34,6 +34,15 @@ impl Shortlist {
         self.lowers.len() >= self.k
     }
 
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// A row below it is not among the k best.
+    pub fn floor(&self) -> f32 {
+        self.floor
+    }
+
     /// Whether a row with this estimate may still be among the best. Not a number means that nothing is known.
     #[inline(always)]
     pub fn wants(&self, middle: f32, reach: f32) -> bool {

@@ -63,7 +63,7 @@ fn total(mut lanes: [f64; LANES]) -> f64 {
 
 /// The sum over all dimensions of what `term` makes of two numbers.
 #[inline(always)]
-pub(super) fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
     let (a_blocks, a_rest) = a.as_chunks::<LANES>();
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
@@ -89,6 +89,17 @@ impl WithSimd for Product<'_> {
     }
 }
 
+struct ProductAndSquare<'a>(&'a [f32], &'a [f32]);
+
+impl WithSimd for ProductAndSquare<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f64, f64) {
+        (sum(self.0, self.1, |a, b| a * b), sum(self.1, self.1, |a, b| a * b))
+    }
+}
+
 struct Distance<'a>(&'a [f32], &'a [f32]);
 
 impl WithSimd for Distance<'_> {
@@ -102,6 +113,11 @@ impl WithSimd for Distance<'_> {
 
 pub(super) fn product(arch: Arch, a: &[f32], b: &[f32]) -> f64 {
     arch.dispatch(Product(a, b))
+}
+
+/// Of both, and of `b` with itself.
+pub(super) fn product_and_square(arch: Arch, a: &[f32], b: &[f32]) -> (f64, f64) {
+    arch.dispatch(ProductAndSquare(a, b))
 }
 
 /// The square of the distance.

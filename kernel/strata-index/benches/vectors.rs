@@ -1,0 +1,131 @@
+//! Nearest vectors: time, recall, building and memory.
+//!
+//! `cargo bench -p strata-index --bench vectors [-- rows dim]`: 100,000 of 128 dimensions by default. Clusters are normal
+//! around 1,000 centres that are normal themselves; `ratio` is how far the centres spread for each unit of a cluster's own
+//! spread: 0 is plain normal data, the hard case. Queries are new rows of the same kind.
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures the real world")]
+
+use std::time::Instant;
+
+use strata_index::bytes::{Reader, Writer};
+use strata_index::vector::{
+    Effort, Metric, Quantization, Source, VectorBuild, VectorIndex, VectorOptions, VectorPart, search,
+};
+use strata_index::{Bits, Keys, Sight};
+
+const CLUSTERS: usize = 1_000;
+const QUERIES: usize = 1_000;
+const K: usize = 10;
+
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Of a normal distribution: the sum of twelve even ones, nearly.
+    fn normal(&mut self) -> f32 {
+        let sum: u64 = (0..3)
+            .map(|_| self.next())
+            .flat_map(|bits| [bits & 0xffff, (bits >> 16) & 0xffff, (bits >> 32) & 0xffff, bits >> 48])
+            .sum();
+        sum as f32 / 65_536.0 - 6.0
+    }
+}
+
+fn rows(count: usize, dim: usize, ratio: f32, seed: u64) -> Vec<f32> {
+    let mut chance = Chance(7);
+    let centres: Vec<f32> = (0..CLUSTERS * dim).map(|_| ratio * chance.normal()).collect();
+    let mut chance = Chance(seed);
+    let mut rows = Vec::with_capacity(count * dim);
+    for _ in 0..count {
+        let cluster = chance.next() as usize % CLUSTERS;
+        rows.extend(centres[cluster * dim..][..dim].iter().map(|centre| centre + chance.normal()));
+    }
+    rows
+}
+
+struct NoKeys;
+
+impl Keys for NoKeys {
+    fn key(&self, _: u32) -> &[u8] {
+        &[]
+    }
+}
+
+fn main() {
+    let numbers: Vec<f32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let (count, dim) = match numbers[..] {
+        [count, dim, ..] => (count as usize, dim as usize),
+        _ => (100_000, 128),
+    };
+    let ratios = if numbers.len() > 2 { numbers[2..].to_vec() } else { vec![2.0, 1.0, 0.5, 0.0] };
+    println!("{count} rows of {dim}, {QUERIES} queries for {K}");
+    for ratio in ratios {
+        for metric in [Metric::Euclidean, Metric::Cosine] {
+            let options = VectorOptions { dim, metric, quantization: Quantization::F32 };
+            measure(options, count, ratio);
+        }
+    }
+}
+
+fn measure(options: VectorOptions, count: usize, ratio: f32) {
+    println!("-- {:?}, ratio {ratio}", options.metric);
+    let queries = rows(QUERIES, options.dim, ratio, 2);
+    let start = Instant::now();
+    let build = VectorBuild::new(options, (0..count as u32).collect(), rows(count, options.dim, ratio, 1));
+    let trained = start.elapsed();
+    let cells = build.assign(0..build.len());
+    let assigned = start.elapsed();
+    let part = build.finish(&cells);
+    println!(
+        "built in {:.2} s (rows made and centres {:.2}, cells {:.2}); {} MB",
+        start.elapsed().as_secs_f64(),
+        trained.as_secs_f64(),
+        (assigned - trained).as_secs_f64(),
+        part.memory_bytes() / 1_000_000
+    );
+    let mut writer = Writer::default();
+    part.encode(&mut writer);
+    let start = Instant::now();
+    VectorPart::decode(&mut Reader::new(&writer.bytes)).expect("what was written");
+    println!("{} MB on disk, read in {:.0} ms", writer.bytes.len() / 1_000_000, start.elapsed().as_secs_f64() * 1e3);
+    drop(writer);
+    for share in [1, 10, 100] {
+        let only: Option<Bits> = (share > 1).then(|| (0..count as u32).filter(|slot| slot % share == 3).collect());
+        println!("filter 1 in {share}");
+        ask(&part, &queries, only.as_ref());
+    }
+}
+
+fn ask(part: &VectorPart, queries: &[f32], only: Option<&Bits>) {
+    let (from, to) = (vec![1; part.len()], vec![u64::MAX; part.len()]);
+    let sight = Sight { at: 5, from: &from, to: &to, hidden: None, only };
+    let sources = [Source { index: VectorIndex::Part(part), sight, keys: &NoKeys }];
+    let dim = queries.len() / QUERIES;
+    let mut truth = Vec::new();
+    for effort in [Effort::Exact, Effort::Recall(0.9), Effort::default(), Effort::Recall(0.99)] {
+        let some = if effort == Effort::Exact && part.len() > 300_000 { 200 } else { QUERIES };
+        let (mut times, mut found, mut asked) = (Vec::new(), 0, 0);
+        for (number, query) in queries.chunks_exact(dim).enumerate().take(some) {
+            let start = Instant::now();
+            let hits = search(query, &sources, K, effort);
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+            let slots: Vec<u32> = hits.iter().map(|hit| hit.slot).collect();
+            if effort == Effort::Exact {
+                truth.push(slots);
+            } else if let Some(truth) = truth.get(number) {
+                found += slots.iter().filter(|slot| truth.contains(slot)).count();
+                asked += truth.len();
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        let (p50, p95) = (times[times.len() / 2], times[times.len() * 95 / 100]);
+        let recall = if asked > 0 { found as f64 / asked as f64 } else { 1.0 };
+        println!("  {effort:?}: p50 {p50:.1} us, p95 {p95:.1}, recall {recall:.4}");
+    }
+}

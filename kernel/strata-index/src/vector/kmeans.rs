@@ -1,0 +1,187 @@
+//! Centres for cells: Lloyd's k-means over a sample, the same for the same rows.
+//!
+//! The time goes into comparing rows with centres. Centres lie in groups of 16, one dimension after the other, so that
+//! 16 sums grow side by side and none is added up across; four rows share what is read of a group.
+
+use pulp::{Arch, Simd, WithSimd};
+
+const GROUP: usize = 16;
+const ROWS: usize = 4;
+
+/// Rounds over the sample. More move the centres hardly, and recall not at all.
+const ROUNDS: usize = 6;
+
+/// Rows of the sample for each centre.
+const SAMPLE: usize = 40;
+
+pub(super) struct Centres {
+    dim: usize,
+    count: usize,
+    /// Group, dimension, member; the last group is filled up with centres that no row is near.
+    groups: Vec<f32>,
+    /// Half the square of each centre's length.
+    halves: Vec<f32>,
+}
+
+impl Centres {
+    pub fn new(dim: usize, centres: &[f32]) -> Centres {
+        let count = centres.len() / dim;
+        let mut groups = vec![0.0; count.div_ceil(GROUP) * GROUP * dim];
+        let mut halves = vec![f32::INFINITY; count.div_ceil(GROUP) * GROUP];
+        for (number, centre) in centres.chunks_exact(dim).enumerate() {
+            let (group, member) = (number / GROUP, number % GROUP);
+            for (dimension, &x) in centre.iter().enumerate() {
+                groups[(group * dim + dimension) * GROUP + member] = x;
+            }
+            halves[number] = centre.iter().map(|x| x * x).sum::<f32>() / 2.0;
+        }
+        Centres { dim, count, groups, halves }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Of each of the rows, which lie one after the other, the nearest centre; of two as near, the first.
+    pub fn nearest(&self, arch: Arch, rows: &[f32], nearest: &mut Vec<u32>) {
+        arch.dispatch(Nearest { centres: self, rows, nearest });
+    }
+}
+
+struct Nearest<'a> {
+    centres: &'a Centres,
+    rows: &'a [f32],
+    nearest: &'a mut Vec<u32>,
+}
+
+impl WithSimd for Nearest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let dim = self.centres.dim;
+        for rows in self.rows.chunks(ROWS * dim) {
+            // Where fewer than four are left, the last is compared again.
+            let last = rows.len() / dim - 1;
+            let row = |number: usize| &rows[number.min(last) * dim..][..dim];
+            let best = nearest_of(self.centres, [row(0), row(1), row(2), row(3)]);
+            self.nearest.extend_from_slice(&best[..=last]);
+        }
+    }
+}
+
+#[inline(always)]
+fn nearest_of(centres: &Centres, rows: [&[f32]; ROWS]) -> [u32; ROWS] {
+    let mut least = [[f32::INFINITY; GROUP]; ROWS];
+    let mut group_of = [[0_u32; GROUP]; ROWS];
+    let groups = centres.groups.chunks_exact(centres.dim * GROUP).zip(centres.halves.as_chunks::<GROUP>().0);
+    for (number, (group, halves)) in (0..).zip(groups) {
+        let products = products(group.as_chunks::<GROUP>().0, rows);
+        for row in 0..ROWS {
+            for member in 0..GROUP {
+                // Half the square of the distance, less what all centres have in common.
+                let far = halves[member] - products[row][member];
+                let nearer = far < least[row][member];
+                least[row][member] = if nearer { far } else { least[row][member] };
+                group_of[row][member] = if nearer { number } else { group_of[row][member] };
+            }
+        }
+    }
+    let mut best = [0; ROWS];
+    for row in 0..ROWS {
+        let number = |member: usize| group_of[row][member] * GROUP as u32 + member as u32;
+        let order = |a: &usize, b: &usize| least[row][*a].total_cmp(&least[row][*b]).then(number(*a).cmp(&number(*b)));
+        best[row] = number((0..GROUP).min_by(order).expect("a group has members"));
+    }
+    best
+}
+
+/// Of each row with each member of a group. Written out row by row: so the sums stay in registers.
+#[inline(always)]
+fn products(members: &[[f32; GROUP]], rows: [&[f32]; ROWS]) -> [[f32; GROUP]; ROWS] {
+    let dim = members.len();
+    let [a, b, c, d] = rows.map(|row| &row[..dim]);
+    let (mut of_a, mut of_b, mut of_c, mut of_d) = ([0.0; GROUP], [0.0; GROUP], [0.0; GROUP], [0.0; GROUP]);
+    for i in 0..dim {
+        let (member, a, b, c, d) = (members[i], a[i], b[i], c[i], d[i]);
+        for lane in 0..GROUP {
+            of_a[lane] += a * member[lane];
+        }
+        for lane in 0..GROUP {
+            of_b[lane] += b * member[lane];
+        }
+        for lane in 0..GROUP {
+            of_c[lane] += c * member[lane];
+        }
+        for lane in 0..GROUP {
+            of_d[lane] += d * member[lane];
+        }
+    }
+    [of_a, of_b, of_c, of_d]
+}
+
+/// A sequence of numbers that looks like chance and is the same each time (splitmix64).
+struct Sequence(u64);
+
+impl Sequence {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(mixed ^ (mixed >> 31)) * bound as u128) >> 64) as usize
+    }
+}
+
+/// `count` centres of `rows` rows, of which `row` appends one to a matrix.
+pub(super) fn train(dim: usize, rows: usize, count: usize, row: impl Fn(usize, &mut Vec<f32>)) -> Vec<f32> {
+    let mut chance = Sequence(rows as u64);
+    let sampled = rows.min(SAMPLE * count);
+    let mut sample = Vec::with_capacity(sampled * dim);
+    // One of each of so many equal stretches.
+    for stretch in 0..sampled {
+        let (start, end) = (stretch * rows / sampled, (stretch + 1) * rows / sampled);
+        row(start + chance.below(end - start), &mut sample);
+    }
+    let mut centres = Vec::with_capacity(count * dim);
+    for stretch in 0..count {
+        let (start, end) = (stretch * sampled / count, (stretch + 1) * sampled / count);
+        let chosen = start + chance.below(end - start);
+        centres.extend_from_slice(&sample[chosen * dim..][..dim]);
+    }
+    let arch = Arch::new();
+    let mut nearest = Vec::with_capacity(sampled);
+    for _ in 0..ROUNDS {
+        nearest.clear();
+        Centres::new(dim, &centres).nearest(arch, &sample, &mut nearest);
+        move_to_means(dim, &sample, &nearest, &mut centres);
+    }
+    centres
+}
+
+/// Each centre goes to the mean of its rows. One without rows goes to one of those of the centre that has the most.
+fn move_to_means(dim: usize, sample: &[f32], nearest: &[u32], centres: &mut [f32]) {
+    let count = centres.len() / dim;
+    let mut sums = vec![0.0_f64; centres.len()];
+    let mut members = vec![0_u32; count];
+    for (row, &centre) in sample.chunks_exact(dim).zip(nearest) {
+        members[centre as usize] += 1;
+        let sum = &mut sums[centre as usize * dim..][..dim];
+        sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    for centre in 0..count {
+        let own = centre * dim..(centre + 1) * dim;
+        if members[centre] > 0 {
+            let scale = 1.0 / f64::from(members[centre]);
+            centres[own.clone()].iter_mut().zip(&sums[own]).for_each(|(x, sum)| *x = (sum * scale) as f32);
+            continue;
+        }
+        let most = (0..count).max_by_key(|&other| (members[other], other)).expect("there is a centre");
+        if members[most] > 1 {
+            // It goes to a row in the middle of them, and half of them are taken to be its own from now on.
+            members[most] /= 2;
+            let mut of_most = sample.chunks_exact(dim).zip(nearest).filter(|(_, nearest)| **nearest as usize == most);
+            let (row, _) = of_most.nth(members[most] as usize).expect("it has more rows than half of them");
+            centres[own].copy_from_slice(row);
+        }
+    }
+}
