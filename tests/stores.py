@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
+from strata.primitives import Events, Json, Kv, RunRecords, State, Traces, Vectors
 from strata.testing import FakeClock, Model
 
 KINDS = ["model", "kernel"]
@@ -31,6 +31,7 @@ class Face:
         self.json = Json(source.keyspace(space, Json.LAYOUT))
         self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
         self.runs = RunRecords(source.keyspace(space, RunRecords.LAYOUT))
+        self.vectors = Vectors(source.keyspace(space, Vectors.LAYOUT))
 
 
 class Place(Face):

@@ -397,3 +397,36 @@ def test_files_of_an_index_are_encrypted_verified_and_dispensable(tmp_path):
         assert [name for name, _ in db.json.find({"$.t": "xylophonecanary"})] == ["b"]
         assert db.verify().ok
     assert file.read_bytes() == whole
+
+
+def test_a_unique_index_takes_each_value_once(tmp_path):
+    path = tmp_path / "u.strata"
+    with strata.open(path) as db:
+        db.json.set("a", "$", {"mail": "x", "n": 1})
+        db.json.set("b", "$", {"mail": "x"})
+        with pytest.raises(AlreadyExists, match="by_mail of 'b'"):
+            db.indexes.create("by_mail", primitive="json", kind="ordered", paths="$.mail", unique=True)
+        assert not db.indexes.list()
+        db.json.destroy("b")
+        db.indexes.create("by_mail", primitive="json", kind="ordered", paths="$.mail", unique=True)
+        before = db.version
+        with pytest.raises(AlreadyExists, match="by_mail of 'a'"):
+            db.json.set("b", "$", {"mail": "x"})
+        with pytest.raises(AlreadyExists), db.transaction() as txn:
+            txn.json.set("c", "$", {"mail": "y"})
+            txn.json.set("d", "$", {"mail": "y"})
+        assert db.version == before
+        db.json.set("a", "$", {"mail": "x", "n": 2})
+        with db.transaction() as txn:
+            txn.json.set("b", "$", {"mail": "x"})
+            txn.json.set("a", "$", {"mail": "z"})
+        db.json.set("e", "$", {"other": 1})
+        db.json.set("f", "$", {"other": 1})
+        db.branches.fork("main", "b1")
+        db.branch("b1").json.set("g", "$", {"mail": "new"})
+        db.json.set("h", "$", {"mail": "new"})
+        with pytest.raises(AlreadyExists):
+            db.branches.merge("b1")
+        assert "g" not in list(db.json.list())
+    with strata.open(path) as db, pytest.raises(AlreadyExists):
+        db.json.set("i", "$", {"mail": "z"})

@@ -132,6 +132,9 @@ impl Store {
         let guard = self.panic_guard();
         let moment = self.moment_for(writes);
         let prepared = self.prepare(branch, line, writes, moment)?;
+        if self.has_unique() {
+            self.check_unique(branch, &prepared.changes, moment.now)?;
+        }
         if self.keeps_a_log() {
             encode(branch.id, line, &prepared, meta, reads);
         }

@@ -15,8 +15,9 @@ mod view;
 
 pub use strata_index::ordered::Range as ValueRange;
 pub use strata_index::text;
+pub use strata_index::vector::{Effort, VectorOptions};
 
-pub use definition::{Definition, Definitions, Form, TextForm, order_of, range_of};
+pub use definition::{Definition, Definitions, Form, TextForm, floats, order_of, range_of};
 pub use own::{Delta, Indexed, Own};
 pub use part::{Part, PartBuilder};
 pub use view::{Filter, Hit, TextFound, View};

@@ -64,6 +64,7 @@ pub struct Store {
     keyspaces: RwLock<Keyspaces>,
     /// The indexes that there are.
     catalogue: RwLock<indexes::Catalogue>,
+    has_unique: AtomicBool,
     /// Held by whoever writes or removes the files of indexes.
     deriving: Mutex<()>,
     shared: Shared,

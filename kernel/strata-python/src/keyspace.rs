@@ -404,6 +404,24 @@ impl PyKeyspace {
         self.texts(py, index, query, k, passes, explain)
     }
 
+    #[pyo3(signature = (index, query, k, passes=None, recall=0.99, /))]
+    fn by_vector<'py>(
+        &self,
+        py: Python<'py>,
+        index: &str,
+        query: &[u8],
+        k: usize,
+        passes: Option<&Bound<'py, PyDict>>,
+        recall: f32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.nearest(py, index, query, k, passes, recall)
+    }
+
+    #[pyo3(signature = (name, prefix, spec, /))]
+    fn declare_index(&self, py: Python<'_>, name: &str, prefix: &[u8], spec: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.declare(py, name, prefix, spec)
+    }
+
     /// The indexes of this keyspace.
     fn indexes<'py>(&self, py: Python<'py>) -> PyResult<Vec<IndexRow<'py>>> {
         self.store.check().map_err(|error| self.error(py, error))?;

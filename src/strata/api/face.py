@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
-from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces
+from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces, Vectors
 
 
 class Source(Protocol):
@@ -34,6 +34,7 @@ class Face:
     json: Json
     traces: Traces
     runs: RunRecords
+    vectors: Vectors
 
     def __init__(self, source: Source, space: str) -> None:
         self._source = source

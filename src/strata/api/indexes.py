@@ -11,11 +11,12 @@ from strata.core.errors import InvalidInput, NotFound
 from strata.core.keys import check_name
 from strata.core.protocols import Store
 from strata.primitives import PRIMITIVES
-from strata.primitives.indexes import Index, IndexKind, Paths, index_of, ordered_spec, text_spec
+from strata.primitives.indexes import Index, IndexKind, Paths, index_of, ordered_spec, text_spec, vector_spec
 
 _OPTIONS: Final = {
     "text": ("language", "stop_words", "fold_accents", "k1", "b"),
     "ordered": ("unique",),
+    "vector": ("dim", "metric", "quantization"),
 }
 
 
@@ -47,8 +48,9 @@ class Indexes:
         """Declare an index over what a primitive has now and will have, and return it.
 
         Args:
-            primitive: "kv", "json", "events", "state", "traces" or "runs".
-            kind: "text" finds words, "ordered" values and ranges of them.
+            primitive: "kv", "json", "events", "state", "traces", "runs" or "vectors" (its metadata).
+            kind: "text" finds words, "ordered" values and ranges of them, "vector" what is near (collections
+                of `vectors` have one anyway).
             space: the space that it is of; that of the handle when left out.
             prefix: only keys that begin so.
             paths: where in a value to look, as `"$.title"` or a list of such; for text also
@@ -56,7 +58,8 @@ class Indexes:
                 value. An ordered index over several sorts by the first, then the next.
             options: of text `language` ("english"; None cuts no word to its stem), `stop_words` (True: leave
                 out), `fold_accents` (True), `k1` (1.2) and `b` (0.75) of BM25. Of ordered `unique` (False): a
-                commit that would give two keys one value raises AlreadyExists.
+                commit that would give two keys one value raises AlreadyExists. Of vector `dim`, `metric`
+                ("cosine") and `quantization` ("f32"), as collections have them.
         Raises: AlreadyExists for the name, or where values of a unique index are there twice; InvalidInput.
         Cost: reads the primitive once, when the index is first asked; then about 5 us for each write.
         """
@@ -116,4 +119,6 @@ def _spec(primitive: str, kind: str, paths: Paths, options: dict[str, Any]) -> d
     owner = PRIMITIVES[primitive]
     if kind == "text":
         return text_spec(owner._VALUE, owner._TEXTS, paths, options)
+    if kind == "vector":
+        return vector_spec(owner._VALUE, paths, options)
     return ordered_spec(owner._VALUE, paths, options)

@@ -21,7 +21,7 @@ from strata.api.place import Place
 from strata.api.retention import Retention
 from strata.api.runs import Runs
 from strata.api.search import Searchable
-from strata.primitives import Events, Json, Kv, RunRecords, State, Traces
+from strata.primitives import Events, Json, Kv, RunRecords, State, Traces, Vectors
 
 Access = Literal["read", "write", "admin"]
 
@@ -104,6 +104,12 @@ _ALL: Final = (
         "traces.", Traces,
         read="get exists children tree roots by_kind by_tag between list count",
         step="record",
+    ),
+    *_operations(
+        "vectors.", Vectors,
+        read="get exists keys count history query collection collections stats",
+        write="upsert upsert_many delete delete_where drop",
+        step="create_collection",
     ),
     *_operations("runs.", RunRecords, read="get exists list children count stats steps"),
     *_operations(

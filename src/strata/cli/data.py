@@ -12,7 +12,7 @@ import strata
 from strata.api.table import show_time, text_table
 from strata.cli.opening import open_database
 from strata.core.errors import InvalidInput, NotFound
-from strata.primitives import PRIMITIVES, Events
+from strata.primitives import PRIMITIVES, Events, Vectors
 
 
 def info(arguments: Namespace) -> int:
@@ -127,6 +127,8 @@ def _sizes(place: strata.Space) -> dict[str, int]:
 def _size(primitive: Any) -> int:
     if isinstance(primitive, Events):
         return sum(primitive.len(stream) for stream in primitive.streams())
+    if isinstance(primitive, Vectors):
+        return sum(primitive.count(collection.name) for collection in primitive.collections())
     return int(primitive.count())
 
 

@@ -162,6 +162,22 @@ class Txn(Protocol):
         With `explain` also `terms`: for each hit what each part of the query that it has gave: its text, how
         many documents have it, idf, tf and contribution."""
 
+    def by_vector(
+        self,
+        index: str,
+        query: bytes,
+        k: int,
+        passes: Passes | None = None,
+        recall: float = 0.99,
+        /,
+    ) -> list[tuple[Key, int, float]]:
+        """The rows nearest to a vector of little-endian floats of 4 bytes: key, version and score, best first
+        and then by key. `recall` is which part of them is likely to be found in a large index; 1 is all."""
+
+    def declare_index(self, name: str, prefix: bytes, spec: dict[str, Any], /) -> None:
+        """Declare an index of this keyspace, unless there is one of that name. On all branches, and in no
+        transaction; where the store may not be written to, for as long as it is open."""
+
     # -- writes: automatic mode returns the commit's version; inside a transaction None
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> int | None:
         """Store. It expires `ttl_us` after its commit; `None`: never; `KEEP`: when what is there now does."""

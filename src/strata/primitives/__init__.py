@@ -8,11 +8,14 @@ from strata.primitives.kv import Kv
 from strata.primitives.runs import RunInfo, RunRecords, RunStats, RunStep
 from strata.primitives.state import Cell, State
 from strata.primitives.traces import Trace, Traces, TraceTree
+from strata.primitives.vectors import Collection, CollectionStats, VectorEntry, VectorHit, Vectors
 
 __all__ = [
     "PRIMITIVES",
     "Cell",
     "ChainReport",
+    "Collection",
+    "CollectionStats",
     "Event",
     "Events",
     "Json",
@@ -26,6 +29,9 @@ __all__ = [
     "Trace",
     "TraceTree",
     "Traces",
+    "VectorEntry",
+    "VectorHit",
+    "Vectors",
 ]
 
 # By the name that they have as attributes and in refs. A primitive joins the product by a line here and its
@@ -37,4 +43,5 @@ PRIMITIVES: Final[dict[str, type[Any]]] = {
     "json": Json,
     "traces": Traces,
     "runs": RunRecords,
+    "vectors": Vectors,
 }

@@ -3,6 +3,7 @@
     spec    {"type": "ordered", "paths": [path, ...], "unique": bool}
             {"type": "text", "fields": [{"name", "path", "weight"}, ...], "language", "stop_words",
              "fold_accents", "k1", "b"}
+            {"type": "vector", "path", "dim", "metric", "quantization"}
 
 Paths in a spec are those of the stored row. Users give paths of the value that they stored, which is a part
 of it (`Primitive._VALUE`).
@@ -24,6 +25,9 @@ Paths = str | Sequence[str] | Mapping[str, float] | None
 TEXT, ORDERED, VECTOR = "text", "ordered", "vector"
 K1: Final = 1.2  # Robertson and Zaragoza 2009; Lucene's default
 B: Final = 0.75
+METRICS: Final = ("cosine", "euclidean", "dot")
+QUANTIZATIONS: Final = ("f32", "f16", "i8")
+MAX_DIM: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,45 @@ def ordered_spec(base: Path, paths: Paths, options: Mapping[str, Any]) -> dict[s
     return {"type": ORDERED, "paths": steps, **_ordered_options(**options)}
 
 
+def vector_spec(base: Path, paths: Paths, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of an index by the vectors at a path: lists of numbers.
+
+    Raises: InvalidInput.
+    """
+    if not isinstance(paths, str):
+        raise InvalidInput("a vector index needs one path", hint="as in paths='$.embedding'")
+    steps = [*base, *parse(paths)]
+    if None in steps:
+        raise InvalidInput(f"{paths} is behind a list, where there is no value to index")
+    return {"type": VECTOR, "path": steps, **vector_options(**options)}
+
+
+def vector_options(dim: Any = None, metric: str = "cosine", quantization: str = "f32") -> dict[str, Any]:
+    """Return what says how vectors are compared and kept.
+
+    Raises: InvalidInput.
+    """
+    for value, known, what in ((metric, METRICS, "metric"), (quantization, QUANTIZATIONS, "quantization")):
+        if value not in known:
+            raise InvalidInput(f"{value!r} is no {what}", hint=f"one of {', '.join(known)}")
+    if type(dim) is not int or not 1 <= dim <= MAX_DIM:
+        raise InvalidInput(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
+    return {"dim": dim, "metric": metric, "quantization": quantization}
+
+
 def index_of(row: IndexRow, base: Path) -> Index:
     """Return what a row of the store says."""
     name, space, primitive, prefix, spec = row
     kind = spec["type"]
-    steps = [part["path"] for part in spec["fields"]] if kind == TEXT else spec["paths"]
-    options = {name: value for name, value in spec.items() if name not in ("type", "fields", "paths")}
+    if kind == TEXT:
+        steps = [part["path"] for part in spec["fields"]]
+    else:
+        steps = spec["paths"] if kind == ORDERED else [spec["path"]]
+    options = {name: value for name, value in spec.items() if name not in ("type", "fields", "paths", "path")}
     if kind == TEXT:
         options["weights"] = {part["name"]: part["weight"] for part in spec["fields"]}
-    paths = tuple(render(tuple(path[len(base) :])) for path in steps)
+    # The vector of a collection stands beside what users gave with it: it has no path of theirs.
+    paths = tuple(render(tuple(path[len(base) :])) for path in steps if tuple(path[: len(base)]) == base)
     return Index(name, primitive, kind, space, prefix.decode(), paths, options)
 
 

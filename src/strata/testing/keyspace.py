@@ -142,6 +142,22 @@ class Keyspace:
         cut = hits[k][2] if len(hits) > k else None
         return {"hits": hits[:k], "matched": len(hits), "cut": cut, "documents": len(every)}
 
+    def by_vector(
+        self,
+        index: str,
+        query: bytes,
+        k: int,
+        passes: Passes | None = None,
+        recall: float = 0.99,
+        /,
+    ) -> list[tuple[Key, int, float]]:
+        row, seen = self._index(index), self._seen()
+        return looking.by_vector(row, seen, query, looking.passes(passes, seen, self._index))[:k]
+
+    def declare_index(self, name: str, prefix: bytes, spec: dict[str, Any], /) -> None:
+        if all(row[0] != name for row in self.branch.store.indexes()):
+            self.branch.store.create_index(name, self.space, self.layout.kind, prefix, spec)
+
     def _index(self, name: str) -> IndexRow:
         for row in self.indexes():
             if row[0] == name:

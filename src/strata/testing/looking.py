@@ -7,6 +7,9 @@ once more. Queries are plain words.
 from __future__ import annotations
 
 import math
+import operator
+import struct
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -70,6 +73,37 @@ def by_text(index: IndexRow, rows: Iterable[Seen], query: str, passing: Callable
         if has_any and passing(row):
             hits.append((row[0], row[1], score))
     return sorted(hits, key=lambda hit: (-hit[2], _bytes(hit[0])))
+
+
+def by_vector(
+    index: IndexRow, rows: Iterable[Seen], query: bytes, passing: Callable[[Seen], bool]
+) -> list[tuple[Key, int, float]]:
+    """Return (key, version, score) of the rows that have a vector, nearest first."""
+    spec, asked = index[4], _vector(query)
+    assert asked is not None
+    hits = []
+    for row in _of(index, rows):
+        vector = _vector(get_path(row[2], tuple(spec["path"]), ABSENT))
+        if vector is not None and len(vector) == spec["dim"] and passing(row):
+            hits.append((row[0], row[1], _nearness(spec["metric"], asked, vector)))
+    return sorted(hits, key=lambda hit: (-hit[2], _bytes(hit[0])))
+
+
+def _vector(value: Any) -> list[float] | None:
+    if isinstance(value, bytes):
+        return list(struct.unpack(f"<{len(value) // 4}f", value)) if len(value) % 4 == 0 else None
+    is_list = isinstance(value, list) and all(type(number) in (int, float) for number in value)
+    return array("f", value).tolist() if is_list else None
+
+
+def _nearness(metric: str, a: list[float], b: list[float]) -> float:
+    if metric == "euclidean":
+        return 1 / (1 + math.dist(a, b))
+    product = math.fsum(map(operator.mul, a, b))
+    if metric == "dot":
+        return product
+    length = math.hypot(*a) * math.hypot(*b)
+    return product / length if length else 0.0
 
 
 def passes(

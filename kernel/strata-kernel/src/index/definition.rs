@@ -7,6 +7,8 @@
 //! spec        {"type": "ordered", "paths": [path, ...], "unique": bool}
 //!             {"type": "text", "fields": [{"name": text, "path": path, "weight": number}, ...],
 //!              "language": text or null, "stop_words": bool, "fold_accents": bool, "k1": number, "b": number}
+//!             {"type": "vector", "path": path, "dim": number, "metric": "cosine" or "euclidean" or "dot",
+//!              "quantization": "f32" or "f16" or "i8"}
 //!             and keys that mean nothing here
 //! ```
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use strata_index::ordered::Range;
 use strata_index::text::{self, Analyzer, Language, Query, Scoring, TextDelta};
+use strata_index::vector::{self, Metric, Quantization, VectorOptions};
 
 use crate::error::{Error, Result};
 use crate::pack::{Input, put_bytes, put_varint};
@@ -45,6 +48,8 @@ pub enum Form {
         unique: bool,
     },
     Text(TextForm),
+    /// By nearness of the vectors at a path: little-endian floats, or a list of numbers.
+    Vector(Path, VectorOptions),
 }
 
 /// By the words of all texts at and below some paths.
@@ -86,6 +91,10 @@ impl Definition {
         Ok(Definition { id: 0, name, space, kind, prefix, spec, form })
     }
 
+    pub fn is_unique(&self) -> bool {
+        matches!(&*self.form, Form::Ordered { unique: true, .. })
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.id));
         for bytes in [self.name.as_bytes(), self.space.as_bytes(), self.kind.as_bytes(), &self.prefix, &self.spec] {
@@ -108,9 +117,55 @@ impl Form {
         match spec.text("type")? {
             "ordered" => Ok(Form::Ordered { paths: spec.list("paths", path)?, unique: spec.flag("unique")? }),
             "text" => TextForm::of(&spec).map(Form::Text),
+            "vector" => Ok(Form::Vector(path(spec.get("path")?)?, vector_options(&spec)?)),
             other => Err(wrong(&format!("'{other}' is no type of index"))),
         }
     }
+}
+
+fn vector_options(spec: &Spec<'_>) -> Result<VectorOptions> {
+    let dim = spec.number("dim")?;
+    if !(1.0..=vector::DIM_MAX as f64).contains(&dim) || dim.fract() != 0.0 {
+        return Err(wrong("'dim' is a number from 1 to 65535"));
+    }
+    let metric = match spec.text("metric")? {
+        "cosine" => Metric::Cosine,
+        "euclidean" => Metric::Euclidean,
+        "dot" => Metric::Dot,
+        other => return Err(wrong(&format!("'{other}' is no metric"))),
+    };
+    let quantization = match spec.text("quantization")? {
+        "f32" => Quantization::F32,
+        "f16" => Quantization::F16,
+        "i8" => Quantization::I8,
+        other => return Err(wrong(&format!("'{other}' is no quantization"))),
+    };
+    Ok(VectorOptions { dim: dim as usize, metric, quantization })
+}
+
+/// The vector at a path, if there is one of that dimension and of finite numbers.
+pub fn vector_of(value: &[u8], path: &Path, dim: usize) -> Option<Vec<f32>> {
+    let place = find(value, path)?;
+    let mut reader = Reader::new(&value[place]);
+    let vector = match reader.next().ok()? {
+        Token::Bytes(bytes) => floats(bytes).filter(|vector| vector.len() == dim)?,
+        Token::List(count) if count == dim => {
+            let number = |reader: &mut Reader<'_>| match reader.next().ok()? {
+                Token::Int(number) => Some(number as f32),
+                Token::Float(number) => Some(number as f32),
+                _ => None,
+            };
+            (0..count).map(|_| number(&mut reader)).collect::<Option<Vec<f32>>>()?
+        }
+        _ => return None,
+    };
+    vector.iter().all(|number| number.is_finite()).then_some(vector)
+}
+
+/// Little-endian floats of 4 bytes.
+pub fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    rest.is_empty().then(|| numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())
 }
 
 impl TextForm {

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use strata_index::Blocks;
 use strata_index::ordered::OrderedIndex;
 use strata_index::text::{Stats, TextIndex};
+use strata_index::vector::VectorIndex;
 
 use super::definition::{Definitions, Form};
 use super::docs::{Docs, LIVE};
@@ -218,5 +219,9 @@ impl Delta {
 
     pub fn text(&self, id: u32) -> Option<TextIndex<'_>> {
         self.indexes.get(&id)?.text()
+    }
+
+    pub fn vectors(&self, id: u32) -> Option<VectorIndex<'_>> {
+        self.indexes.get(&id)?.vectors()
     }
 }

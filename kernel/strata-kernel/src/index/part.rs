@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use strata_index::bytes::{Damaged, Reader, Writer};
 use strata_index::ordered::{OrderedDelta, OrderedIndex, OrderedPart};
 use strata_index::text::{TextDelta, TextIndex, TextPart};
+use strata_index::vector::{VectorDelta, VectorIndex, VectorPart};
 
-use super::definition::{Definition, Definitions, Form, order_of};
+use super::definition::{Definition, Definitions, Form, order_of, vector_of};
 use super::docs::{Docs, LIVE};
 use crate::table::Version;
 
@@ -19,12 +20,14 @@ pub struct Part {
 enum PartIndex {
     Ordered(OrderedPart),
     Text(TextPart),
+    Vector(VectorPart),
 }
 
 /// What one index holds of rows in memory, or of a part that is being made.
 pub enum DeltaIndex {
     Ordered(OrderedDelta),
     Text(TextDelta),
+    Vector(VectorDelta),
 }
 
 impl DeltaIndex {
@@ -32,6 +35,7 @@ impl DeltaIndex {
         match form {
             Form::Ordered { .. } => DeltaIndex::Ordered(OrderedDelta::default()),
             Form::Text(_) => DeltaIndex::Text(TextDelta::new()),
+            Form::Vector(_, options) => DeltaIndex::Vector(VectorDelta::new(*options)),
         }
     }
 
@@ -46,6 +50,11 @@ impl DeltaIndex {
                 }
             }
             (DeltaIndex::Text(delta), Form::Text(form)) => form.add(delta, slot, value),
+            (DeltaIndex::Vector(delta), Form::Vector(path, options)) => {
+                if let Some(vector) = vector_of(value, path, options.dim) {
+                    delta.add(slot, &vector);
+                }
+            }
             _ => unreachable!("an index is of the form of its definition"),
         }
     }
@@ -54,6 +63,7 @@ impl DeltaIndex {
         match self {
             DeltaIndex::Ordered(delta) => PartIndex::Ordered(delta.freeze()),
             DeltaIndex::Text(delta) => PartIndex::Text(delta.freeze()),
+            DeltaIndex::Vector(delta) => PartIndex::Vector(delta.freeze()),
         }
     }
 
@@ -63,6 +73,10 @@ impl DeltaIndex {
 
     pub fn text(&self) -> Option<TextIndex<'_>> {
         if let DeltaIndex::Text(delta) = self { Some(TextIndex::Delta(delta)) } else { None }
+    }
+
+    pub fn vectors(&self) -> Option<VectorIndex<'_>> {
+        if let DeltaIndex::Vector(delta) = self { Some(VectorIndex::Delta(delta)) } else { None }
     }
 }
 
@@ -116,6 +130,10 @@ impl Part {
         if let PartIndex::Text(part) = self.indexes.get(&id)? { Some(TextIndex::Part(part)) } else { None }
     }
 
+    pub fn vectors(&self, id: u32) -> Option<VectorIndex<'_>> {
+        if let PartIndex::Vector(part) = self.indexes.get(&id)? { Some(VectorIndex::Part(part)) } else { None }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         self.docs.encode(&mut out);
@@ -129,6 +147,10 @@ impl Part {
                 }
                 PartIndex::Text(part) => {
                     out.number(TEXT);
+                    part.encode(&mut out);
+                }
+                PartIndex::Vector(part) => {
+                    out.number(VECTOR);
                     part.encode(&mut out);
                 }
             }
@@ -145,6 +167,7 @@ impl Part {
             let index = match input.number()? {
                 ORDERED => PartIndex::Ordered(OrderedPart::decode(&mut input, docs.len())?),
                 TEXT => PartIndex::Text(text_of(&mut input, docs.len())?),
+                VECTOR => PartIndex::Vector(vectors_of(&mut input, docs.len())?),
                 _ => return Err(Damaged("an index is of no kind")),
             };
             indexes.insert(id, index);
@@ -155,6 +178,12 @@ impl Part {
 
 const ORDERED: u64 = 1;
 const TEXT: u64 = 2;
+const VECTOR: u64 = 3;
+
+fn vectors_of(input: &mut Reader<'_>, slots: usize) -> Result<VectorPart, Damaged> {
+    let part = VectorPart::decode(input)?;
+    if part.slots_end() <= slots { Ok(part) } else { Err(Damaged("a vector index has more slots than rows")) }
+}
 
 fn text_of(input: &mut Reader<'_>, slots: usize) -> Result<TextPart, Damaged> {
     let part = TextPart::decode(input)?;

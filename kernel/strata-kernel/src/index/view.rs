@@ -4,12 +4,14 @@
 //! wrote and did not commit stands above all.
 
 use std::cell::RefCell;
+use std::ops::Bound;
 
 use strata_index::ordered::{self, OrderedIndex, Place, Range};
 use strata_index::text::{self, Query, Scratch, Stats, TermScore, TextIndex};
+use strata_index::vector::{self, Effort, VectorIndex};
 use strata_index::{Bits, Blocks, Keys, Sight};
 
-use super::definition::{Definition, Form};
+use super::definition::{Definition, Form, order_of};
 use super::docs::Docs;
 use super::own::{Delta, Loaded, Own};
 
@@ -104,6 +106,13 @@ impl<'a> Rows<'a> {
         }
     }
 
+    fn vectors(self, id: u32) -> Option<VectorIndex<'a>> {
+        match self {
+            Rows::Part(loaded) => loaded.part.vectors(id),
+            Rows::Delta(delta) => delta.vectors(id),
+        }
+    }
+
     /// Add the rows of a key to `out`.
     fn mark(self, key: &[u8], out: &mut Bits) {
         match self {
@@ -152,6 +161,34 @@ impl<'a> View<'a> {
         hits
     }
 
+    /// A key that has one value with a changed key, in a unique index.
+    pub fn double_of(&self, definition: &Definition, changed: &[(Vec<u8>, Option<Vec<u8>>)]) -> Option<Vec<u8>> {
+        let Form::Ordered { paths, .. } = &*definition.form else { return None };
+        for (key, value) in changed.iter().filter(|(key, _)| key.starts_with(&definition.prefix)) {
+            let Some(order) = value.as_ref().and_then(|value| order_of(value, paths)) else { continue };
+            let range = Range { start: Bound::Included(order.clone()), end: Bound::Included(order) };
+            let found = self.scan(definition.id, &range, false, 2);
+            if let Some(other) = found.into_iter().find(|hit| hit.key != *key) {
+                return Some(other.key);
+            }
+        }
+        None
+    }
+
+    /// The first key whose value another has, too.
+    pub fn first_double(&self, id: u32) -> Option<Vec<u8>> {
+        let sources = self.ordered(id);
+        let (mut before, mut found): (Option<&[u8]>, _) = (None, None);
+        ordered::scan(&sources, &Range { start: Bound::Unbounded, end: Bound::Unbounded }, false, |value, place| {
+            if before == Some(value) {
+                found = Some(self.hit(place).key);
+            }
+            before = Some(value);
+            found.is_none()
+        });
+        found
+    }
+
     /// The `k` best documents of a text index for a query.
     pub fn search(
         &self,
@@ -175,6 +212,17 @@ impl<'a> View<'a> {
         };
         let text::Hits { hits, matched, cut } = found;
         TextFound { hits: hits.into_iter().map(hit).collect(), matched, cut, stats }
+    }
+
+    /// The `k` nearest rows of a vector index.
+    pub fn nearest(&self, id: u32, query: &[f32], filter: &Filter, k: usize, effort: Effort) -> Vec<Hit> {
+        let only = self.only(filter);
+        let sources: Vec<_> = self.sources.iter().zip(&only).map(|(source, only)| source.vectors(id, only)).collect();
+        let hit = |hit: vector::Hit| {
+            let place = Place { source: hit.source, slot: hit.slot };
+            Hit { score: hit.score, ..self.hit(place) }
+        };
+        vector::search(query, &sources, k, effort).into_iter().map(hit).collect()
     }
 
     /// Of each source the rows that pass, where not all do.
@@ -229,6 +277,11 @@ impl Source<'_> {
         let index = self.rows.text(id).expect("parts have all indexes");
         let (sight, blocks) = (self.sight(only.as_ref()), Some(self.rows.blocks()));
         text::Source { index, sight, blocks, keys: self.rows.docs() }
+    }
+
+    fn vectors<'b>(&'b self, id: u32, only: &'b Option<Bits>) -> vector::Source<'b> {
+        let index = self.rows.vectors(id).expect("parts have all indexes");
+        vector::Source { index, sight: self.sight(only.as_ref()), keys: self.rows.docs() }
     }
 
     /// What its rows alone say of a filter.

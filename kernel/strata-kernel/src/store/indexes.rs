@@ -3,12 +3,15 @@
 //! Definitions stand in the MANIFEST, where there is one, and count in all branches. What an index holds is made when it is
 //! first asked, and kept beside the data of each branch (`crate::index`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustc_hash::FxHashMap;
 
 use super::Store;
 use crate::branch::{At, Branch, Data};
+use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::index::{Definition, Definitions, Delta, Own, Part, PartBuilder, View};
 use crate::run::{Derived, Run, Section, derived_path, write_derived};
@@ -35,8 +38,71 @@ impl Store {
         Ok(self.of_state(|state| state.indexes.clone()))
     }
 
-    /// Declare an index. It holds what is there when it is first asked.
+    /// Declare an index. It holds what is there when it is first asked; a unique one is asked at once.
     pub fn create_index(&self, definition: Definition) -> Result<()> {
+        let (name, is_unique) = (definition.name.clone(), definition.is_unique());
+        self.add_index(definition)?;
+        if is_unique && let Err(error) = self.check_no_doubles(&name) {
+            self.drop_index(&name)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Whether any index is unique.
+    #[inline]
+    pub(crate) fn has_unique(&self) -> bool {
+        self.has_unique.load(Ordering::Acquire)
+    }
+
+    /// Refuse changes that would give two keys of a branch one value in a unique index. With the branch's line held.
+    pub(crate) fn check_unique(&self, branch: &Branch, changes: &[Change<'_>], now: u64) -> Result<()> {
+        let mut keyspaces: Vec<u32> = changes.iter().map(|change| change.keyspace).collect();
+        keyspaces.sort_unstable();
+        keyspaces.dedup();
+        for keyspace in keyspaces {
+            let (space, kind) = self.keyspace_name(keyspace);
+            let Some(definitions) = self.definitions(&space, &kind) else { continue };
+            if !definitions.iter().any(|definition| definition.is_unique()) {
+                continue;
+            }
+            // Of a key that is changed twice the last counts.
+            let changed = changes.iter().filter(|change| change.keyspace == keyspace);
+            let pending: BTreeMap<Vec<u8>, Option<Vec<u8>>> =
+                changed.map(|change| (change.key.to_vec(), change.value.as_deref().map(<[u8]>::to_vec))).collect();
+            let pending: Vec<_> = pending.into_iter().collect();
+            let newest = At::past(NEWEST, now);
+            let double = self.look(branch, keyspace, &definitions, newest, &pending, |view| {
+                let unique = definitions.iter().filter(|definition| definition.is_unique());
+                unique
+                    .filter_map(|definition| Some((definition, view.double_of(definition, &pending)?)))
+                    .next()
+                    .map(|(definition, key)| double(definition, &key))
+            })?;
+            if let Some(error) = double {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_no_doubles(&self, name: &str) -> Result<()> {
+        let found = self.indexes()?.into_iter().find(|index| index.name == name);
+        let Some(index) = found else { return Ok(()) };
+        let keyspace = self.keyspace(&index.space, &index.kind);
+        let Some(definitions) = self.definitions(&index.space, &index.kind) else { return Ok(()) };
+        let branches: Vec<_> = self.registry.read().all().cloned().collect();
+        for branch in branches {
+            let at = At::head(branch.head());
+            let found = self.look(&branch, keyspace, &definitions, at, &[], |view| view.first_double(index.id))?;
+            if let Some(key) = found {
+                return Err(double(&index, &key));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_index(&self, definition: Definition) -> Result<()> {
         let mut outcome = Ok(());
         self.change_state(|state| {
             if state.indexes.iter().any(|other| other.name == definition.name) {
@@ -48,6 +114,29 @@ impl Store {
         })?;
         self.learn_indexes();
         outcome
+    }
+
+    /// Declare an index for those above, unless there is one of that name: where nothing may be written, for as long as the
+    /// database is open.
+    pub fn declare_index(&self, definition: Definition) -> Result<()> {
+        if self
+            .definitions(&definition.space, &definition.kind)
+            .is_some_and(|known| known.iter().any(|other| other.name == definition.name))
+        {
+            return Ok(());
+        }
+        match self.create_index(definition.clone()) {
+            Err(Error::AlreadyExists { .. }) => Ok(()),
+            Err(Error::ReadOnly(_)) if self.read_only => {
+                let mut catalogue = self.catalogue.write();
+                let keyspace = (definition.space.clone(), definition.kind.clone());
+                let known = catalogue.0.entry(keyspace).or_insert_with(|| Vec::new().into());
+                let id = u32::MAX - known.len() as u32;
+                *known = known.iter().cloned().chain([Arc::new(Definition { id, ..definition })]).collect();
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Returns whether there was one of that name.
@@ -62,7 +151,10 @@ impl Store {
 
     /// Let the definitions of the state count from now on.
     pub(super) fn learn_indexes(&self) {
-        *self.catalogue.write() = self.of_state(|state| Catalogue::new(&state.indexes));
+        let (catalogue, has_unique) =
+            self.of_state(|state| (Catalogue::new(&state.indexes), state.indexes.iter().any(Definition::is_unique)));
+        *self.catalogue.write() = catalogue;
+        self.has_unique.store(has_unique, Ordering::Release);
     }
 
     /// The indexes of a keyspace.
@@ -228,6 +320,13 @@ impl Store {
 }
 
 const NOT_THERE: i32 = 2;
+/// Above all versions there are, and below where the rows end that are the newest of their keys.
+const NEWEST: u64 = u64::MAX - 1;
+
+fn double(definition: &Definition, key: &[u8]) -> Error {
+    let key = String::from_utf8_lossy(key).replace('\0', "/");
+    Error::AlreadyExists { what: "value in a unique index", name: format!("{} of '{key}'", definition.name) }
+}
 
 fn make_part(run: &Arc<Run>, (branch, keyspace): Section, definitions: &Definitions) -> Result<PartBuilder> {
     let mut part = PartBuilder::new(definitions);

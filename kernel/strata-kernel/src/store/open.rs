@@ -141,6 +141,7 @@ impl Store {
             recovered: Recovered::default(),
             keyspaces: RwLock::new(Keyspaces::default()),
             catalogue: RwLock::default(),
+            has_unique: AtomicBool::new(false),
             deriving: Mutex::default(),
             files: Mutex::new(None),
             volatile: Mutex::default(),

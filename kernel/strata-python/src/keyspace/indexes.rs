@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use strata_kernel::Error;
 use strata_kernel::branch::{At, Range};
-use strata_kernel::index::{Definition, Definitions, Filter, Form, ValueRange, View, range_of};
+use strata_kernel::index::{Definition, Definitions, Effort, Filter, Form, ValueRange, View, floats, range_of};
 
 use super::{Mode, PyKeyspace};
 use crate::convert::encode;
@@ -154,5 +154,40 @@ impl PyKeyspace {
             result.set_item(intern!(py, "terms"), terms)?;
         }
         Ok(result)
+    }
+
+    pub(super) fn declare(&self, py: Python<'_>, name: &str, prefix: &[u8], spec: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut bytes = Vec::new();
+        encode(spec, true, &mut bytes)?;
+        let declare = || {
+            self.store.check()?;
+            self.store.declare_index(Definition::new(name, (&self.space, &self.kind), prefix, bytes)?)
+        };
+        py.detach(|| guarded(declare)).map_err(|error| self.error(py, error))
+    }
+
+    pub(super) fn nearest<'py>(
+        &self,
+        py: Python<'py>,
+        index: &str,
+        query: &[u8],
+        k: usize,
+        filter: Option<&Bound<'py, PyDict>>,
+        recall: f32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let filter = self.filter(filter)?;
+        let effort = if recall < 1.0 { Effort::Recall(recall) } else { Effort::Exact };
+        let hits = self.look(py, index, |view, definition| {
+            let Form::Vector(_, options) = &*definition.form else {
+                return Err(Error::InvalidInput(format!("'{}' is no index of vectors", definition.name)));
+            };
+            let query = floats(query).filter(|query| query.len() == options.dim);
+            let query = query.filter(|query| query.iter().all(|number| number.is_finite()));
+            let query = query.ok_or_else(|| {
+                Error::InvalidInput(format!("the query is no vector of {} finite numbers", options.dim))
+            })?;
+            Ok(view.nearest(definition.id, &query, &filter, k, effort))
+        })?;
+        rows::scored(py, &hits, self.text)
     }
 }
