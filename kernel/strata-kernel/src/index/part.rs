@@ -20,7 +20,7 @@ pub struct Part {
 enum PartIndex {
     Ordered(OrderedPart),
     Text(TextPart),
-    Vector(VectorPart),
+    Vector(Box<VectorPart>),
 }
 
 /// What one index holds of rows in memory, or of a part that is being made.
@@ -63,7 +63,7 @@ impl DeltaIndex {
         match self {
             DeltaIndex::Ordered(delta) => PartIndex::Ordered(delta.freeze()),
             DeltaIndex::Text(delta) => PartIndex::Text(delta.freeze()),
-            DeltaIndex::Vector(delta) => PartIndex::Vector(delta.freeze()),
+            DeltaIndex::Vector(delta) => PartIndex::Vector(Box::new(delta.freeze())),
         }
     }
 
@@ -167,7 +167,7 @@ impl Part {
             let index = match input.number()? {
                 ORDERED => PartIndex::Ordered(OrderedPart::decode(&mut input, docs.len())?),
                 TEXT => PartIndex::Text(text_of(&mut input, docs.len())?),
-                VECTOR => PartIndex::Vector(vectors_of(&mut input, docs.len())?),
+                VECTOR => PartIndex::Vector(Box::new(vectors_of(&mut input, docs.len())?)),
                 _ => return Err(Damaged("an index is of no kind")),
             };
             indexes.insert(id, index);
