@@ -39,6 +39,7 @@ MEASURES: Final = ("any", "all", "mean")
 CATEGORIES: Final = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 # Some are malformed ("D8:6; D9:17", "D:11:26", "D30:05"), so they are looked for inside the text.
 _EVIDENCE: Final = re.compile(r"D:?(\d+):(\d+)")
+_COLLECTION: Final = "turns"
 _SESSION: Final = re.compile(r"session_(\d+)")
 
 
@@ -83,9 +84,12 @@ class Configuration:
     unit: str  # "turn" or "session"
     index: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    embedder: str | None = None  # turns are vectors of it, too
 
     def __str__(self) -> str:
         options = {**self.index, **self.search}
+        if self.embedder is not None:
+            options["embedder"] = self.embedder
         return ", ".join([self.unit, *(f"{name}={value}" for name, value in options.items())])
 
 
@@ -98,6 +102,8 @@ ROWS: Final = (
     Configuration("turn", {"k1": 0.9, "b": 0.4}, {"context": 2}),
     Configuration("turn", {"stop_words": False}),
     Configuration("turn", {"language": None}),
+    Configuration("turn", search={"weights": {"text": 0}}, embedder="hashing-512"),
+    Configuration("turn", search={"weights": {"vector": 0.1}, "context": 2}, embedder="hashing-512"),
     Configuration("session"),
     Configuration("session", {"k1": 0.9, "b": 0.4}),
 )
@@ -133,6 +139,12 @@ def _conversation(sample: dict[str, Any]) -> Conversation:
 def store(db: strata.Database, talk: Conversation, row: Configuration) -> strata.Space:
     """Write a conversation into a space of its own, with its index, and return that."""
     space = db.space(f"{talk.name}")
+    if row.embedder is not None:
+        space.vectors.create_collection(_COLLECTION, embedder=row.embedder)
+        db.indexes.create(talk.name, primitive="vectors", space=talk.name, **row.index)
+        texts = [" ".join(turn.content.values()) for turn in talk.turns]
+        space.vectors.upsert_many(_COLLECTION, [turn.key for turn in talk.turns], texts=texts)
+        return space
     paths = ["$.speaker", "$.text", "$.caption"] if row.unit == "turn" else "$.turns"
     db.indexes.create(talk.name, primitive="json", space=talk.name, paths=paths, **row.index)
     with space.transaction() as tx:
@@ -154,9 +166,13 @@ def _documents(talk: Conversation, unit: str) -> Iterator[tuple[str, dict[str, A
 def ask(place: Any, talk: Conversation, row: Configuration) -> Found:
     """Return the hits of each question, best first."""
     return [
-        (asked, [hit.key for hit in place.search(asked.text, k=max(CUTS), **row.search)])
+        (asked, [_key(hit.key, row) for hit in place.search(asked.text, k=max(CUTS), **row.search)])
         for asked in talk.questions
     ]
+
+
+def _key(key: str, row: Configuration) -> str:
+    return key if row.embedder is None else key.removeprefix(f"{_COLLECTION}/")
 
 
 def recall(found: Iterable[tuple[frozenset[str], Sequence[str]]], cut: int) -> dict[str, float]:
@@ -190,8 +206,11 @@ def is_the_same_elsewhere(talk: Conversation, row: Configuration) -> bool:
         place = store(db, talk, row)
         before, version = ask(place, talk, row), db.version
         fork = db.branches.fork("main", "fork")
-        for key in list(place.json.list()):
-            place.json.destroy(key)
+        if row.embedder is None:
+            for key in list(place.json.list()):
+                place.json.destroy(key)
+        else:
+            place.vectors.delete_where(_COLLECTION, {})
         if any(hits for _, hits in ask(place, talk, row)):
             return False
         earlier = place.at(version)

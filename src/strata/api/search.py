@@ -15,16 +15,17 @@ from typing import Any, Final
 
 from strata.api.face import Face, Source
 from strata.api.instants import Instant
+from strata.core.embedding import embed, pack_vector, registered
 from strata.core.errors import InvalidInput, NotFound, NotIndexed
-from strata.core.protocols import Branch, IndexRow, Layout, Passes, Txn
-from strata.primitives import PRIMITIVES
+from strata.core.protocols import Branch, IndexRow, Key, Layout, Passes, Txn
+from strata.primitives import PRIMITIVES, Collection, Vectors
 from strata.primitives.base import PAGE_ROWS, Primitive, pages
-from strata.primitives.indexes import TEXT, text_spec
+from strata.primitives.indexes import TEXT, VECTOR, text_spec
 from strata.search import Context, Importance, Over, Recency, Request, Results, Term, engine
 from strata.search.models import Reranker
 
 # What is looked through when no primitive is named: runs are about work, not about what was learned.
-_USUAL: Final = ("kv", "events", "state", "json", "traces")
+_USUAL: Final = tuple(name for name in PRIMITIVES if name != "runs")
 _SCAN: Final = Layout("scan", text_keys=False)
 
 
@@ -79,7 +80,8 @@ class Searchable(Face):
         Args:
             text: words; `"a phrase"`, `+must`, `-not`, `field:word` and `pre*` mean what they look like, and
                 what makes no sense is words.
-            vector: for collections of vectors of its length. With `text`, both are put together by rank.
+            vector: for collections of vectors of its length; those with an embedder take the text where it is
+                left out. What words and vectors find is put together by rank.
             primitives, indexes, spaces: only these, by name; left out, all primitives of this space.
             prefix: only keys that begin so.
             where: only values that pass this filter, as `{"$.status": "open"}`; see `json.find`.
@@ -98,7 +100,7 @@ class Searchable(Face):
             log_recall: keep question, hits and scores as a trace of kind "query".
         Raises: NotIndexed where no index answers and `scan` is not given; NotFound for an index that does
             not exist; HistoryTrimmed; InvalidInput, and LimitExceeded, for what can never be answered;
-            RemoteError from a reranker.
+            RemoteError from a model.
         Cost: that of the indexes, some 50 us; with `context` or filters that no index answers, of what
             matches; with `scan`, of all there is.
         """
@@ -147,40 +149,63 @@ def _newest(state: State) -> int:
 def _sources(state: State, request: Request, space: str, stack: ExitStack) -> Iterator[engine.Source]:
     """Yield what answers a request.
 
-    Raises: NotIndexed when something that was named has no index, or nothing has; NotFound.
+    Raises: NotIndexed when something that was named has no index, or nothing has; NotFound; InvalidInput
+        where all vectors are of another length.
     """
-    asked, missing = set[str](), list[tuple[str, str]]()
+    asked, missing, lengths = set[str](), list[tuple[str, str]](), set[int]()
     for name in sorted(request.spaces or {space}):
         for kind in sorted(request.primitives or _USUAL):
             txn = state.source.keyspace(name, PRIMITIVES[kind].LAYOUT).pinned()
-            found = [row for row in txn.indexes() if _answers(row, request)]
-            asked.update(row[0] for row in found)
-            yield from (_by_text(row, txn, txn, request) for row in found)
-            if not found and request.scan and request.indexes is None:
+            found = list(_declared(txn, request, lengths))
+            asked.update(source.index for source in found)
+            yield from found
+            if not found and request.scan and request.text is not None and request.indexes is None:
                 yield _by_scan(PRIMITIVES[kind], txn, request, stack)
             elif not found:
                 missing.append((name, kind))
+    _check_asked(request, asked, missing, lengths)
+
+
+def _check_asked(
+    request: Request, asked: set[str], missing: list[tuple[str, str]], lengths: set[int]
+) -> None:
+    """Raise what `_sources` does, for what was `asked` and where nothing could be."""
+    if request.vector is not None and lengths and len(request.vector) not in lengths:
+        there = ", ".join(map(str, sorted(lengths)))
+        raise InvalidInput(
+            f"there are vectors of {there} numbers here, and the one given has {len(request.vector)}"
+        )
     unknown = sorted((request.indexes or set()) - asked)
     if unknown:
         raise NotFound(
             f"no index {unknown[0]!r} can be asked that",
             what="index",
             name=unknown[0],
-            hint="db.indexes.list() lists them",
+            hint="db.indexes.list() and db.vectors.collections() list what there is",
         )
     if missing and not request.scan and (not asked or (request.primitives and request.indexes is None)):
-        raise _not_indexed(*missing[0])
+        raise _not_indexed(*missing[0], request)
 
 
-def _answers(row: IndexRow, request: Request) -> bool:
-    """Return whether an index is of use."""
-    name, _, _, prefix, spec = row
-    wanted = (request.prefix or "").encode()
-    return (
-        spec["type"] == TEXT
-        and (request.indexes is None or name in request.indexes)
-        and (prefix.startswith(wanted) or wanted.startswith(prefix))
-    )
+def _declared(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.Source]:
+    """Yield the indexes of a keyspace that answer a request; note the lengths of vectors in `lengths`."""
+    wanted = engine.key_prefix(txn.names[2], request.prefix)
+    for row in txn.indexes():
+        name, _, _, prefix, spec = row
+        if spec["type"] != TEXT or request.text is None:
+            continue
+        if request.indexes is not None and name not in request.indexes:
+            continue
+        if prefix.startswith(wanted) or wanted.startswith(prefix):
+            yield _by_text(row, txn, txn, request)
+    if txn.names[2] == Vectors.LAYOUT.kind:
+        vectors = Vectors(txn)
+        for made in vectors.collections():
+            if request.indexes is None or made.name in request.indexes:
+                lengths.add(made.dim)
+                source = _by_vector(vectors, made, txn, request)
+                if source is not None:
+                    yield source
 
 
 def _by_text(row: IndexRow, asked: Txn, txn: Txn, request: Request) -> engine.Source:
@@ -189,12 +214,32 @@ def _by_text(row: IndexRow, asked: Txn, txn: Txn, request: Request) -> engine.So
 
     def top(limit: int, passes: Passes) -> engine.Answer:
         found = asked.by_text(name, text, limit, passes, request.explain)
-        rows = [(key.encode() if isinstance(key, str) else key, score) for key, _, score in found["hits"]]
+        rows = [(_bytes(key), score) for key, _, score in found["hits"]]
         terms = [tuple(Term(*term) for term in terms) for terms in found.get("terms", ())]
         return engine.Answer(rows, found["matched"], terms)
 
     fields = tuple(tuple(part["path"]) for part in spec["fields"])
     return engine.Source(name, TEXT, txn, top, _spans(spec, text), fields)
+
+
+def _by_vector(vectors: Vectors, made: Collection, txn: Txn, request: Request) -> engine.Source | None:
+    """Return a collection as a source, if there is a vector for it: the one given, or that of the text."""
+    vector: Sequence[float] | None = request.vector
+    if vector is None and made.embedder is not None and request.text is not None:
+        (vector,) = embed(registered(made.embedder), [request.text])
+    if vector is None or len(vector) != made.dim:
+        return None
+    packed = pack_vector(vector)
+
+    def top(limit: int, passes: Passes) -> engine.Answer:
+        found = vectors._nearest(made, packed, limit, passes, 1.0)
+        return engine.Answer([(_bytes(key), score) for key, _, score in found], None)
+
+    return engine.Source(made.name, VECTOR, txn, top, fields=tuple(Vectors._TEXTS.values()))
+
+
+def _bytes(key: Key) -> bytes:
+    return key.encode() if isinstance(key, str) else key
 
 
 def _spans(spec: dict[str, Any], text: str) -> Callable[[str], Sequence[tuple[int, int]]]:
@@ -223,7 +268,7 @@ def _by_scan(primitive: type[Primitive], txn: Txn, request: Request, stack: Exit
     copied = store.branch("main").keyspace("default", _SCAN)
     rows = pages(txn.scan, None, None, None, False, None, lambda: None)
     while page := list(islice(rows, PAGE_ROWS)):
-        found = [(key.encode() if isinstance(key, str) else key, value) for key, value in page]
+        found = [(_bytes(key), value) for key, value in page]
         copied.put_many([row for row in found if primitive._name(row[0]) is not None])
     spec = text_spec(primitive._VALUE, primitive._TEXTS, None, {})
     store.create_index(f"scan of {kind}", "default", _SCAN.kind, b"", spec)
@@ -236,12 +281,12 @@ def _by_scan(primitive: type[Primitive], txn: Txn, request: Request, stack: Exit
     return replace(indexed, top=top)
 
 
-def _not_indexed(space: str, kind: str) -> NotIndexed:
+def _not_indexed(space: str, kind: str, request: Request) -> NotIndexed:
+    hint = f"declare one with db.indexes.create({kind!r}, primitive={kind!r}), or read all with scan=True"
+    if request.text is None:
+        hint = "make a collection with db.vectors.create_collection, and put vectors into it"
     return NotIndexed(
-        f"no index answers that for {kind} in space {space!r}",
-        what="index",
-        name=kind,
-        hint=f"declare one with db.indexes.create({kind!r}, primitive={kind!r}), or read all with scan=True",
+        f"no index answers that for {kind} in space {space!r}", what="index", name=kind, hint=hint
     )
 
 

@@ -12,6 +12,7 @@ this process. Ours (`core/hashing`) are there under "hashing-256" and "hashing-5
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -175,6 +176,18 @@ def _vector(row: Any, what: str, dim: int) -> Vector:
         got = f"{len(row)} numbers" if isinstance(row, list | tuple) else type(row).__name__
         raise InvalidInput(f"{what} is to return vectors of {dim} numbers, not {got}")
     return [finite(number, what) for number in row]
+
+
+def pack_vector(vector: Sequence[float]) -> bytes:
+    """Return a vector as the kernel takes it: floats of 4 bytes, little-endian.
+
+    Raises: InvalidInput for a number that does not fit.
+    """
+    try:
+        return struct.pack(f"<{len(vector)}f", *vector)
+    except OverflowError:
+        largest = max(vector, key=abs)
+        raise InvalidInput(f"{largest!r} in a vector does not fit in a float of 4 bytes") from None
 
 
 def finite(number: Any, what: str) -> float:

@@ -170,10 +170,11 @@ class _Search:
         """Return what the index itself can hold rows against. All filters are checked once more, above it."""
         request, passes = self.request, Passes()
         primitive = PRIMITIVES[source.txn.names[2]]
-        if request.prefix:
-            passes["prefix"] = self._as_key(primitive, request.prefix.encode())
+        prefix = key_prefix(primitive.LAYOUT.kind, request.prefix)
+        if prefix:
+            passes["prefix"] = self._as_key(primitive, prefix)
         if request.where is not None:
-            how = plan(request.where, source.txn.indexes(), primitive._VALUE, request.prefix, None)
+            how = plan(request.where, source.txn.indexes(), primitive._VALUE, prefix.decode(), None)
             if how.index is not None:
                 passes["values"] = [(how.index, list(how.ranges))]
         return passes
@@ -220,7 +221,7 @@ class _Search:
         """Return which filter takes a place out, if one does."""
         request, (space, kind, key) = self.request, place
         primitive, txn = PRIMITIVES[kind], self.txns[space, kind]
-        if primitive._name(key) is None or not key.startswith((request.prefix or "").encode()):
+        if primitive._name(key) is None or not key.startswith(key_prefix(kind, request.prefix)):
             return "prefix"
         if request.start_us is not None or request.end_us is not None:
             entry = txn.entry(self._key(place))
@@ -345,6 +346,14 @@ class _Search:
         """Return its texts, cut around where most of what was asked for stands."""
         text = _BETWEEN.join(self._texts(found))[:_SNIPPET_CHARACTERS]
         return cut(text, self._sources_of(found)[0].spans(text))
+
+
+def key_prefix(kind: str, prefix: str | None) -> bytes:
+    """Return how keys of a primitive begin whose refs begin so; those of events by the name of the stream."""
+    if kind == "vectors" and prefix is not None:
+        collection, slash, rest = prefix.partition("/")
+        return f"{collection}\0{rest}".encode() if slash else collection.encode()
+    return (prefix or "").encode()
 
 
 def _is_within(time_us: int, start_us: int | None, end_us: int | None) -> bool:
