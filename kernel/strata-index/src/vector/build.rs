@@ -7,7 +7,7 @@ use pulp::Arch;
 use super::cells::Cells;
 use super::codes::Codes;
 use super::kept::Kept;
-use super::kmeans::{self, Centres};
+use super::kmeans::{self, Centres, by_number};
 use super::part::VectorPart;
 use super::rows::Rows;
 use super::stops::Stops;
@@ -87,7 +87,7 @@ impl VectorBuild {
             let codes = Codes::of(&kept, options.metric, |_| None);
             return VectorPart { rows: Rows { options, slots, kept, codes }, cells: None };
         }
-        let (starts, order) = by_cell(assigned, centres.len() / options.dim);
+        let (starts, order) = by_number(assigned, centres.len() / options.dim);
         let mut by_slot = vec![0; order.len()];
         (0..).zip(&order).for_each(|(position, row)| by_slot[*row as usize] = position);
         let placed = order.iter().map(|row| slots[*row as usize]).collect();
@@ -109,19 +109,6 @@ impl VectorBuild {
 /// So many that comparing a query with all centres takes about as long as the cells that are looked into.
 fn cells_for(rows: usize) -> usize {
     (3.0 * (rows as f64).sqrt()) as usize
-}
-
-/// Where each cell starts, and the rows in the order of their cells.
-fn by_cell(assigned: &[u32], cells: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut starts = vec![0; cells + 1];
-    assigned.iter().for_each(|cell| starts[*cell as usize + 1] += 1);
-    (0..cells).for_each(|cell| starts[cell + 1] += starts[cell]);
-    let (mut next, mut order) = (starts.clone(), vec![0; assigned.len()]);
-    for (row, cell) in (0..).zip(assigned) {
-        order[next[*cell as usize] as usize] = row;
-        next[*cell as usize] += 1;
-    }
-    (starts, order)
 }
 
 /// Rows that stand for queries.

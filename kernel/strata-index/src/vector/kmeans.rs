@@ -5,14 +5,19 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::simd;
+
 const GROUP: usize = 16;
 const ROWS: usize = 4;
 
-/// Rounds over the sample. More move the centres hardly, and recall not at all.
-const ROUNDS: usize = 6;
+/// Rounds over the sample, and how many of them at the end do not move centres across.
+const ROUNDS: usize = 7;
+const CALM: usize = 3;
 
-/// Rows of the sample for each centre.
-const SAMPLE: usize = 40;
+/// Rows of the sample: as many for each centre, and more where that is not much.
+const SAMPLE: usize = 24;
+const SAMPLE_MORE: usize = 40;
+const SAMPLE_ENOUGH: usize = 50_000;
 
 pub(super) struct Centres {
     dim: usize,
@@ -135,7 +140,7 @@ impl Sequence {
 /// `count` centres of `rows` rows, of which `row` appends one to a matrix.
 pub(super) fn train(dim: usize, rows: usize, count: usize, row: impl Fn(usize, &mut Vec<f32>)) -> Vec<f32> {
     let mut chance = Sequence(rows as u64);
-    let sampled = rows.min(SAMPLE * count);
+    let sampled = rows.min((SAMPLE * count).max(SAMPLE_ENOUGH.min(SAMPLE_MORE * count)));
     let mut sample = Vec::with_capacity(sampled * dim);
     // One of each of so many equal stretches.
     for stretch in 0..sampled {
@@ -150,38 +155,63 @@ pub(super) fn train(dim: usize, rows: usize, count: usize, row: impl Fn(usize, &
     }
     let arch = Arch::new();
     let mut nearest = Vec::with_capacity(sampled);
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         nearest.clear();
         Centres::new(dim, &centres).nearest(arch, &sample, &mut nearest);
-        move_to_means(dim, &sample, &nearest, &mut centres);
+        let spreads = move_to_means(dim, &sample, &nearest, &mut centres);
+        if round + CALM < ROUNDS {
+            move_across(dim, &sample, &nearest, &spreads, &mut centres);
+        }
     }
     centres
 }
 
-/// Each centre goes to the mean of its rows. One without rows goes to one of those of the centre that has the most.
-fn move_to_means(dim: usize, sample: &[f32], nearest: &[u32], centres: &mut [f32]) {
+/// Each centre goes to the mean of its rows. What comes back is the sum of the squares of their distances from it.
+fn move_to_means(dim: usize, sample: &[f32], nearest: &[u32], centres: &mut [f32]) -> Vec<f64> {
     let count = centres.len() / dim;
     let mut sums = vec![0.0_f64; centres.len()];
-    let mut members = vec![0_u32; count];
+    let (mut members, mut spreads) = (vec![0_u32; count], vec![0.0; count]);
     for (row, &centre) in sample.chunks_exact(dim).zip(nearest) {
         members[centre as usize] += 1;
         let sum = &mut sums[centre as usize * dim..][..dim];
         sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
-    for centre in 0..count {
+    for (centre, members) in members.iter().enumerate().filter(|(_, members)| **members > 0) {
         let own = centre * dim..(centre + 1) * dim;
-        if members[centre] > 0 {
-            let scale = 1.0 / f64::from(members[centre]);
-            centres[own.clone()].iter_mut().zip(&sums[own]).for_each(|(x, sum)| *x = (sum * scale) as f32);
-            continue;
-        }
-        let most = (0..count).max_by_key(|&other| (members[other], other)).expect("there is a centre");
-        if members[most] > 1 {
-            // It goes to a row in the middle of them, and half of them are taken to be its own from now on.
-            members[most] /= 2;
-            let mut of_most = sample.chunks_exact(dim).zip(nearest).filter(|(_, nearest)| **nearest as usize == most);
-            let (row, _) = of_most.nth(members[most] as usize).expect("it has more rows than half of them");
-            centres[own].copy_from_slice(row);
-        }
+        centres[own.clone()].iter_mut().zip(&sums[own]).for_each(|(x, sum)| *x = (sum / f64::from(*members)) as f32);
     }
+    let arch = Arch::new();
+    for (row, &centre) in sample.chunks_exact(dim).zip(nearest) {
+        spreads[centre as usize] += simd::distance(arch, row, &centres[centre as usize * dim..][..dim]);
+    }
+    spreads
+}
+
+/// Centres whose rows spread least go to a row of those whose rows spread most: the former share a cluster with another
+/// centre, or have no rows, and the latter have several clusters. Only so far as each is a fourth of the other at most.
+fn move_across(dim: usize, sample: &[f32], nearest: &[u32], spreads: &[f64], centres: &mut [f32]) {
+    let mut order: Vec<usize> = (0..spreads.len()).collect();
+    order.sort_unstable_by(|a, b| spreads[*a].total_cmp(&spreads[*b]).then(a.cmp(b)));
+    let (starts, rows) = by_number(nearest, spreads.len());
+    for (&poor, &rich) in order.iter().zip(order.iter().rev()).take(order.len() / 4) {
+        let of_rich = &rows[starts[rich] as usize..starts[rich + 1] as usize];
+        if 4.0 * spreads[poor] >= spreads[rich] || of_rich.is_empty() {
+            break;
+        }
+        let chosen = of_rich[of_rich.len() / 2] as usize;
+        centres[poor * dim..][..dim].copy_from_slice(&sample[chosen * dim..][..dim]);
+    }
+}
+
+/// Where each number starts, and the places that have it, in the order of numbers.
+pub(super) fn by_number(numbers: &[u32], bound: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut starts = vec![0; bound + 1];
+    numbers.iter().for_each(|number| starts[*number as usize + 1] += 1);
+    (0..bound).for_each(|number| starts[number + 1] += starts[number]);
+    let (mut next, mut order) = (starts.clone(), vec![0; numbers.len()]);
+    for (place, number) in (0..).zip(numbers) {
+        order[next[*number as usize] as usize] = place;
+        next[*number as usize] += 1;
+    }
+    (starts, order)
 }

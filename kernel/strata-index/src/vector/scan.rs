@@ -17,6 +17,9 @@ const FEW: usize = 2_000;
 /// A row alone, where rows lie in cells, takes as long as so many in a row.
 const ALONE_IN_CELLS: usize = 10;
 
+/// After so many rows for each one that a filter leaves, cells have not helped: the rest is looked at one by one.
+const IN_VAIN: usize = 10;
+
 pub(super) fn scan(query: &Query, number: usize, source: &Source, effort: Effort, shortlist: &mut Shortlist) {
     let (rows, cells) = (source.index.rows().len(), source.index.cells());
     let few = match (cells, effort) {
@@ -29,7 +32,7 @@ pub(super) fn scan(query: &Query, number: usize, source: &Source, effort: Effort
         (Some(only), _, _) if only.len() < few => scan.each(only.iter(), |_| true),
         (only, Some(cells), Effort::Recall(recall)) => {
             let limit = cells.stops.limit(recall, scan.share());
-            let rows = only.map_or(usize::MAX, |only| only.len() * ALONE_IN_CELLS);
+            let rows = only.map_or(usize::MAX, |only| only.len() * IN_VAIN);
             scan.cells(cells, rows, |expected, _| expected <= limit);
         }
         _ => scan.all(),

@@ -19,8 +19,9 @@ use crate::{Bits, Keys, Sight};
 const LIMITS: usize = 30;
 const LIMIT_MAX: f32 = 64.0;
 
-/// Rows that are asked, and for how many.
-const ASKED: usize = 64;
+/// Rows that are asked, fewer of large parts since each is compared with all; and for how many.
+const ASKED: std::ops::RangeInclusive<usize> = 48..=192;
+const COMPARED: usize = 16_000_000;
 const K: usize = 10;
 
 /// One in so many rows passes the filter by which the second series is learned.
@@ -64,7 +65,7 @@ impl Stops {
             .filter(|slot| slot.wrapping_mul(0x9e37_79b1) >> 8 < (1 << 24) / SHARE)
             .collect();
         let mut stops = Stops::default();
-        let asked = ASKED.min(part.len() / 8);
+        let asked = (COMPARED / part.len().max(1)).clamp(*ASKED.start(), *ASKED.end()).min(part.len() / 8);
         for number in 0..asked {
             let position = part.position(number * part.len() / asked);
             let itself: Bits = [part.rows.slots[position]].into_iter().collect();
