@@ -15,7 +15,7 @@ const ALONE: usize = 3;
 const FEW: usize = 2_000;
 
 /// A row alone, where rows lie in cells, takes as long as so many in a row.
-const ALONE_IN_CELLS: usize = 10;
+const ALONE_IN_CELLS: usize = 6;
 
 /// After so many rows for each one that a filter leaves, cells have not helped: the rest is looked at one by one.
 const IN_VAIN: usize = 10;
