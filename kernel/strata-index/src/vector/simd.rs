@@ -124,3 +124,49 @@ pub(super) fn product_and_square(arch: Arch, a: &[f32], b: &[f32]) -> (f64, f64)
 pub(super) fn distance(arch: Arch, a: &[f32], b: &[f32]) -> f64 {
     arch.dispatch(Distance(a, b))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn estimate(arch: Arch, query: &[i16], codes: &[i8], numbers: &[f32]) -> (Vec<u32>, Vec<u32>) {
+        let count = numbers.len();
+        let (mut middle, mut reach) = (vec![0.0; count], vec![0.0; count]);
+        let rows = Block { codes, scales: numbers, errors: numbers, offsets: numbers };
+        let (middle_mut, reach_mut) = (&mut middle[..], &mut reach[..]);
+        arch.dispatch(Estimate {
+            query,
+            step: 0.37,
+            base: -1.3,
+            per_error: 0.7,
+            per_scale: 0.1,
+            slack: 1e-5,
+            rows,
+            middle: middle_mut,
+            reach: reach_mut,
+        });
+        let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect();
+        (bits(middle), bits(reach))
+    }
+
+    proptest! {
+        /// What runs without any of the processor's extras gives the same bits.
+        #[test]
+        fn all_processors_agree(
+            (a, b) in (1..70_usize).prop_flat_map(|dim| {
+                (prop::collection::vec(-2.0_f32..2.0, dim), prop::collection::vec(-2.0_f32..2.0, dim))
+            }),
+            query in prop::collection::vec(any::<i16>(), 1..50), rows in 1..20_usize, numbers in prop::collection::vec(0.0_f32..1.0, 20),
+        ) {
+            let here = Arch::new();
+            prop_assert_eq!(product(here, &a, &b).to_bits(), product(Arch::Scalar, &a, &b).to_bits());
+            prop_assert_eq!(distance(here, &a, &b).to_bits(), distance(Arch::Scalar, &a, &b).to_bits());
+            prop_assert_eq!(product_and_square(here, &a, &b), (product(here, &a, &b), product(here, &b, &b)));
+            let codes: Vec<i8> = (0..rows * query.len()).map(|index| (index * 37 % 251) as u8 as i8).collect();
+            let numbers = &numbers[..rows];
+            prop_assert_eq!(estimate(here, &query, &codes, numbers), estimate(Arch::Scalar, &query, &codes, numbers));
+        }
+    }
+}
