@@ -14,8 +14,8 @@ import pytest
 
 import strata
 from strata.cli import main
-from strata.cli.demo import chat, crash, edits, repair, stdlib, story
-from strata.cli.demo.source import Chapter, Source
+from strata.cli.demo import chat, crash, edits, find, repair, stdlib, story
+from strata.cli.demo.source import Chapter, Question, Source
 from strata.cli.demo.stage import Mismatch, Stage, duration
 from strata.errors import InvalidInput, NotFound
 from strata.testing import Model
@@ -58,6 +58,9 @@ def test_quick():
         "side by side",
         "40 plans",
         "the line is the one",
+        "urllib.parse:urljoin is found first",
+        "an index made only now finds the same",
+        "has the answer that it had",
         "kill -9",
         "How long",
     ):
@@ -70,12 +73,14 @@ def test_keep(tmp_path):
     assert str(tmp_path / "kept" / "demo.strata") in out
     with strata.open(tmp_path / "kept" / "demo.strata", create=False) as db:
         assert db.json.get("json:__doc__", "$.kind") == "module"
-        assert {story.DRAFT, "main"} <= set(db.branches) and len(db.branches) == 42
+        assert {story.DRAFT, "main"} <= set(db.branches) and len(db.branches) == 43
+        assert db.branch(find.BRANCH).search("wait for a coroutine")[0].value["module"].startswith("asyncio")
 
 
 @pytest.mark.skipif(not LOCOMO.exists(), reason=f"SKIPPED: {LOCOMO.name} is not in ../shared/data")
 def test_locomo():
-    assert "5,882 turns in 272 sessions" in demo("--quick", "--input", LOCOMO)
+    out = demo("--quick", "--input", LOCOMO)
+    assert "5,882 turns in 272 sessions" in out and "conv-26/01:00012 is found" in out
 
 
 @pytest.mark.parametrize("turns", [1, 2, 45])
@@ -99,7 +104,9 @@ def source(chapters=4, documents=3):
         texts = {f"{name}:{n}": f"Text {n} of {name}. It goes on." for n in range(documents)}
         return Chapter(name, {key: {"text": text, "words": len(text.split())} for key, text in texts.items()})
 
-    return Source("a small text", [chapter(f"c{n}") for n in range(chapters)], "text", "texts", "chapters")
+    questions = [Question("text of c2", "c2:0"), Question('"1 of c3"', "c3:1")]
+    made = [chapter(f"c{n}") for n in range(chapters)]
+    return Source("a small text", made, "text", "texts", "chapters", questions)
 
 
 def test_the_story_holds_over_the_model(stage):
@@ -154,6 +161,62 @@ def test_each_step_of_the_second_act_notices_what_is_wrong(scene, number, monkey
         code.kv.put("failing", 100)
     with pytest.raises(Mismatch):
         repair.STEPS[number](scene)
+
+
+@pytest.fixture
+def written(stage):
+    """After the first act; on the kernel, as the model says no parts of scores."""
+    with strata.open() as db:
+        scene = story.Scene(stage, Path(), source(), db)
+        for step in story.STEPS:
+            step(scene)
+        yield scene
+
+
+def test_the_third_act_holds(written):
+    for step in find.STEPS:
+        step(written)
+    told = written.stage._out.getvalue()
+    assert "c2:0 is found first" in told and "**Text** 0 of **c2**" in told
+
+
+def test_a_text_that_cannot_be_asked_for_is_not_asked(written):
+    written.source.questions.clear()
+    told = len(written.stage._out.getvalue())
+    for step in find.STEPS:
+        step(written)
+    assert "too short" in written.stage._out.getvalue()[told:] and not written.answers
+
+
+def reworded(scene):
+    scene.db.json.set("c2:0", "$.text", "Changed.")
+
+
+def scored_otherwise(scene):
+    scene.db.indexes.drop(story.INDEX)
+    scene.db.indexes.create(story.INDEX, primitive="json", paths="$.text", b=0.1)
+    scene.answers = find.answers(scene.db, scene.source.questions)
+
+
+def written_earlier(scene):
+    scene.versions = [version + 1 for version in scene.versions]
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong", "said"),
+    [
+        (0, reworded, "found first"),
+        (1, reworded, "outside not yet"),
+        (1, written_earlier, "only what was known"),
+        (1, scored_otherwise, "made only now"),
+    ],
+)
+def test_each_step_of_the_third_act_notices_what_is_wrong(written, number, wrong, said):
+    for step in find.STEPS[:number]:
+        step(written)
+    wrong(written)
+    with pytest.raises(Mismatch, match=said):
+        find.STEPS[number](written)
 
 
 def test_edits_are_python_and_small():
@@ -261,6 +324,21 @@ def test_chat_logs(stage, tmp_path):
 def test_chat_logs_with_a_conversation_in_each_line(stage, tmp_path):
     found = read(stage, tmp_path, *({"messages": [{"role": "user", "content": text}] * 2} for text in "abc"))
     assert [len(chapter.documents) for chapter in found.chapters] == [2, 2, 2]
+
+
+def test_questions_about_a_chat_are_words_of_one_turn(stage, tmp_path):
+    said = [
+        "Our archaeological plans.",
+        "Nothing.",
+        "Our archaeological plans, again: archaeological!",
+        "extraordinarily",
+    ]
+    lines = [{"role": "user", "content": text} for text in [*said, *said[:1]]]
+    asked = read(stage, tmp_path, *lines).questions
+    assert [(question.text, question.key[-1]) for question in asked] == [
+        ('"our archaeological plans again archaeological"', "3"),
+        ('"extraordinarily"', "4"),
+    ]
 
 
 def test_a_json_list_of_messages(stage, tmp_path):

@@ -6,6 +6,7 @@
     story.py    what it does with them, step by step
     repair.py   the second act: forty plans on forty branches repair a function, and the best is merged
     edits.py    ... by edits of its lines, with its tests as the judge
+    find.py     the third act: what was written is found again by words, on any branch and at any version
     crash.py    the steps that need other processes, one of which is killed
     child.py    those other processes
     stage.py    the terminal: headlines, proofs, a progress bar, the table at the end
@@ -20,7 +21,7 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from strata.cli.demo import crash, repair, story
+from strata.cli.demo import crash, find, repair, story
 from strata.cli.demo.source import Source
 from strata.cli.demo.stage import Mismatch, Stage
 from strata.core.errors import AlreadyExists
@@ -49,7 +50,7 @@ def play(stage: Stage, path: Path, file: str | None, quick: bool) -> None:
     """Tell the whole story with a database at `path`, and print the table."""
     scene = story.begin(stage, path, read(stage, file, quick), quick)
     try:
-        for step in (*story.STEPS, *repair.STEPS, *crash.STEPS):
+        for step in (*story.STEPS, *repair.STEPS, *find.STEPS, *crash.STEPS):
             step(scene)
     finally:
         scene.db.close()

@@ -14,14 +14,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from strata.cli.demo.source import Chapter, Document, Source
+from strata.cli.demo.source import Chapter, Document, Question, Source
 from strata.cli.demo.stage import Stage
 from strata.core.errors import InvalidInput, NotFound
 
 _TURNS_PER_CHAPTER = 20  # of a chat log, which has no sessions of its own
+_QUESTIONS = 3
+_PHRASE = 8  # words of a question
+_LONG = 12  # letters: no word that is as common as that is left out of the index
 _KEPT = ("tool_calls", "tool_call_id", "name")
 
 
@@ -93,7 +97,7 @@ def _chat(file: Path, rows: list[tuple[str, Any]]) -> Source:
     for start in range(0, len(loose), _TURNS_PER_CHAPTER):
         name = f"{file.stem}/{start // _TURNS_PER_CHAPTER + 1:04}"
         chapters.append(_chapter(name, loose[start : start + _TURNS_PER_CHAPTER]))
-    return Source(f"the chat log {file.name}", chapters, "text", "turns", "parts")
+    return _source(f"the chat log {file.name}", chapters, "parts")
 
 
 def _message(where: str, row: Any) -> Document:
@@ -127,7 +131,7 @@ def _chapter(name: str, turns: list[Document]) -> Chapter:
 
 def _locomo(file: Path, rows: list[Any]) -> Source:
     chapters = [chapter for number, row in enumerate(rows, 1) for chapter in _sessions(file, number, row)]
-    return Source(f"the conversations of {file.name}", chapters, "text", "turns", "sessions")
+    return _source(f"the conversations of {file.name}", chapters, "sessions")
 
 
 def _sessions(file: Path, number: int, row: dict[str, Any]) -> Iterator[Chapter]:
@@ -149,3 +153,28 @@ def _locomo_turn(where: str, turn: Any, said_at: Document) -> Document:
         raise InvalidInput(f'{where} has a turn without "speaker" and "text"')
     rest = {"id": turn.get("dia_id"), **said_at, "caption": turn.get("blip_caption")}
     return _turn(turn["speaker"], str(turn["text"]), {name: value for name, value in rest.items() if value})
+
+
+def _source(title: str, chapters: list[Chapter], chapter_noun: str) -> Source:
+    return Source(title, chapters, "text", "turns", chapter_noun, _questions(chapters))
+
+
+def _questions(chapters: list[Chapter]) -> list[Question]:
+    """Return phrases of turns here and there that only one turn has; none where there is no such thing."""
+    texts = {key: _words(turn["text"]) for chapter in chapters for key, turn in chapter.documents.items()}
+    keys = [key for key, words in texts.items() if any(len(word) >= _LONG for word in words)]
+    found = (_question(key, texts) for key in keys[:: max(1, len(keys) // (2 * _QUESTIONS))])
+    return list(islice((question for question in found if question), _QUESTIONS))
+
+
+def _question(key: str, texts: dict[str, list[str]]) -> Question | None:
+    words = texts[key]
+    longest = words.index(max(words, key=len))
+    phrase = " ".join(words[max(0, longest - _PHRASE // 2) :][:_PHRASE])
+    alone = sum(f" {phrase} " in f" {' '.join(other)} " for other in texts.values()) == 1
+    # Others may have the same words in other forms, and then be found before it.
+    return Question(f'"{phrase}"', key, within=100) if alone else None
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

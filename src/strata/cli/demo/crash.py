@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import strata
-from strata.cli.demo import child
+from strata.cli.demo import child, find
 from strata.cli.demo.story import STREAM, Scene
 
 _KILLS = 10
@@ -54,6 +54,8 @@ def kill(scene: Scene) -> None:
     scene.db = strata.open(scene.path, create=False)
     stage.check("the documents are all there", scene.db.json.count(), len(scene.source.documents))
     stage.check("the chain of the study session is as it was", child.chain(scene.db, STREAM), scene.chain)
+    answers = find.answers(scene.db, scene.source.questions)
+    stage.check("and each question has the answer that it had", answers, scene.answers)
 
 
 def write_until_killed(path: Path, commits: int) -> int:

@@ -5,7 +5,7 @@ A document's key is "<chapter>:<the rest>", so one prefix holds one chapter. Its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Document = dict[str, Any]
@@ -25,6 +25,15 @@ class Chapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Words to search for, and the document that answers: among the first `within` that are found."""
+
+    text: str
+    key: str
+    within: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A text to study, and what its parts are called."""
 
@@ -33,6 +42,7 @@ class Source:
     text: str  # the member of a document that holds its text
     document_noun: str  # in the plural
     chapter_noun: str  # in the plural
+    questions: list[Question] = field(default_factory=list)
 
     @property
     def documents(self) -> dict[str, Document]:

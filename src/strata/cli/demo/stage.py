@@ -30,6 +30,7 @@ class Stage:
         self._terminal = out.isatty()
         self._bold = self._terminal and "NO_COLOR" not in os.environ
         self._fine = (out.encoding or "").lower().replace("-", "").startswith("utf8")
+        self.marks = ("\x1b[1m", "\x1b[0m") if self._bold else ("**", "**")  # around words that matter
         self._headlines = 0
         self._checks = 0
         self._rows: list[tuple[str, ...]] = []

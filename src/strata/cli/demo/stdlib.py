@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from strata.cli.demo.source import Chapter, Document, Source
+from strata.cli.demo.source import Chapter, Document, Question, Source
 from strata.cli.demo.stage import Stage
 from strata.core.errors import NotFound
 
@@ -24,6 +24,14 @@ _LEFT_OUT = frozenset({"test", "tests", "idle_test", "idlelib", "lib2to3", "turt
                        "site-packages", "dist-packages", "__pycache__"})  # fmt: skip
 # With --quick, these packages: well known, and about a tenth of all.
 _QUICK = frozenset({"json", "email", "asyncio", "collections", "concurrent", "http", "logging", "urllib"})
+
+# No model reads them: the words count that question and answer share.
+_QUESTIONS = [
+    Question("How do I join a relative URL to its base?", "urllib.parse:urljoin"),
+    Question("What lists the most common elements and their counts?", "collections:Counter.most_common"),
+    Question("How do I run a function asynchronously in a separate thread?", "asyncio.threads:to_thread"),
+    Question("How do I remove common leading whitespace from every line?", "textwrap:dedent"),
+]
 
 _Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -36,7 +44,10 @@ def read(stage: Stage, quick: bool) -> Source:
     files = [file for file in sorted(root.rglob("*.py")) if _wanted(file.relative_to(root).parts, quick)]
     with stage.timed("read the sources", len(files), "files"):
         chapters = [chapter(root, file) for file in stage.progress(files, len(files), "files")]
-    source = Source(title, [found for found in chapters if found.documents], "doc", "objects", "modules")
+    chapters = [found for found in chapters if found.documents]
+    documented = {key for found in chapters for key in found.documents}
+    questions = [question for question in _QUESTIONS if question.key in documented]
+    source = Source(title, chapters, "doc", "objects", "modules", questions)
     if not source.chapters:
         raise NotFound(
             f"this Python has no sources of its standard library in {root}",

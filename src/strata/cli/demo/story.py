@@ -17,6 +17,7 @@ from strata.core.clock import to_datetime
 
 DRAFT = "in-short"
 STREAM = "study"
+INDEX = "words"
 _SAMPLE = 1000  # documents read one by one; enough for a steady time
 _COLLEAGUE = "A colleague corrected this while the agent was writing."
 
@@ -33,6 +34,7 @@ class Scene:
     versions: list[int] = field(default_factory=list)  # after each chapter
     chapter: Chapter = field(init=False)  # the one that is rewritten on the branch
     chain: dict[str, object] = field(default_factory=dict)  # what verifying the events found
+    answers: list[Any] = field(default_factory=list)  # what was found for each question
 
     def __post_init__(self) -> None:
         self.chapter = _chapter_to_rewrite(self.source.chapters)
@@ -56,12 +58,14 @@ def record(scene: Scene) -> None:
     stage, source, db = scene.stage, scene.source, scene.db
     chapters, documents = len(source.chapters), len(source.documents)
     stage.headline("Remember it: one transaction for each chapter, across documents, events and state")
+    db.indexes.create(INDEX, primitive="json", paths=f"$.{source.text}")
     db.state.init(STREAM, {"status": "reading", "chapters": 0, "documents": 0})
     with stage.timed("record, buffered", documents, source.document_noun):
         for chapter in stage.progress(source.chapters, chapters, source.chapter_noun):
             scene.versions.append(_learn(db, chapter))
     db.state.transition(STREAM, lambda now: {**now, "status": "done"})
     stage.say(f"{documents:,} {source.document_noun} of {chapters:,} {source.chapter_noun} in {db.name!r}.")
+    stage.say("An index of their words follows each commit; it was declared before the first.")
     stage.check(f"{documents:,} documents are there", db.json.count(), documents)
     stage.check(f"{chapters:,} events tell the session", db.events.len(STREAM), chapters)
     wanted = {"status": "done", "chapters": chapters, "documents": documents}
