@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use strata_index::Blocks;
 use strata_index::ordered::OrderedIndex;
@@ -16,6 +18,7 @@ use strata_index::vector::VectorIndex;
 use super::definition::{Definitions, Form};
 use super::docs::{Docs, LIVE};
 use super::part::{DeltaIndex, Part};
+use super::view::Shade;
 use crate::table::Version;
 
 /// By keyspace. None where nothing was asked of an index yet, so that other writes pay nothing.
@@ -30,6 +33,10 @@ pub struct Own {
     /// By text index: of the rows that are visible at the newest version, if none of them ever expires.
     pub stats: BTreeMap<u32, Stats>,
     pub newest: u64,
+    /// No two have the same.
+    pub id: u64,
+    /// What of its ancestors it hides, as far as that was asked.
+    pub shade: Mutex<Option<Shade>>,
     /// Something happened that it does not show.
     pub is_stale: bool,
 }
@@ -54,6 +61,7 @@ pub struct Delta {
 }
 
 const NONE: u32 = u32::MAX;
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Own {
     /// Of the parts of all runs, the newest first.
@@ -68,7 +76,9 @@ impl Own {
         }
         let delta = Delta::new(definitions);
         let (stats, newest) = (BTreeMap::new(), 0);
-        let mut own = Own { definitions: definitions.clone(), parts: loaded, delta, stats, newest, is_stale: false };
+        let (id, shade) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), Mutex::default());
+        let definitions = definitions.clone();
+        let mut own = Own { definitions, parts: loaded, delta, stats, newest, id, shade, is_stale: false };
         own.count();
         own
     }

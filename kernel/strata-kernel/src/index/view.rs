@@ -4,8 +4,11 @@
 //! wrote and did not commit stands above all.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use strata_index::ordered::{self, OrderedIndex, Place, Range};
 use strata_index::text::{self, Query, Scratch, Stats, TermScore, TextIndex};
 use strata_index::vector::{self, Effort, VectorIndex};
@@ -20,6 +23,8 @@ pub struct View<'a> {
     sources: Vec<Source<'a>>,
     /// What counts its words, where that need not be counted anew.
     counted: Option<&'a Own>,
+    /// And where it was counted before.
+    stats: Option<Arc<Mutex<BTreeMap<u32, Stats>>>>,
 }
 
 /// A row that was found.
@@ -61,7 +66,7 @@ struct Source<'a> {
     rows: Rows<'a>,
     /// Up to which version it shows.
     at: u64,
-    hidden: Bits,
+    hidden: Arc<Bits>,
 }
 
 #[derive(Clone, Copy)]
@@ -126,26 +131,53 @@ impl<'a> View<'a> {
     /// Of what is `pending`, and of the branches that a read asks, in its order and each with the version up to which it
     /// shows. `time` says what has expired.
     pub fn new(pending: Option<&'a Delta>, lineage: &[(&'a Own, u64)], time: impl Fn() -> u64) -> View<'a> {
-        let mut sources: Vec<Source<'a>> = Vec::new();
-        let above = pending.map(|delta| vec![Rows::Delta(delta)]);
-        let levels = lineage.iter().map(|(own, at)| (rows_of(own), *at));
-        for (level, at) in above.into_iter().map(|rows| (rows, u64::MAX - 1)).chain(levels) {
-            let above = sources.len();
-            for rows in level {
-                let mut hidden = Bits::default();
-                sources[..above].iter().for_each(|source| source.hide(rows, &mut hidden));
-                if rows.docs().expires_at_all() {
-                    rows.docs().expired(time(), &mut hidden);
-                }
-                sources.push(Source { rows, at, hidden });
+        let mut rows: Vec<(Rows<'a>, u64)> = Vec::new();
+        // Where the rows of each level end: they do not hide each other, but those of the levels behind.
+        let mut ends = Vec::with_capacity(lineage.len());
+        for (own, at) in lineage {
+            rows.extend(rows_of(own).map(|rows| (rows, *at)));
+            ends.push(rows.len());
+        }
+        let expires = rows.iter().any(|(rows, _)| rows.docs().expires_at_all());
+        let (own, marks) = (lineage[0].0, marks_of(lineage));
+        let mut shade = own.shade.lock();
+        let (mut hidden, stats) = match shade.take().filter(|_| !expires) {
+            Some(known) if known.marks == marks => (known.hidden, known.stats),
+            // The branch itself has grown, and nothing else: what it wrote since hides more.
+            Some(known) if known.is_before(&marks) => {
+                (hide(&rows, &ends, known.marks[0].1 as u32, known.hidden), Arc::default())
+            }
+            _ => (hide(&rows, &ends, 0, vec![Arc::default(); rows.len()]), Arc::default()),
+        };
+        *shade = Some(Shade { marks, hidden: hidden.clone(), stats: Arc::clone(&stats) });
+        drop(shade);
+        if expires {
+            let now = time();
+            for ((rows, _), hidden) in rows.iter().zip(&mut hidden) {
+                rows.docs().expired(now, Arc::make_mut(hidden));
             }
         }
         let counted = match lineage {
-            [(own, at)] if pending.is_none() && *at >= own.newest => Some(*own),
+            [(own, at)] if pending.is_none() && *at >= own.newest && !expires => Some(*own),
             _ => None,
         };
-        let expires = sources.iter().any(|source| source.rows.docs().expires_at_all());
-        View { sources, counted: counted.filter(|_| !expires) }
+        let sources = rows.into_iter().zip(hidden).map(|((rows, at), hidden)| Source { rows, at, hidden });
+        let stats = Some(stats).filter(|_| pending.is_none() && !expires);
+        let mut view = View { sources: sources.collect(), counted, stats };
+        if let Some(pending) = pending {
+            view.put_above(pending);
+        }
+        view
+    }
+
+    /// What a transaction wrote stands above all.
+    fn put_above(&mut self, pending: &'a Delta) {
+        for source in &mut self.sources {
+            let hidden = Arc::make_mut(&mut source.hidden);
+            (0..pending.docs.len() as u32).for_each(|slot| source.rows.mark(pending.docs.key(slot), hidden));
+        }
+        let above = Source { rows: Rows::Delta(pending), at: u64::MAX - 1, hidden: Arc::default() };
+        self.sources.insert(0, above);
     }
 
     /// The rows of an index whose value lies in `range`, in order of the values, at most `limit`.
@@ -202,8 +234,7 @@ impl<'a> View<'a> {
         let only = self.only(filter);
         let sources: Vec<_> =
             self.sources.iter().zip(&only).map(|(source, only)| source.text(definition.id, only)).collect();
-        let counted = self.counted.and_then(|own| own.stats.get(&definition.id));
-        let stats = counted.copied().unwrap_or_else(|| text::stats(&sources));
+        let stats = self.stats_of(definition.id, &sources);
         let found = SCRATCH
             .with_borrow_mut(|scratch| text::search(query, &sources, &stats, &form.scoring, k, explain, scratch));
         let hit = |hit: text::Hit| {
@@ -223,6 +254,15 @@ impl<'a> View<'a> {
             Hit { score: hit.score, ..self.hit(place) }
         };
         vector::search(query, &sources, k, effort).into_iter().map(hit).collect()
+    }
+
+    /// The visible documents of a text index and their words.
+    fn stats_of(&self, id: u32, sources: &[text::Source<'_>]) -> Stats {
+        match (self.counted.and_then(|own| own.stats.get(&id)), &self.stats) {
+            (Some(counted), _) => *counted,
+            (None, Some(known)) => *known.lock().entry(id).or_insert_with(|| text::stats(sources)),
+            (None, None) => text::stats(sources),
+        }
     }
 
     /// Of each source the rows that pass, where not all do.
@@ -258,13 +298,66 @@ fn restrict(only: &mut Option<Bits>, found: Bits) {
     }
 }
 
-fn rows_of(own: &Own) -> Vec<Rows<'_>> {
-    std::iter::once(Rows::Delta(&own.delta)).chain(own.parts.iter().map(Rows::Part)).collect()
+fn rows_of(own: &Own) -> impl Iterator<Item = Rows<'_>> {
+    std::iter::once(Rows::Delta(&own.delta)).chain(own.parts.iter().map(Rows::Part))
+}
+
+/// What was found to be hidden, and of which state that is so: kept beside the branch, as it costs a look at each of its keys.
+pub struct Shade {
+    marks: Vec<Mark>,
+    hidden: Vec<Arc<Bits>>,
+    /// By text index, once it was asked.
+    stats: Arc<Mutex<BTreeMap<u32, Stats>>>,
+}
+
+/// What a level is, how many rows are in its memory, and up to which version it shows.
+type Mark = (u64, usize, u64);
+
+/// What of the branches a view depends on. Rows that ancestors get later are above what shows of them; of the branch itself
+/// they count, where it is shown up to its newest.
+fn marks_of(lineage: &[(&Own, u64)]) -> Vec<Mark> {
+    let (own, at) = lineage[0];
+    let first = if at >= own.newest { (own.id, own.delta.docs.len(), u64::MAX) } else { (own.id, 0, at) };
+    std::iter::once(first).chain(lineage[1..].iter().map(|(own, at)| (own.id, 0, *at))).collect()
+}
+
+impl Shade {
+    /// Whether the branch itself has only grown since.
+    fn is_before(&self, marks: &[Mark]) -> bool {
+        let ((id, length, at), (newer_id, newer_length, newer_at)) = (self.marks[0], marks[0]);
+        let is_same = (id, at) == (newer_id, newer_at) && at == u64::MAX && length <= newer_length;
+        is_same && self.marks[1..] == marks[1..]
+    }
+}
+
+/// Hide of each level what those above it wrote, of the branch itself only what it has in memory from `since` on.
+fn hide(rows: &[(Rows<'_>, u64)], ends: &[usize], since: u32, mut hidden: Vec<Arc<Bits>>) -> Vec<Arc<Bits>> {
+    for (level, end) in ends.iter().enumerate().take(ends.len() - 1) {
+        let start = if level == 0 { 0 } else { ends[level - 1] };
+        for (number, (above, at)) in rows[start..*end].iter().enumerate() {
+            // The first of a level is what is in memory.
+            let first = match (level, number) {
+                (0, 0) => since,
+                (0, _) if since > 0 => continue,
+                _ if level > 0 && since > 0 => continue,
+                _ => 0,
+            };
+            let docs = above.docs();
+            for slot in (first..docs.len() as u32).filter(|slot| docs.from[*slot as usize] <= *at) {
+                for ((below, _), hidden) in rows[*end..].iter().zip(&mut hidden[*end..]) {
+                    if below.docs().len() > 0 {
+                        below.mark(docs.key(slot), Arc::make_mut(hidden));
+                    }
+                }
+            }
+        }
+    }
+    hidden
 }
 
 impl Source<'_> {
     fn sight<'b>(&'b self, only: Option<&'b Bits>) -> Sight<'b> {
-        let hidden = Some(&self.hidden).filter(|hidden| !hidden.is_empty());
+        let hidden = Some(&*self.hidden).filter(|hidden| !hidden.is_empty());
         Sight { at: self.at, from: &self.rows.docs().from, to: self.rows.to(), hidden, only }
     }
 
@@ -301,16 +394,5 @@ impl Source<'_> {
             restrict(&mut only, (0..docs.len() as u32).filter(passes).collect());
         }
         only
-    }
-
-    /// Add the slots of `below` whose keys were written here to `out`.
-    fn hide(&self, below: Rows<'_>, out: &mut Bits) {
-        let docs = self.rows.docs();
-        if below.docs().len() == 0 {
-            return;
-        }
-        for slot in (0..docs.len() as u32).filter(|slot| docs.from[*slot as usize] <= self.at) {
-            below.mark(docs.key(slot), out);
-        }
     }
 }
