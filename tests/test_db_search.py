@@ -210,15 +210,18 @@ def test_a_recall_log_keeps_what_was_asked_and_found(talk: strata.Database):
         talk.at(talk.version).search("tea", log_recall=True)
 
 
-def test_recency_counts_back_from_the_newest_commit(talk: strata.Database):
+def test_recency_counts_back_from_the_newest_commit(talk: strata.Database, clock: FakeClock):
     """So the same question to the same state gives the same answer, whatever the clock says."""
     first = talk.search("tea", recency=Recency(60))
     again = talk.search("tea", recency=Recency(60))
     assert first == again
     assert first.hits[0].signals["recency"].score <= 1
     view = talk.at(talk.version)
+    clock.advance(3_600_000_000)
+    assert talk.search("tea", recency=Recency(60)) == first
     talk.kv.put("later", 1)
     assert found(view.search("tea", recency=Recency(60))) == found(first)
+    assert found(talk.search("tea", recency=Recency(60))) != found(first)
 
 
 @pytest.mark.parametrize(

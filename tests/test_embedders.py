@@ -147,7 +147,7 @@ def test_an_embedder_that_hangs_is_left_in_time():
     began = time.monotonic()
     with pytest.raises(RemoteError, match="longer than"):
         embed(two(lambda texts: release.wait(60), timeout_s=0.05), ["a"])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2
     release.set()
 
 
@@ -290,6 +290,8 @@ def test_an_answer_that_is_none_is_a_remote_error(service: Any, status: int, con
         embed(HttpEmbedder(url, model="small", dim=2), ["a"])
     if status == 500:
         assert "out of memory" in str(caught.value)
+    if status == 302:  # and the key went nowhere else
+        assert "answered 302" in str(caught.value)
 
 
 def test_a_vector_of_another_length_from_a_service_is_refused(service: Any):

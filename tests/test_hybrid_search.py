@@ -106,6 +106,17 @@ def test_vectors_of_other_lengths_are_left_out_unless_there_are_no_others(db: st
         db.search(vector=[1, 0], indexes=["deep"])
 
 
+def test_vectors_inside_of_documents(db: strata.Database):
+    db.indexes.create("where", primitive="json", kind="vector", paths="$.at", dim=2)
+    for key, at in {"home": [0.0, 2.0], "away": [3.0, 0.1]}.items():
+        db.json.set(key, "$", {"at": at, "name": f"my {key}"})
+    assert keys(db.search(vector=[1, 0], primitives=["json"])) == ["away", "home"]
+    assert keys(db.search(vector=[1, 0], indexes=["where"], where={"name": "my home"})) == ["home"]
+    assert set(keys(db.search(vector=[1, 0]))) == {
+        "away", "home", "places/east", "places/north", "places/north-east",
+    }  # fmt: skip
+
+
 def test_what_is_not_there_is_told(db: strata.Database):
     with pytest.raises(NotFound):
         db.search(vector=[1, 0], indexes=["nosuch"])

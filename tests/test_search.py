@@ -182,6 +182,10 @@ def test_pages_of_several_lists_fit_together(db: Place):
     whole = keys(run(db, lists, k=90))
     assert whole == [key for at in (0, 30, 60) for key in keys(run(db, lists, k=30, offset=at))]
     assert len(keys(run(db, lists, k=count))) == count
+    deep = keys(run(db, lists, k=20, offset=WINDOW + 1))
+    assert deep == keys(run(db, lists, k=19, offset=WINDOW + 1)) + keys(
+        run(db, lists, k=1, offset=WINDOW + 20)
+    )
 
 
 # -- context
@@ -222,6 +226,14 @@ def test_filters_are_for_what_is_found_not_for_its_context(db: Place):
     db.json.set("d1/2", "$", {"text": "turn", "wanted": True})
     found = run(db, {"text": {"d1/1": 4.0}}, context=1, where={"wanted": True})
     assert [(hit.key, hit.score) for hit in found] == [("d1/2", pytest.approx(3.2))]
+
+
+def test_context_of_more_than_can_be_looked_at_is_told(db: Place, monkeypatch: pytest.MonkeyPatch):
+    talk(db)
+    lists = {"text": {"d1/1": 4.0, "d1/3": 3.0, "d2/0": 3.5}}
+    assert not run(db, lists, context=1).truncated
+    monkeypatch.setattr("strata.search.engine._CONTEXT_ROWS", 2)
+    assert run(db, lists, context=1).truncated
 
 
 # -- boosts and rerankers

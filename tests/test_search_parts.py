@@ -73,6 +73,21 @@ def test_context_is_what_its_definition_says(own: dict[tuple[str, int], float], 
     assert found == sorted(found, key=lambda row: (-row[1], row[0]))
 
 
+def test_context_of_a_long_talk_is_that_of_its_parts():
+    """However the keys are read, in stretches, each turn has all of its neighbours."""
+    db = Place(Model())
+    count = 300
+    for turn in range(count):
+        db.json.set(f"talk/{turn:03}", "$", {})
+    own = {turn: float(turn % 7) + 1 for turn in range(count) if turn % 3}
+    rows = ranked({("default", "json", f"talk/{turn:03}".encode()): score for turn, score in own.items()})
+    txn = db.branch.view().keyspace("default", db.json.LAYOUT)
+    found = {place[2]: score for place, score in in_context(rows, txn, Context(2, session=0))}
+    for turn in range(count):
+        near = sum(0.5 ** abs(d) * own.get(turn + d, 0.0) for d in range(-2, 3))
+        assert found[f"talk/{turn:03}".encode()] == near
+
+
 # -- snippets
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from strata.api.face import Face, Source
 from strata.api.instants import Instant
 from strata.core.embedding import embed, pack_vector, registered
 from strata.core.errors import InvalidInput, NotFound, NotIndexed
-from strata.core.protocols import Branch, IndexRow, Key, Layout, Passes, Txn
+from strata.core.protocols import Branch, IndexRow, Key, Layout, Passes, Path, Txn
 from strata.primitives import PRIMITIVES, Collection, Vectors
 from strata.primitives.base import PAGE_ROWS, Primitive, pages
 from strata.primitives.indexes import TEXT, VECTOR, text_spec
@@ -26,6 +27,7 @@ from strata.search.models import Reranker
 
 # What is looked through when no primitive is named: runs are about work, not about what was learned.
 _USUAL: Final = tuple(name for name in PRIMITIVES if name != "runs")
+Scored = Sequence[tuple[Key, int, float]]
 _SCAN: Final = Layout("scan", text_keys=False)
 
 
@@ -189,23 +191,42 @@ def _check_asked(
 
 def _declared(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.Source]:
     """Yield the indexes of a keyspace that answer a request; note the lengths of vectors in `lengths`."""
-    wanted = engine.key_prefix(txn.names[2], request.prefix)
+    kind = txn.names[2]
+    wanted = engine.key_prefix(kind, request.prefix)
     for row in txn.indexes():
         name, _, _, prefix, spec = row
-        if spec["type"] != TEXT or request.text is None:
-            continue
         if request.indexes is not None and name not in request.indexes:
             continue
-        if prefix.startswith(wanted) or wanted.startswith(prefix):
+        if not (prefix.startswith(wanted) or wanted.startswith(prefix)):
+            continue
+        if spec["type"] == TEXT and request.text is not None:
             yield _by_text(row, txn, txn, request)
-    if txn.names[2] == Vectors.LAYOUT.kind:
-        vectors = Vectors(txn)
-        for made in vectors.collections():
-            if request.indexes is None or made.name in request.indexes:
-                lengths.add(made.dim)
-                source = _by_vector(vectors, made, txn, request)
-                if source is not None:
-                    yield source
+        # The indexes of collections go by the names of these.
+        if spec["type"] == VECTOR and kind != Vectors.LAYOUT.kind:
+            lengths.add(spec["dim"])
+            if request.vector is not None and len(request.vector) == spec["dim"]:
+                yield _by_vector(name, txn, partial(txn.by_vector, name, pack_vector(request.vector)))
+    if kind == Vectors.LAYOUT.kind:
+        yield from _collections(txn, request, lengths)
+
+
+def _collections(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.Source]:
+    """Yield the collections that there is a vector for: the one given, or that of the text."""
+    vectors = Vectors(txn)
+    for made in vectors.collections():
+        if request.indexes is not None and made.name not in request.indexes:
+            continue
+        lengths.add(made.dim)
+        vector: Sequence[float] | None = request.vector
+        if vector is None and made.embedder is not None and request.text is not None:
+            (vector,) = embed(registered(made.embedder), [request.text])
+        if vector is not None and len(vector) == made.dim:
+            nearest = partial(_nearest, vectors, made, pack_vector(vector))
+            yield _by_vector(made.name, txn, nearest, tuple(Vectors._TEXTS.values()))
+
+
+def _nearest(vectors: Vectors, made: Collection, packed: bytes, limit: int, passes: Passes) -> Scored:
+    return vectors._nearest(made, packed, limit, passes, 1.0)
 
 
 def _by_text(row: IndexRow, asked: Txn, txn: Txn, request: Request) -> engine.Source:
@@ -222,20 +243,15 @@ def _by_text(row: IndexRow, asked: Txn, txn: Txn, request: Request) -> engine.So
     return engine.Source(name, TEXT, txn, top, _spans(spec, text), fields)
 
 
-def _by_vector(vectors: Vectors, made: Collection, txn: Txn, request: Request) -> engine.Source | None:
-    """Return a collection as a source, if there is a vector for it: the one given, or that of the text."""
-    vector: Sequence[float] | None = request.vector
-    if vector is None and made.embedder is not None and request.text is not None:
-        (vector,) = embed(registered(made.embedder), [request.text])
-    if vector is None or len(vector) != made.dim:
-        return None
-    packed = pack_vector(vector)
+def _by_vector(
+    name: str, txn: Txn, nearest: Callable[[int, Passes], Scored], fields: tuple[Path, ...] = ()
+) -> engine.Source:
+    """Return what answers with keys, versions and scores as a source."""
 
     def top(limit: int, passes: Passes) -> engine.Answer:
-        found = vectors._nearest(made, packed, limit, passes, 1.0)
-        return engine.Answer([(_bytes(key), score) for key, _, score in found], None)
+        return engine.Answer([(_bytes(key), score) for key, _, score in nearest(limit, passes)], None)
 
-    return engine.Source(made.name, VECTOR, txn, top, fields=tuple(Vectors._TEXTS.values()))
+    return engine.Source(name, VECTOR, txn, top, fields=fields)
 
 
 def _bytes(key: Key) -> bytes:
