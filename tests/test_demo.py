@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_quick():
         "urllib.parse:urljoin is found first",
         "an index made only now finds the same",
         "has the answer that it had",
+        "and so do both together",
         "kill -9",
         "How long",
     ):
@@ -217,6 +219,43 @@ def test_each_step_of_the_third_act_notices_what_is_wrong(written, number, wrong
     wrong(written)
     with pytest.raises(Mismatch, match=said):
         find.STEPS[number](written)
+
+
+@pytest.fixture
+def misspelt(stage):
+    """A few texts, and a question that is spelt wrong."""
+    texts = {
+        "m:run": "Asynchronously run a function in a separate thread.\n\nThreads are not said again.",
+        "m:doc": "On threads.",
+        "m:parts": "Separate the parts.",
+        "m:sum": "Return the sum of many numbers.",
+    }
+    asked, chapter = (
+        Question("seprate thread", "m:run"),
+        Chapter("m", {k: {"doc": t} for k, t in texts.items()}),
+    )
+    made = Source("a few texts", [chapter], "doc", "texts", "modules", [asked], asked)
+    with strata.open() as db:
+        yield story.Scene(stage, Path(), made, db)
+
+
+def test_words_and_vectors_together(misspelt):
+    find.both(misspelt)
+    told = misspelt.stage._out.getvalue()
+    assert "Asked of 4 first paragraphs" in told and "at version" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("separate thread", "lead to another first"),
+        ("sum of the thread", "pieces of words"),
+    ],
+)
+def test_a_question_whose_answer_is_another_is_noticed(misspelt, monkeypatch, text, said):
+    monkeypatch.setattr(misspelt, "source", replace(misspelt.source, misspelt=Question(text, "m:run")))
+    with pytest.raises(Mismatch, match=said):
+        find.both(misspelt)
 
 
 def test_edits_are_python_and_small():

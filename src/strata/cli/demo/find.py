@@ -3,7 +3,8 @@
 The index was declared before the first document was written (`story.record`), and followed each commit. A
 question in plain words finds what answers it, with the part of each word in its score; the same question to a
 branch on which the text was changed, inside a transaction that changes it, and to earlier versions gives the
-answer of that state. All of it is held against an index that is declared only then.
+answer of that state. All of it is held against an index that is declared only then. Where words are spelt
+wrong, vectors of their pieces find what they meant.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from strata.search import Hit
 
 BRANCH: Final = "reworded"
 AGAIN: Final = "made-only-now"
+SPACE: Final = "openings"
+COLLECTION: Final = "vectors"
+WORDS: Final = "words of them"
 _MOVED: Final = "This was said elsewhere."
 _ASKED: Final = 50  # times, for a steady time
 _SHOWN: Final = 2  # hits of a question
 _ENOUGH: Final = 10  # hits to compare
+_PLENTY: Final = 1000  # hits: all of a few modules
 _WIDTH: Final = 105
 _LINES: Final = 2  # of a snippet
 _DIGITS: Final = 9  # to which sums agree, whatever their order
@@ -99,6 +104,62 @@ def _compare(scene: Scene, states: States) -> None:
     stage.check(claim, again, there)
 
 
+def both(scene: Scene) -> None:
+    """Put what words find and what vectors find together, for a question that is spelt wrong."""
+    stage, asked = scene.stage, scene.source.misspelt
+    if asked is None:
+        return
+    stage.headline("Words and vectors together: a question that is spelt wrong, and no model")
+    near, key, texts = scene.db.space(SPACE), f"{COLLECTION}/{asked.key}", _openings(scene)
+    with stage.timed("make vectors of texts", len(texts), "texts"):
+        _embed(scene.db, texts)
+    found = {name: _near(near, asked, indexes=[name]) for name in (WORDS, COLLECTION)}
+    found["both"] = _near(near, asked)
+    stage.say(f"{asked.text}  Asked of {len(texts)} first paragraphs, with the hashing embedder.")
+    rows = [(name, str(_place(key, hits)), hits[0].key) for name, hits in found.items()]
+    stage.say(text_table(("", "place of the answer", "found first"), rows))
+    words, vectors, together = (_place(key, hits) for hits in found.values())
+    stage.check("the words that are spelt right lead to another first", words > 1)
+    stage.check("pieces of words lead to it, and so do both together", (vectors, together), (1, 1))
+    sums = [sum(1 / (60 + (by.rank or 0)) for by in hit.signals.values()) for hit in found["both"]]
+    scores = [round(hit.score, _DIGITS) for hit in found["both"]]
+    stage.check("a score is the sum of 1 / (60 + place)", [round(part, _DIGITS) for part in sums], scores)
+    before = near.version
+    near.vectors.delete(COLLECTION, asked.key)
+    gone, there = _place(key, _near(near, asked)), _place(key, _near(near, asked, at=before))
+    stage.check(f"deleted, it is found no more; at version {before:,} it still is", (gone, there), (0, 1))
+
+
+def _openings(scene: Scene) -> dict[str, str]:
+    """Return the first paragraph of each document in the chapters of the answers."""
+    source, keys = scene.source, [question.key for question in scene.source.questions]
+    chapters = [chapter for chapter in source.chapters if any(key in chapter.documents for key in keys)]
+    return {
+        key: document[source.text].split("\n\n")[0]
+        for chapter in chapters
+        for key, document in chapter.documents.items()
+    }
+
+
+def _embed(db: strata.Database, texts: Mapping[str, str]) -> None:
+    """Store texts as vectors, and let their words be found too."""
+    near = db.space(SPACE)
+    near.vectors.create_collection(COLLECTION, embedder="hashing-256")
+    db.indexes.create(WORDS, primitive="vectors", space=SPACE, paths="$.text")
+    said = list(texts.values())
+    near.vectors.upsert_many(COLLECTION, list(texts), texts=said, metadata=[{"text": text} for text in said])
+
+
+def _near(near: strata.Space, question: Question, **options: Any) -> Sequence[Hit]:
+    found: Sequence[Hit] = near.search(question.text, k=_PLENTY, primitives=["vectors"], **options)
+    return found
+
+
+def _place(key: str, hits: Sequence[Hit]) -> int:
+    """Return the place of a key among hits, from 1; 0 where it is none of them."""
+    return next((hit.rank for hit in hits if hit.key == key), 0)
+
+
 def _around(scene: Scene, key: str) -> tuple[int, int]:
     """Return the versions before and after a document was learned."""
     chapters = zip(scene.source.chapters, scene.versions, strict=True)
@@ -140,4 +201,4 @@ def _shown(hit: Hit, marks: tuple[str, str]) -> str:
     return "\n".join([line, *lines]).replace("\1", marks[0]).replace("\2", marks[1])
 
 
-STEPS = (ask, elsewhere)
+STEPS = (ask, elsewhere, both)

@@ -43,6 +43,7 @@ class Source:
     document_noun: str  # in the plural
     chapter_noun: str  # in the plural
     questions: list[Question] = field(default_factory=list)
+    misspelt: Question | None = None
 
     @property
     def documents(self) -> dict[str, Document]:

@@ -32,6 +32,7 @@ _QUESTIONS = [
     Question("How do I run a function asynchronously in a separate thread?", "asyncio.threads:to_thread"),
     Question("How do I remove common leading whitespace from every line?", "textwrap:dedent"),
 ]
+_MISSPELT = Question("seprate thread", "asyncio.threads:to_thread")
 
 _Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -47,7 +48,8 @@ def read(stage: Stage, quick: bool) -> Source:
     chapters = [found for found in chapters if found.documents]
     documented = {key for found in chapters for key in found.documents}
     questions = [question for question in _QUESTIONS if question.key in documented]
-    source = Source(title, chapters, "doc", "objects", "modules", questions)
+    misspelt = _MISSPELT if _MISSPELT.key in documented else None
+    source = Source(title, chapters, "doc", "objects", "modules", questions, misspelt)
     if not source.chapters:
         raise NotFound(
             f"this Python has no sources of its standard library in {root}",
