@@ -7,6 +7,6 @@
     private      mounts that no one else sees and that no death leaves behind
     rows         the lines of the fault matrix, what each needs, and what is skipped
 
-`kill` (F6), `power` (F5), `full` (F7) and `limits` (F12) are rows. Each also runs by itself, and says how:
-`cd tests && python -m crash.kill --seed 17`.
+`kill` and `indexed` (F6), `power` (F5), `full` (F7) and `limits` (F12) are rows. Each also runs by itself,
+and says how: `cd tests && python -m crash.kill --seed 17`.
 """

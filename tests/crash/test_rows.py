@@ -18,6 +18,15 @@ def test_f6_killed_processes_250_times(row, durability):
     row("kill", "--seed", 100, "--databases", 25, "--rounds", 10, "--durability", durability)
 
 
+def test_f6_killed_while_indexes_are_written(row):
+    row("indexed", "--rounds", 3)
+
+
+@pytest.mark.slow
+def test_f6_killed_while_indexes_are_written_100_times(row):
+    row("indexed", "--seed", 100, "--databases", 10, "--rounds", 10)
+
+
 @BOTH
 def test_f5_power_cuts(row, durability):
     row("power", "--rounds", 2, "--durability", durability)
