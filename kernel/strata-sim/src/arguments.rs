@@ -6,6 +6,8 @@ pub struct Arguments {
     pub seed: Option<u64>,
     pub histories: Option<u64>,
     pub images: u64,
+    /// And so many histories with every call failing.
+    pub workloads: u64,
     pub seconds: Option<u64>,
     pub quick: bool,
     pub sabotage_only: bool,
@@ -21,7 +23,7 @@ strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [
 
   --seed N       run one seed again, with everything that can be done to it; with --histories, begin there
   --histories N  so many seeds
-  --images N     seeds until there are so many crash images (1000000; 10000 with --quick)
+  --images N     seeds until there are so many crash images (1020000, and every call of 55 histories failed; 10000 with --quick)
   --seconds N    seeds for so long
   --workers N    on so many threads (2)
   --quick        a hundredth of it
@@ -36,6 +38,7 @@ impl Arguments {
             seed: None,
             histories: None,
             images: 0,
+            workloads: 0,
             seconds: None,
             quick: false,
             sabotage_only: false,
@@ -64,7 +67,7 @@ impl Arguments {
             }
         }
         if arguments.images == 0 {
-            arguments.images = if arguments.quick { 10_000 } else { 1_000_000 };
+            (arguments.images, arguments.workloads) = if arguments.quick { (10_000, 1) } else { (1_020_000, 55) };
         }
         Ok(arguments)
     }

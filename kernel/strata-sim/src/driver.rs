@@ -14,6 +14,7 @@ use strata_kernel::transaction::Transaction;
 
 use crate::between::{self, Plan};
 use crate::care::{Care, Era};
+use crate::copies::Backups;
 use crate::draft::Draft;
 use crate::keepers::hand_in_keys;
 use crate::model::{KEYSPACES, Key, Model, Refusal, State};
@@ -61,6 +62,7 @@ pub struct Driver {
     pub pressed: bool,
     /// The moments in which files were made and removed.
     pub busy: Vec<Range<usize>>,
+    pub backups: Backups,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,6 +110,7 @@ impl Driver {
             has_others: false,
             pressed: false,
             busy: Vec::new(),
+            backups: Backups::new(seed),
         }
     }
 
@@ -244,6 +247,11 @@ impl Driver {
                 watch.wrong = early;
             }
         })));
+    }
+
+    /// Whether this is a history of its own, and not what follows on a crash or a fault.
+    pub fn is_first(&self) -> bool {
+        self.has_others && !self.faults
     }
 
     /// Let others read and commit while `work` is at the files.

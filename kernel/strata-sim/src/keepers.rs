@@ -47,6 +47,12 @@ pub fn hand_in_keys(options: &mut Options, disk: &SimDisk, possible: &[Option<u8
     Ok(())
 }
 
+/// Hand in whatever keys there are.
+pub fn any_of_all_keys(options: &mut Options, disk: &SimDisk) -> Check {
+    let possible: Vec<Option<u8>> = std::iter::once(None).chain((0..KEYS as u8).map(Some)).collect();
+    hand_in_keys(options, disk, &possible)
+}
+
 /// Whether any file holds any of `secrets`.
 pub fn no_file_holds(disk: &SimDisk, secrets: &[Vec<u8>]) -> Check {
     for path in disk.paths() {
@@ -119,7 +125,7 @@ impl Driver {
         Policy { branch, space, keep, ..Policy::default() }
     }
 
-    fn looked_after(&mut self, outcome: Result<(), Error>, was_poisoned: bool) -> Check {
+    pub fn looked_after(&mut self, outcome: Result<(), Error>, was_poisoned: bool) -> Check {
         match outcome {
             Ok(()) if !was_poisoned => {
                 self.refresh();

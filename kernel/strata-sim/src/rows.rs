@@ -32,7 +32,7 @@ const ISOLATION_HISTORIES: u64 = 4;
 /// The rows that a seed runs when there are many of them: the dear ones only now and then.
 pub fn of_seed(seed: u64) -> Vec<Row> {
     match seed % 6 {
-        3 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults],
+        0 | 2 | 3 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults],
         5 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Damage],
         _ => vec![Row::Crashes, Row::Pressed, Row::Isolation],
     }
@@ -82,6 +82,7 @@ fn crashes(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     tally.histories += 1;
     let driver = history(seed, 20 + SimRng::new(seed ^ 0x57E9).below(41))?;
     tally.transactions(driver.tally);
+    tally.copies += driver.backups.images;
     judge::crash_everywhere(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
     conclude(&driver, trace);
     Ok(())
@@ -89,8 +90,12 @@ fn crashes(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
 
 fn pressed(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     tally.histories += 1;
-    let driver = pressed_history(seed ^ 0x9E55, 10 + SimRng::new(seed ^ 0x57E9).below(21))?;
+    let mut driver = pressed_history(seed ^ 0x9E55, 10 + SimRng::new(seed ^ 0x57E9).below(21))?;
+    if seed.is_multiple_of(2) {
+        driver.backup_twice().map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
+    }
     tally.transactions(driver.tally);
+    tally.copies += driver.backups.images;
     judge::crash_busy(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
     conclude(&driver, trace);
     Ok(())

@@ -82,7 +82,10 @@ fn is_enough(arguments: &Arguments, shared: &Shared, first: u64, elapsed_us: u64
         (Some(histories), _) if started >= histories => true,
         (_, Some(seconds)) => elapsed_us >= seconds * 1_000_000,
         (Some(_), None) => false,
-        (None, None) => shared.totals.lock().tally.images() >= arguments.images,
+        (None, None) => {
+            let tally = &shared.totals.lock().tally;
+            tally.images() >= arguments.images && tally.workloads >= arguments.workloads
+        }
     }
 }
 

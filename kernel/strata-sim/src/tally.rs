@@ -11,6 +11,8 @@ pub struct Tally {
     /// Crashes of a recovery, or of what followed on one.
     pub nested: u64,
     pub kills: u64,
+    /// Images of backups and bundles.
+    pub copies: u64,
     /// Images with an unfinished write at the end.
     pub torn: u64,
     /// Images that lacked what was acknowledged, as `buffered` may.
@@ -51,6 +53,7 @@ impl Tally {
         self.power_cuts += other.power_cuts;
         self.nested += other.nested;
         self.kills += other.kills;
+        self.copies += other.copies;
         self.torn += other.torn;
         self.lost += other.lost;
         self.faults += other.faults;
@@ -72,7 +75,7 @@ impl Tally {
         let vacuous = u64::from(self.conflicts == 0);
         vec![
             row("F1", self.power_cuts, 0),
-            row("F2", self.nested, 0),
+            format!("{} copies={}", row("F2", self.nested, 0), self.copies),
             format!("{} workloads={}", row("F3", self.faults, 0), self.workloads),
             row("F4", self.failed_syncs, 0),
             row("F6", self.kills, 0),

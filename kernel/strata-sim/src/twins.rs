@@ -104,6 +104,9 @@ pub const ALL: &[Twin] = &[
     twin("K34", "a run stays under the key before", PRESSED).near(3),
     twin("K35", "a checkpoint forgets the policies", PRESSED).near(4),
     twin("K36", "forgetting does not go on after a crash", PRESSED).near(3),
+    twin("K37", "the runs of a backup are not synced", PRESSED),
+    twin("K38", "a backup removes runs before its MANIFEST names others", PRESSED),
+    twin("K39", "a bundle has its name before it is synced", PRESSED),
 ];
 
 const fn twin(name: &'static str, bug: &'static str, row: TwinRow) -> Twin {

@@ -64,7 +64,8 @@ impl Driver {
             86..=88 => self.stall(),
             89..=92 => self.jump(),
             93..=94 => self.reopen(),
-            95..=96 => self.checkpoint(),
+            95 => self.checkpoint(),
+            96 => self.copy(),
             97 => self.compact(),
             _ => self.look(),
         }
@@ -86,7 +87,8 @@ impl Driver {
             74..=79 => self.reopen(),
             80..=87 => self.checkpoint(),
             88..=90 => self.compact(),
-            91..=94 => self.set_policy(),
+            91..=93 => self.set_policy(),
+            94 => self.copy(),
             95..=96 => self.rotate_key(),
             97..=98 => self.forget(),
             _ => self.look(),
@@ -112,6 +114,10 @@ impl Driver {
             _ if self.below(4) == 0 => self.checkpoint(),
             _ => self.fork(),
         }
+    }
+
+    fn copy(&mut self) -> Check {
+        if self.below(3) == 0 { self.export() } else { self.backup() }
     }
 
     // --- what is drawn -------------------------------------------------------------------------------

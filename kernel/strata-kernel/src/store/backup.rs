@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::log::{Durability, Log, LogOptions};
 use crate::manifest::{self, Manifest};
 use crate::run::{self, Run};
+use crate::sabotage;
 
 /// What a backup holds, and what it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +68,9 @@ impl Store {
         };
         let (version, time) = (manifest.checkpoint_version, manifest.checkpoint_time);
         let manifest = Manifest { segment, proven, is_backup: true, ..manifest };
+        if sabotage::on("K38") {
+            remove_others(&*to.disk, &manifest)?;
+        }
         manifest.write(&*to.disk, self.keys().as_deref())?;
         let removed_runs = remove_others(&*to.disk, &manifest)?;
         Ok(Backup { version, time, runs: runs.len() as u64, removed_runs, ..copier.backup })
@@ -153,7 +157,9 @@ impl Copier<'_> {
             let file = self.to.create(&temporary)?;
             let (progress, bytes) = (&mut self.progress, self.backup.bytes);
             run.copy_to(&*file, &mut |copied| progress(done + copied, bytes))?;
-            file.sync()?;
+            if !sabotage::on("K37") {
+                file.sync()?;
+            }
             self.backup.copied_bytes += run.file_bytes();
         }
         self.to.rename(&temporary, &path)?;
