@@ -122,6 +122,8 @@ class Writer:
     def guarded(self, body: Callable[[], None]) -> None:
         try:
             body()
+        except MemoryError:
+            self.tell("stop", "memory")
         except BaseException:
             self.tell("bug", traceback.format_exc().replace("\n", " | ")[-3000:])
 

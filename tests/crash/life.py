@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Life:
     ready: bool = False
     unknown: list[Op] | None = None  # known here if it did not die
     ends: int = 1 << 62  # when its end began, in microseconds
+    status: int = 0  # how it ended
 
     def hear(self, line: str) -> None:
         word, *rest = line.split(" ")
@@ -144,8 +146,18 @@ class Nursery:
         self._process.communicate()
         os.close(self._reader)
 
-    def live(self, spec: Spec, until: Until, end: Callable[[], None] | None = None) -> Life:
-        """Let a child live as long as `until` says, then call `end`, kill it, and return what it said."""
+    def live(
+        self,
+        spec: Spec,
+        until: Until,
+        end: Callable[[int], None] | None = None,
+        *,
+        ends_itself: bool = False,
+    ) -> Life:
+        """Let a child live as long as `until` says, then call `end`, kill it, and return what it said.
+
+        `ends_itself`: it may have done so by then, in any way.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(child.as_line(spec, self._writer))
         self._process.stdin.flush()
@@ -162,12 +174,14 @@ class Nursery:
                     life.bugs.append(f"bug it said nothing for {LONGEST_S} s")
             life.ends = child.micros()
             if end is not None:
-                end()
+                end(process)
         finally:
-            os.kill(process, signal.SIGKILL)
-        status = int(self._process.stdout.readline())
+            # One that has ended itself is no more.
+            with suppress(*[ProcessLookupError] * ends_itself):
+                os.kill(process, signal.SIGKILL)
+        status = life.status = int(self._process.stdout.readline())
         rest = self._listen(life, rest)
-        if rest or status != -signal.SIGKILL:
+        if not ends_itself and (rest or status != -signal.SIGKILL):
             life.bugs.append(f"bug it ended with {status} before it was killed, and said last '{rest}'")
         return life
 

@@ -42,7 +42,7 @@ def cut_again_and_again(
     with Nursery() as nursery:
         for life_number in range(rounds):
             spec = Spec(str(path), durability, seed, life_number, THREADS, judge.leftovers())
-            life = nursery.live(spec, moment(chance, spec.loads), image.cut_power)
+            life = nursery.live(spec, moment(chance, spec.loads), lambda _: image.cut_power())
             image.unmount()
             image.mount()
             found = judge.examine(life, power_cut=True)

@@ -58,3 +58,14 @@ def test_f12_hardly_any_file_descriptors(row, durability):
 @pytest.mark.slow
 def test_f12_hardly_any_file_descriptors_on_50_databases(row, durability):
     row("limits", "--seed", 100, "--databases", 50, "--durability", durability)
+
+
+@BOTH
+def test_f11_no_more_memory(row, durability):
+    row("memory", "--rounds", 3, "--durability", durability)
+
+
+@BOTH
+@pytest.mark.slow
+def test_f11_no_more_memory_100_times(row, durability):
+    row("memory", "--seed", 100, "--databases", 10, "--rounds", 10, "--durability", durability)

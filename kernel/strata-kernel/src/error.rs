@@ -84,6 +84,23 @@ pub enum Error {
     Internal(String),
 }
 
+/// Why something cannot be read that is no fault of it: said where reasons are words, and told from damage by `damaged`.
+pub const NO_MEMORY: &str = "there is no memory for it";
+
+/// "Cannot allocate memory", by its number.
+const ENOMEM: i32 = 12;
+
+impl Error {
+    /// What is in `file` at `offset` cannot be read, for `reason`: `Corrupt`, unless only memory was short.
+    pub fn damaged(file: &str, offset: u64, reason: &str) -> Error {
+        if reason == NO_MEMORY {
+            let message = reason.to_owned();
+            return Error::Storage { operation: "read", path: file.to_owned(), errno: ENOMEM, message };
+        }
+        Error::Corrupt { file: file.to_owned(), offset, reason: reason.to_owned() }
+    }
+}
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl fmt::Display for Error {
@@ -133,5 +150,18 @@ impl std::error::Error for Error {}
 impl From<Error> for String {
     fn from(error: Error) -> String {
         error.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read of a large value for which there was no memory said that the file was damaged, and people restore backups then.
+    #[test]
+    fn what_there_is_no_memory_for_is_not_damaged() {
+        let no_memory = Error::damaged("DATA/run-000001.run", 64, NO_MEMORY);
+        assert!(matches!(no_memory, Error::Storage { errno: ENOMEM, .. }), "{no_memory:?}");
+        assert!(matches!(Error::damaged("a", 1, "it ends too early"), Error::Corrupt { offset: 1, .. }));
     }
 }

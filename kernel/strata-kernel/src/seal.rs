@@ -30,7 +30,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_MEMORY, Result};
 use crate::sabotage;
 
 pub const KEY_BYTES: usize = 32;
@@ -305,7 +305,7 @@ impl FileCipher {
     pub fn open(&self, offset: u64, extra: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         let parts = sealed.split_first_chunk().and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk()?)));
         let Some((nonce, (ciphertext, tag))) = parts else { return Err("it is shorter than a seal") };
-        out.try_reserve(ciphertext.len()).map_err(|_| "no memory for it")?;
+        out.try_reserve(ciphertext.len()).map_err(|_| NO_MEMORY)?;
         let start = out.len();
         out.extend_from_slice(ciphertext);
         let opened = self.open_in_place(offset, extra, &Seal { nonce: *nonce, tag: *tag }, &mut out[start..]);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{DIGEST, EXPIRES, FORMAT, FRAME_HEADER, FrameKind, HEADER, HISTORY, Item, KEY_AT, LZ4, MAGIC, Place};
 use super::{SEALED, bound, checksum, cipher, header_checksum, may_unpack_to};
 use crate::env::{Disk, File};
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_MEMORY, Result};
 use crate::log::Stamp;
 use crate::pack::Input;
 use crate::run::KEY_BYTES_MAX;
@@ -122,7 +122,7 @@ impl BundleReader {
 
     /// Damage at the place that was read last.
     pub fn wrong(&self, reason: &str) -> Error {
-        Error::Corrupt { file: self.name.clone(), offset: self.frame_at, reason: reason.to_owned() }
+        Error::damaged(&self.name, self.frame_at, reason)
     }
 
     fn header(&mut self) -> Result<()> {
@@ -156,7 +156,7 @@ impl BundleReader {
             return Err(self.wrong("it ends too early"));
         }
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length).map_err(|_| self.wrong("there is no memory for a frame"))?;
+        bytes.try_reserve_exact(length).map_err(|_| self.wrong(NO_MEMORY))?;
         bytes.resize(length, 0);
         if self.file.read_at(self.at, &mut bytes)? < length {
             return Err(self.wrong("it ends too early"));

@@ -2,7 +2,7 @@
 
 use super::format::Record;
 use super::hash::StateHash;
-use crate::error::Error;
+use crate::error::{Error, NO_MEMORY};
 use crate::seal::FileCipher;
 
 /// Where a record begins: no two records of a database share it.
@@ -54,7 +54,7 @@ impl Codec for Lz4 {
             return Err("the announced length cannot be reached");
         }
         out.clear();
-        out.try_reserve(raw_length).map_err(|_| "no memory for the payload")?;
+        out.try_reserve(raw_length).map_err(|_| NO_MEMORY)?;
         out.resize(raw_length, 0);
         match lz4_flex::block::decompress_into(stored, out) {
             Ok(size) if size == raw_length => Ok(()),
@@ -89,7 +89,7 @@ impl Unreadable {
             Unreadable::Codec(id) => {
                 Error::TooNew { file: format!("{file} (payload codec)"), found: id.into(), known: NEWEST.into() }
             }
-            Unreadable::Damaged(reason) => Error::Corrupt { file, offset, reason: reason.to_owned() },
+            Unreadable::Damaged(reason) => Error::damaged(&file, offset, reason),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::codec::Place;
 use super::hash::StateHash;
+use crate::error::NO_MEMORY;
 use crate::sabotage;
 use crate::seal::{FileCipher, KeyId, NONCE_BYTES, Seal};
 
@@ -183,7 +184,7 @@ impl Record<'_> {
     pub fn open(&self, place: Place, cipher: &FileCipher, out: &mut Vec<u8>) -> Result<StateHash, &'static str> {
         let Some((nonce, sealed)) = self.stored.split_first_chunk() else { return Err("it is shorter than a seal") };
         out.clear();
-        out.try_reserve(sealed.len()).map_err(|_| "no memory for the payload")?;
+        out.try_reserve(sealed.len()).map_err(|_| NO_MEMORY)?;
         out.extend_from_slice(sealed);
         let seal = Seal { nonce: *nonce, tag: self.header.hash.0 };
         cipher.open_in_place(place.position, &associated(self.bytes), &seal, out)?;

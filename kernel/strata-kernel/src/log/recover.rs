@@ -17,7 +17,7 @@ use super::segment::{self, Segment};
 use super::state::Start;
 use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, SegmentInfo, Stamp};
 use crate::env::{Env, File};
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_MEMORY, Result};
 use crate::sabotage;
 use crate::seal::{FileCipher, KeyId};
 
@@ -468,10 +468,10 @@ fn reserve(file: &dyn File, used: u64, wanted: [u64; 2]) -> Result<u64> {
 
 pub(super) fn read_whole(file: &dyn File, path: &str, bytes: &mut Vec<u8>) -> Result<()> {
     let size = file.size()?;
-    let too_large = || Error::LimitExceeded { what: "size of a log segment", limit: isize::MAX as u64, actual: size };
-    let size = usize::try_from(size).map_err(|_| too_large())?;
+    let no_memory = || Error::damaged(path, 0, NO_MEMORY);
+    let size = usize::try_from(size).map_err(|_| no_memory())?;
     bytes.truncate(size);
-    bytes.try_reserve_exact(size - bytes.len()).map_err(|_| too_large())?;
+    bytes.try_reserve_exact(size - bytes.len()).map_err(|_| no_memory())?;
     bytes.resize(size, 0);
     if file.read_at(0, bytes)? < size {
         return Err(short_read(path));
@@ -499,5 +499,5 @@ fn missing(number: u64) -> Error {
 }
 
 fn corrupt(number: u64, offset: u64, reason: &str) -> Error {
-    Error::Corrupt { file: segment::path(number), offset, reason: reason.to_owned() }
+    Error::damaged(&segment::path(number), offset, reason)
 }

@@ -12,7 +12,7 @@ use super::format::{self, HeaderFault, Record, SEGMENT_HEADER, SegmentHeader};
 use super::recover::{read_whole, used_bytes};
 use super::{Anchor, Entry, LARGEST_VERSION, LogOptions, Stamp, read, segment};
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_MEMORY, Result};
 use crate::seal::{FileCipher, KeyId, Keyring, Kind};
 
 /// Bytes of the log that say nothing any more.
@@ -312,8 +312,8 @@ impl Reader<'_> {
                 (self.version, self.time) = (fields.version, fields.time);
                 self.witnessed = self.witnessed.max(fields.synced_upto);
             }
-            Err(Unreadable::Codec(id)) => {
-                return Err(Unreadable::Codec(id).at(segment::path(begun.number), offset as u64));
+            Err(other @ (Unreadable::Codec(_) | Unreadable::Damaged(NO_MEMORY))) => {
+                return Err(other.at(segment::path(begun.number), offset as u64));
             }
             Err(Unreadable::Damaged(reason)) => self.gap(begun.number, offset, length, reason),
         }

@@ -12,7 +12,7 @@
 //! A run whose header names a key is sealed: each of its payloads is nonce, ciphertext and tag (`seal`), and the frame's
 //! header up to the checksum is authenticated with it. All of a run is sealed with one key, or nothing.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_MEMORY, Result};
 use crate::sabotage;
 use crate::seal::{FileCipher, KeyId, NONCE_BYTES, SEAL_BYTES, Seal, TAG_BYTES};
 
@@ -323,7 +323,7 @@ fn unpack(stored: &[u8], raw: usize) -> Result<Vec<u8>, &'static str> {
 /// So many bytes, or an error where there is no memory for them.
 pub fn zeroed(length: usize) -> Result<Vec<u8>, &'static str> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| "there is no memory for a frame")?;
+    bytes.try_reserve_exact(length).map_err(|_| NO_MEMORY)?;
     bytes.resize(length, 0);
     Ok(bytes)
 }

@@ -269,6 +269,6 @@ impl Frames {
     }
 
     pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
-        Error::Corrupt { file: self.name.clone(), offset, reason: reason.to_owned() }
+        Error::damaged(&self.name, offset, reason)
     }
 }

@@ -158,7 +158,7 @@ impl Run {
     /// Open a run; reads its header and its footer.
     pub fn open(disk: &dyn Disk, number: u64, cache: &Arc<BlockCache>, options: &RunOptions) -> Result<Arc<Run>> {
         let name = path(number);
-        let corrupt = |offset, reason: &str| Error::Corrupt { file: name.clone(), offset, reason: reason.to_owned() };
+        let corrupt = |offset, reason: &str| Error::damaged(&name, offset, reason);
         let file = disk.open(&name)?.ok_or_else(|| corrupt(0, "there is no such file"))?;
         let size = file.size()?;
         let mut header = [0; HEADER];
@@ -391,7 +391,7 @@ impl Run {
     }
 
     fn corrupt(&self, offset: u64, reason: &str) -> Error {
-        Error::Corrupt { file: self.name.clone(), offset, reason: reason.to_owned() }
+        Error::damaged(&self.name, offset, reason)
     }
 }
 
@@ -404,10 +404,9 @@ enum Fault {
 
 impl Fault {
     fn at(self, file: &str, offset: u64) -> Error {
-        let corrupt = |reason: &str| Error::Corrupt { file: file.to_owned(), offset, reason: reason.to_owned() };
         match self {
-            Fault::Short => corrupt("it ends too early"),
-            Fault::NoMemory(reason) => corrupt(reason),
+            Fault::Short => Error::damaged(file, offset, "it ends too early"),
+            Fault::NoMemory(reason) => Error::damaged(file, offset, reason),
             Fault::Failed(error) => error,
         }
     }

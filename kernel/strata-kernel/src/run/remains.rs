@@ -64,7 +64,7 @@ impl Remains {
     /// Begin with the run of that number. `Corrupt` where nothing of it can be read, or it is another's.
     pub fn open(disk: &dyn Disk, number: u64, options: &RunOptions) -> Result<Remains> {
         let name = path(number);
-        let corrupt = |reason: &str| Error::Corrupt { file: name.clone(), offset: 0, reason: reason.to_owned() };
+        let corrupt = |reason: &str| Error::damaged(&name, 0, reason);
         let file = disk.open(&name)?.ok_or_else(|| corrupt("there is no such file"))?;
         let framing = framing(&file, &name, number, options)?;
         let frames = Frames::known(&file, &name, framing)?;

@@ -60,3 +60,10 @@ fn a_failed_or_short_read_is_an_error() {
     }
     assert_eq!(read_all(&disk).unwrap(), rows);
 }
+
+#[test]
+fn a_read_without_memory_says_so() {
+    let reason = crate::run::frame::zeroed(isize::MAX as usize).unwrap_err();
+    assert_eq!(reason, crate::error::NO_MEMORY);
+    assert!(matches!(crate::run::Fault::NoMemory(reason).at("DATA/run-000001.run", 64), Error::Storage { .. }));
+}
