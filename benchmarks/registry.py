@@ -18,6 +18,16 @@ SYSTEMS = {
     "stratadb": ("benchmarks.against.strata_db", "StrataDb", "stratadb"),
     "file": ("benchmarks.against.file", "File", None),
 }
+# What only the cases on search ask, and the distribution that it comes from.
+SEARCHERS = {
+    "fts5": None,
+    "bm25s": "bm25s",
+    "tantivy": "tantivy",
+    "usearch": "usearch",
+    "hnswlib": "hnswlib",
+    "faiss": "faiss-cpu",
+    "numpy": "numpy",
+}
 
 
 def find(name: str) -> type[System]:
@@ -26,18 +36,22 @@ def find(name: str) -> type[System]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise Absent(f"not installed ({error})") from error
+        raise Absent(missing(error)) from error
     assert issubclass(found, System)
     return found
 
 
+def missing(error: ImportError) -> str:
+    return f"not installed ({error})"
+
+
 def version(name: str) -> str:
     """What was measured, for the report."""
-    if name == "sqlite":
+    if name in ("sqlite", "fts5"):
         import sqlite3
 
         return sqlite3.sqlite_version
-    distribution = SYSTEMS[name][2]
+    distribution = SEARCHERS[name] if name in SEARCHERS else SYSTEMS[name][2]
     try:
         return metadata.version(distribution) if distribution else ""
     except metadata.PackageNotFoundError:

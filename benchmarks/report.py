@@ -56,6 +56,15 @@ def judge(figures: Figures, goal: Goal | None, lines: list[Line]) -> tuple[str, 
     return ", ".join(words), "" if None in verdicts else "met"
 
 
+def tables(lines: list[Line], systems: list[str]) -> str:
+    """The table of all `systems`, and one more for lines that others are measured in."""
+    own = [line for line in lines if set(line[0].rounds) <= set(systems)]
+    rest = [line for line in lines if line not in own]
+    others = list(dict.fromkeys(name for figures, _ in rest for name in figures.rounds))
+    parts = [(own, systems), (rest, others)]
+    return "\n\n".join(table(part, names) for part, names in parts if part)
+
+
 def table(lines: list[Line], systems: list[str]) -> str:
     """One line a row: our figure, the goal, and each peer with how many times as long it takes."""
     peers = [name for name in systems if name != OURS]
@@ -115,13 +124,14 @@ def save(path: Path, lines: list[Line], options: dict[str, Any], absent: dict[st
                 "absent": figures.absent,
             }
         )
+    known = [*registry.SYSTEMS, *registry.SEARCHERS]
     document = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit,
         "options": options,
         "machine": {"cpus": os.cpu_count(), "kind": platform.machine(), "system": platform.system()},
         "python": platform.python_version(),
-        "versions": {name: registry.version(name) for name in registry.SYSTEMS if name not in absent},
+        "versions": {name: registry.version(name) for name in known if name not in absent},
         "absent": absent,
         "rows": rows,
     }

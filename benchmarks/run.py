@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             lines += case.measure(Bench(found, place, options.quick, options.rounds, say))
             shutil.rmtree(place)
     modes = {name: adapter.modes for name, adapter in found.items()}
-    print(report.table(lines, list(found)))
+    print(report.tables(lines, list(found)))
     print()
     print(report.remarks(lines, absent, modes))
     target = report.save(Path(options.results), lines, vars(options), absent)

@@ -20,6 +20,9 @@ CASES = (
     "replay",
     "branching",
     "variants",
+    "search_text",
+    "search_vectors",
+    "search_ordered",
 )
 
 
