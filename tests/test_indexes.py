@@ -245,7 +245,10 @@ CONDITIONS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(
     documents=st.dictionaries(KEYS, DOCUMENTS, max_size=6),
-    where=st.dictionaries(st.sampled_from(["$.n", "m", "/t"]), CONDITIONS, max_size=3),
+    where=st.one_of(
+        st.dictionaries(st.sampled_from(["$.n", "n", "m", "/t"]), CONDITIONS, max_size=3),
+        st.fixed_dictionaries({"m": st.integers(0, 2), "$.n": CONDITIONS}),
+    ),
     prefix=st.sampled_from([None, "p/"]),
     reverse=st.booleans(),
     limit=st.sampled_from([None, 0, 1, 3]),

@@ -27,6 +27,7 @@ class FindPlan:
     answered: tuple[str, ...]  # the paths whose conditions the index answers
     checked: tuple[str, ...]  # the conditions that are left for each document found
     order: bool = False  # whether rows come in the order that was asked for
+    exact: bool = False  # whether what the index finds passes the filter, so that nobody need look
 
     def __str__(self) -> str:
         if self.index is None:
@@ -78,15 +79,18 @@ def _use(
     condition = wanted.get(behind, _NOTHING) if behind is not None else _NOTHING
     if condition is not _NOTHING:
         ranges = _ranges(equal, condition)
+    is_used = bool(ranges)
     is_ordered = order is not None and order in (behind, *paths[:1]) and (behind == order or len(equal) == 1)
     if not ranges and equal:
-        ranges = [((equal, True), (equal, True))]
+        # In an order, what has no value there is left out: null is the first value that there is.
+        start = [*equal, None] if is_ordered and behind == order else equal
+        ranges = [((start, True), (equal, True))]
     if not ranges and is_ordered and paths[0] == order:
         # All that have the path: those that do not would be last, and nobody asked for an order of them.
         ranges = [(None, None)]
     if not ranges or (order is not None and not is_ordered):
         return None
-    answered = paths[: len(equal)] + ([behind] if condition is not _NOTHING and behind is not None else [])
+    answered = paths[: len(equal)] + ([behind] if is_used and behind is not None else [])
     left = [name for name in where if name in ("and", "or", "not") or (*base, *_path(name)) not in answered]
     made = FindPlan(
         row[0],
@@ -94,8 +98,10 @@ def _use(
         tuple(render(path[len(base) :]) for path in answered),
         tuple(map(str, left)),
         is_ordered and len(ranges) == 1,
+        # Of two conditions on one path, written otherwise, one would be missing.
+        not left and len(wanted) == len(where) and all(_is_exact(wanted[path]) for path in answered),
     )
-    return (len(equal), int(condition is not _NOTHING), -len(ranges), -len(paths)), made
+    return (len(equal), int(is_used), -len(ranges), -len(paths)), made
 
 
 _NOTHING: Final = object()
@@ -114,6 +120,23 @@ def _is_equality(condition: Any) -> bool:
     if isinstance(condition, Mapping):
         return "eq" in condition and _is_scalar(condition["eq"])
     return condition is not _NOTHING and _is_scalar(condition)
+
+
+def _is_exact(condition: Any) -> bool:
+    """Return whether the ranges made of a condition hold what passes it, and nothing else."""
+    if not isinstance(condition, Mapping):
+        return True
+    if len(condition) == 1:
+        return next(iter(condition)) in ("eq", "in", "exists", *_BOUNDS)
+    # A lower and an upper bound, both numbers or both texts.
+    texts = {isinstance(value, str) for value in condition.values()}
+    is_pair = len(condition) == 2 and {name[:2] for name in condition} == {"gt", "lt"}
+    return is_pair and len(texts) == 1 and all(map(_bounds, condition.values()))
+
+
+def _bounds(value: Any) -> bool:
+    """Return whether a value can bound a range."""
+    return type(value) in (int, float, str) and value == value
 
 
 def _value(condition: Any) -> Any:
@@ -136,9 +159,7 @@ def _ranges(equal: list[Any], condition: Any) -> list[tuple[Bound, Bound]]:
     end: Bound = None
     for name in _BOUNDS:
         value = condition.get(name, _NOTHING)
-        if value is _NOTHING or isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            continue
-        if value != value:
+        if not _bounds(value):
             continue
         if name in ("gt", "gte"):
             start = [*equal, value], name == "gte"

@@ -252,9 +252,9 @@ class Json(Primitive):
             rows: Iterable[tuple[str, Any]] = self._rows(prefix, None, None, reverse, None)
         else:
             rows = self._indexed(
-                how, prefix, order_by is not None, reverse, None if how.checked or prefix else left
+                how, prefix, order_by is not None, reverse, left if how.exact and not prefix else None
             )
-        return islice((row for row in rows if passes(row[1])), left)
+        return islice(rows if how.exact else (row for row in rows if passes(row[1])), left)
 
     def explain_plan(
         self, where: Mapping[str, Any], *, prefix: str | None = None, order_by: str | None = None

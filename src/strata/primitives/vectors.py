@@ -360,7 +360,7 @@ class Vectors(Primitive):
         filters: Passes | None = None
         if how.index is not None:
             filters = {"values": [(how.index, list(how.ranges))]}
-            if not how.checked:
+            if how.exact:
                 return self._hits(made, self._nearest(made, asked, k, filters, recall))
         wanted = 4 * k
         while True:

@@ -217,6 +217,11 @@ impl Delta {
         (slot, Some(before).filter(|before| *before != NONE))
     }
 
+    /// Whether there is no older row of its key.
+    pub fn is_first(&self, slot: u32) -> bool {
+        self.before[slot as usize] == NONE
+    }
+
     /// All slots of a key.
     pub fn slots<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
         let first = self.newest.get(key).copied();

@@ -118,6 +118,18 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The keys of rows from a slot on that were written up to a version, each once.
+    fn keys_written(self, first: u32, at: u64) -> impl Iterator<Item = &'a [u8]> {
+        let docs = self.docs();
+        let slots = first..docs.len() as u32;
+        // The oldest row of a key tells: in memory it came first, in a part it stands last.
+        let is_oldest = move |slot: &u32| match self {
+            Rows::Delta(delta) => delta.is_first(*slot),
+            Rows::Part(_) => slot + 1 == docs.len() as u32 || docs.key(slot + 1) != docs.key(*slot),
+        };
+        slots.filter(move |slot| docs.from[*slot as usize] <= at).filter(is_oldest).map(move |slot| docs.key(slot))
+    }
+
     /// Add the rows of a key to `out`.
     fn mark(self, key: &[u8], out: &mut Bits) {
         match self {
@@ -342,11 +354,10 @@ fn hide(rows: &[(Rows<'_>, u64)], ends: &[usize], since: u32, mut hidden: Vec<Ar
                 _ if level > 0 && since > 0 => continue,
                 _ => 0,
             };
-            let docs = above.docs();
-            for slot in (first..docs.len() as u32).filter(|slot| docs.from[*slot as usize] <= *at) {
+            for key in above.keys_written(first, *at) {
                 for ((below, _), hidden) in rows[*end..].iter().zip(&mut hidden[*end..]) {
                     if below.docs().len() > 0 {
-                        below.mark(docs.key(slot), Arc::make_mut(hidden));
+                        below.mark(key, Arc::make_mut(hidden));
                     }
                 }
             }
