@@ -37,6 +37,9 @@ def after_fork_in_child() -> None:
 def sealed_with(path: str, disk: SimDisk | None = None, /) -> str | None:
     """The id of the key that the database needs: "" when it is not encrypted, None where there is none."""
 
+def check_keys(path: str, keys: list[bytes] | None = None, /) -> None:
+    """Raise unless the keys open the database in `path`, which may be open elsewhere; as opening it would."""
+
 def inspect(
     directory: str,
     name: str,
@@ -143,7 +146,12 @@ class Transaction:
     def keyspace(self, space: str, layout: Layout, /) -> Keyspace: ...
     def spaces(self) -> list[str]: ...
     def commit(
-        self, message: str | None = None, actor: str | None = None, cause: str | None = None, /
+        self,
+        message: str | None = None,
+        actor: str | None = None,
+        cause: str | None = None,
+        once: str | None = None,
+        /,
     ) -> int: ...
     def rollback(self) -> None: ...
 
@@ -180,6 +188,7 @@ class Branch:
         /,
     ) -> Transaction: ...
     def version_at(self, time: int, /) -> int: ...
+    def result_of(self, idempotency_key: str, /) -> int | None: ...
     def writes(self, after: int, upto: int, /) -> list[Written]: ...
     def reads(self, version: int, /) -> list[ReadRow]: ...
     def commits(
@@ -194,7 +203,7 @@ class Store:
         durability: str,
         create: bool,
         read_only: bool,
-        options: Mapping[str, int | list[bytes]],
+        options: Mapping[str, int | str | list[bytes]],
         disk: SimDisk | None = None,
         clock: Callable[[], int] | None = None,
     ) -> Store: ...

@@ -14,6 +14,7 @@ from strata._kernel import (
     TextReader,
     __version__,
     after_fork_in_child,
+    check_keys,
     import_bundle,
     inspect,
     restore,
@@ -29,6 +30,7 @@ __all__ = [
     "SimDisk",
     "TextReader",
     "__version__",
+    "check_keys",
     "import_bundle",
     "inspect",
     "open_store",
@@ -72,18 +74,22 @@ def open_store(
     memory_budget: int | None = None,
     flush_interval_ms: float = 100,
     segment_bytes: int | None = None,
+    shared_at: str | None = None,
     keys: list[bytes] | None = None,
     disk: SimDisk | None = None,
     clock: Callable[[], int] | None = None,
 ) -> KernelStore:
     """Open the store in directory `path`, on `disk` when one is given, or in memory.
 
-    `segment_bytes` is for tests that want many small log segments. Raises: see `strata.open`.
+    `segment_bytes` is for tests that want many small log segments; `shared_at` tells other processes where
+    they will be served. Raises: see `strata.open`.
     """
-    options: dict[str, int | list[bytes]] = {"flush_interval_us": round(flush_interval_ms * 1000)}
+    options: dict[str, int | str | list[bytes]] = {"flush_interval_us": round(flush_interval_ms * 1000)}
     options["memory_budget"] = memory_budget or machine_memory() // 4
     if segment_bytes is not None:
         options["segment_bytes"] = segment_bytes
+    if shared_at is not None:
+        options["shared_at"] = shared_at
     if keys:
         options["keys"] = keys
     return KernelStore.open(path, durability, create, read_only, options, disk, clock)

@@ -237,7 +237,11 @@ impl Store {
 
     /// The version that a commit with the same idempotency key gave, here or before the fork.
     fn first_result(&self, branch: &Branch, meta: &Meta) -> Result<Option<u64>> {
-        let Some(key) = &meta.idempotency_key else { return Ok(None) };
+        meta.idempotency_key.as_ref().map_or(Ok(None), |key| self.result_of(branch, key))
+    }
+
+    /// The version that a commit with this idempotency key gave, as far as that is applied.
+    pub fn result_of(&self, branch: &Branch, key: &str) -> Result<Option<u64>> {
         let at = At::newest(self.log.last_time());
         branch.read(IDEMPOTENCY, key.as_bytes(), at, |found| found.map(|version| version.version))
     }

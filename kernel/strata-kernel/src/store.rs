@@ -49,7 +49,7 @@ pub use compact::Compacted;
 pub use export::Bundle;
 pub use import::{import, verify_bundle};
 pub use info::{Info, LogInfo, MemoryInfo, RunInfo, Written};
-pub use open::{Options, Recovered};
+pub use open::{Options, Recovered, check_keys};
 pub use plan::Erasure;
 pub use restore::{Moment, Restored, restore};
 pub use salvage::{Loss, LostPlace, Salvaged, salvage, sealed_with_any};

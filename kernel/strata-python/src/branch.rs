@@ -142,6 +142,13 @@ impl PyBranch {
         Ok(PyTransaction::new(&self.store, Shared::new(transaction)))
     }
 
+    /// What a commit with this idempotency key gave; None when there was none.
+    #[pyo3(signature = (idempotency_key, /))]
+    fn result_of(&self, py: Python<'_>, idempotency_key: &str) -> PyResult<Option<u64>> {
+        self.check(py)?;
+        self.store.result_of(&self.branch, idempotency_key).map_err(|error| self.error(py, error))
+    }
+
     #[pyo3(signature = (time, /))]
     fn version_at(&self, py: Python<'_>, time: i64) -> PyResult<u64> {
         self.check(py)?;

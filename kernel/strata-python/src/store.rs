@@ -11,7 +11,7 @@ use strata_kernel::log::Durability;
 use strata_kernel::manifest::Manifest;
 use strata_kernel::payload::Seal;
 use strata_kernel::retention::{Keep, Policy};
-use strata_kernel::store::{Compacted, Erasure, Options, Store};
+use strata_kernel::store::{Compacted, Erasure, Options, Store, check_keys as check_keys_of};
 
 use crate::branch::{PyBranch, PySnapshot};
 use crate::clock::PyClock;
@@ -44,6 +44,7 @@ fn options_of(durability: Durability, create: bool, read_only: bool, given: &Bou
     for (name, value) in given.iter() {
         match name.extract::<&str>()? {
             "flush_interval_us" => options.flush_interval_us = value.extract()?,
+            "shared_at" => options.shared_at = Some(value.extract()?),
             "segment_bytes" => options.segment_bytes = value.extract()?,
             "compress_above" => options.compress_above = value.extract()?,
             "memory_budget" => options.memory_budget = value.extract()?,
@@ -65,6 +66,14 @@ pub fn sealed_with(py: Python<'_>, path: &str, disk: Option<&Bound<'_, PySimDisk
     let disk = disk.map_or_else(|| real::env(path), |disk| disk.get().env()).disk;
     let found = guarded(|| Manifest::key(&*disk)).map_err(|error| to_python(py, error, None))?;
     Ok(found.map(|key| if key.is_none() { String::new() } else { key.to_string() }))
+}
+
+/// Raise unless `keys` open the database in `path`, also while it is open elsewhere.
+#[pyfunction]
+#[pyo3(signature = (path, keys=None, /))]
+pub fn check_keys(py: Python<'_>, path: &str, keys: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let options = Options { keys: keys_of(keys)?, ..Options::default() };
+    guarded(|| check_keys_of(&real::env(path), &options)).map_err(|error| to_python(py, error, None))
 }
 
 fn hex(bytes: &[u8]) -> String {

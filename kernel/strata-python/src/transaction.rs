@@ -63,13 +63,15 @@ impl PyTransaction {
         Ok(all_spaces(spaces))
     }
 
-    #[pyo3(signature = (message=None, actor=None, cause=None, /))]
+    /// `once` is its idempotency key, unless it has one or has written nothing.
+    #[pyo3(signature = (message=None, actor=None, cause=None, once=None, /))]
     fn commit(
         &self,
         py: Python<'_>,
         message: Option<String>,
         actor: Option<String>,
         cause: Option<String>,
+        once: Option<String>,
     ) -> PyResult<u64> {
         self.store.tick(py)?;
         let commit = || {
@@ -77,6 +79,9 @@ impl PyTransaction {
                 self.store.check()?;
                 let mut transaction = self.shared.transaction.lock();
                 (transaction.meta.message, transaction.meta.actor, transaction.meta.cause) = (message, actor, cause);
+                if transaction.meta.idempotency_key.is_none() && !transaction.is_read_only() {
+                    transaction.meta.idempotency_key = once;
+                }
                 self.store.commit(&mut transaction)
             })
         };

@@ -234,12 +234,18 @@ class Transaction(Protocol):
     def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]: ...
     def commit(
-        self, message: str | None = None, actor: str | None = None, cause: str | None = None, /
+        self,
+        message: str | None = None,
+        actor: str | None = None,
+        cause: str | None = None,
+        once: str | None = None,
+        /,
     ) -> int:
         """Commit and return the version (the snapshot's when nothing was written).
 
         Raises Conflict; the transaction is over either way. A transaction opened with an idempotency key
-        that was used before writes nothing and returns the first commit's version."""
+        that was used before writes nothing and returns the first commit's version. `once` is such a key for
+        one that was opened without; it counts only where something was written."""
 
     def rollback(self) -> None:
         """Drop it. Idempotent."""
@@ -340,6 +346,9 @@ class Branch(Protocol):
     ) -> Transaction: ...
     def version_at(self, time: int, /) -> int:
         """The newest version whose commit time is at or before `time` (0 before the first commit)."""
+
+    def result_of(self, idempotency_key: str, /) -> int | None:
+        """The version that a commit with this key gave, for as long as keys are remembered."""
 
     def writes(self, after: int, upto: int, /) -> list[Written]:
         """The writes of the commits with after < version <= upto that are still kept, by version, space, kind

@@ -386,6 +386,12 @@ class ModelBranch:
         commits = [point.commit for point in self.line.points if point.commit]
         return max((commit.version for commit in commits if commit.time <= time), default=0)
 
+    def result_of(self, idempotency_key: str, /) -> int | None:
+        first = self.line.results.get(idempotency_key)
+        if first is None or first.time + IDEMPOTENCY_LIFETIME_US <= self.store.time:
+            return None
+        return first.version
+
     def writes(self, after: int, upto: int, /) -> list[Written]:
         return writes([point for point in self.line.points if after < point.version <= upto])
 
@@ -537,18 +543,25 @@ class ModelTransaction:
         self.over = True
 
     def commit(
-        self, message: str | None = None, actor: str | None = None, cause: str | None = None, /
+        self,
+        message: str | None = None,
+        actor: str | None = None,
+        cause: str | None = None,
+        once: str | None = None,
+        /,
     ) -> int:
         self.check_open()
         self.over = True
+        if self.idempotency_key is None and (self.writes or self.appends or self.expects):
+            self.idempotency_key = once
         if not (self.writes or self.appends or self.expects or self.idempotency_key is not None):
             return self.snapshot  # whoever only reads saw one version, and that is enough
         with self.branch.store.lock:
             line = self.branch.line
             line.check_writable()
-            first = None if self.idempotency_key is None else line.results.get(self.idempotency_key)
-            if first is not None and first.time + IDEMPOTENCY_LIFETIME_US > self.branch.store.time:
-                return first.version
+            first = None if self.idempotency_key is None else self.branch.result_of(self.idempotency_key)
+            if first is not None:
+                return first
             self._validate(line)
             return self._apply(line, (message, actor, cause))
 

@@ -27,6 +27,8 @@ pub struct Options {
     /// Make the database when there is none.
     pub create: bool,
     pub read_only: bool,
+    /// Where whoever opens it will serve others on this machine; the text of the lock tells them.
+    pub shared_at: Option<String>,
     pub flush_interval_us: u64,
     pub segment_bytes: u64,
     pub compress_above: usize,
@@ -50,6 +52,7 @@ impl Default for Options {
             durability: Durability::Buffered,
             create: true,
             read_only: false,
+            shared_at: None,
             flush_interval_us: log.flush_interval_us,
             segment_bytes: log.segment_bytes,
             compress_above: log.compress_above,
@@ -185,10 +188,16 @@ fn look_at(env: &Env, names: &[String]) -> Result<Found> {
     Ok(Found::Nothing)
 }
 
+/// Whether the keys that are given open the database, which someone else may have open. Takes no lock.
+pub fn check_keys(env: &Env, options: &Options) -> Result<()> {
+    Manifest::read(&*env.disk, &|id| options.ring(id)).map(drop)
+}
+
 /// Alone to write, together with other readers to read.
-pub(super) fn lock(env: &Env, read_only: bool) -> Result<Box<dyn Lock>> {
-    let owner = format!("pid {}", env.spawn.process_id());
-    env.disk.lock("LOCK", if read_only { None } else { Some(&owner) })
+pub(super) fn lock(env: &Env, options: &Options) -> Result<Box<dyn Lock>> {
+    let shared = options.shared_at.as_ref().map_or_else(String::new, |at| format!(", shared at {at}"));
+    let owner = format!("pid {}{shared}", env.spawn.process_id());
+    env.disk.lock("LOCK", if options.read_only { None } else { Some(&owner) })
 }
 
 fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
@@ -199,7 +208,7 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
         )));
     }
     env.disk.create_dir("")?;
-    let lock = lock(&env, false)?;
+    let lock = lock(&env, options)?;
     // Someone else may have made it while we waited for nothing: look again under the lock.
     if env.disk.open("MANIFEST")?.is_some() {
         drop(lock);
@@ -222,7 +231,7 @@ fn create(env: Env, options: &Options) -> Result<Arc<Store>> {
 }
 
 fn recover(env: Env, options: &Options) -> Result<Arc<Store>> {
-    let lock = lock(&env, options.read_only)?;
+    let lock = lock(&env, options)?;
     let manifest = Manifest::read(&*env.disk, &|id| options.ring(id))?.ok_or_else(|| Error::Corrupt {
         file: "MANIFEST".into(),
         offset: 0,

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use super::fresh::{Fresh, check_free, is_empty};
 use super::import::with_main;
-use super::open::lock;
+use super::open::{Options, lock};
 use super::verify::Progress;
 use crate::env::Env;
 use crate::error::Result;
@@ -88,7 +88,7 @@ pub fn salvage(
     }
     // Where there is no file for it, nobody holds it, and none is made.
     let is_there = from.disk.list("")?.unwrap_or_default().iter().any(|name| name == "LOCK");
-    let _lock = if is_there { Some(lock(from, true)?) } else { None };
+    let _lock = if is_there { Some(lock(from, &Options { read_only: true, ..Options::default() })?) } else { None };
     let source = Source::find(from, keys)?;
     let fresh = Fresh::begin_in_place(outside, name, keys)?;
     let copied = runs::copy(&source, &fresh, progress)?;
