@@ -1,18 +1,20 @@
-"""Databases for the tests of the API: one over the oracle, one over the kernel, which must not differ."""
+"""Databases for the tests of the API, over each of the stores, which must not differ."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import strata
-from strata.testing import FakeClock, Model
+import stores
 
-KINDS = ["model", "kernel"]
+import strata
+from strata.testing import FakeClock
+
+KINDS = stores.KINDS
 
 
 def make(kind: str, clock: FakeClock | None = None) -> strata.Database:
     """Return an empty database in memory."""
-    return strata.Database(Model(clock)) if kind == "model" else strata.open(clock=clock)
+    return strata.Database(stores.make(kind, clock))
 
 
 def tree(path: Path) -> dict[str, bytes]:

@@ -1,14 +1,18 @@
-"""Stores for the tests of the core and the primitives: the oracle and the kernel, which must not differ."""
+"""Stores for the tests of the core and the primitives: the oracle, the kernel, and the kernel served, which
+must not differ."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+import served
 
 from strata.primitives import Events, Json, Kv, RunRecords, State, Traces, Vectors
 from strata.testing import FakeClock, Model
 
-KINDS = ["model", "kernel"]
+KINDS = os.environ.get("STRATA_TEST_STORES", "model kernel").split()
 
 
 def make(kind: str, clock: Callable[[], int] | None = None) -> Any:
@@ -17,7 +21,8 @@ def make(kind: str, clock: Callable[[], int] | None = None) -> Any:
         return Model(clock)
     from strata.store import open_store
 
-    return open_store(None, clock=clock)
+    store = open_store(None, clock=clock)
+    return store if kind == "kernel" else served.over_socket(store)
 
 
 class Face:

@@ -13,8 +13,10 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 # place already (architecture, section 2).
 FLOORS = [
     {"cli", "console", "integrations"},
-    {"server", "remote", "sync", "replication", "backup", "agents"},
-    {"strata"},  # strata/__init__.py and strata/errors.py: the public names
+    {"sync", "replication", "backup", "agents"},
+    {"strata"},  # strata/__init__.py and strata/errors.py: the public names, `open` and `connect` among them
+    {"remote"},  # which becomes a host when the owner of a directory goes
+    {"server"},
     {"api"},
     {"search", "history"},
     {"primitives"},

@@ -146,7 +146,7 @@ def test_read_only(path):
 
 
 def test_readers_stand_side_by_side_and_change_nothing(path, tmp_path):
-    with strata.open(path) as db:
+    with strata.open(path, shared=False) as db:
         db.kv.put("k", 1)
         with pytest.raises(Locked):
             strata.open(path, read_only=True)
@@ -217,7 +217,7 @@ def test_a_file_instead_of_a_directory(path):
 
 
 def test_locked_by_this_process(path):
-    with strata.open(filled(path)) as db:
+    with strata.open(filled(path), shared=False) as db:
         before = db.version
         error = refused(path, Locked)
         assert str(path) in str(error)
@@ -226,7 +226,11 @@ def test_locked_by_this_process(path):
 
 
 def test_locked_by_another_process(path):
-    program = "import strata, sys; db = strata.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    program = """if True:
+        import strata, sys
+        db = strata.open(sys.argv[1], shared=False)
+        print('open', flush=True)
+        sys.stdin.read()"""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program, str(filled(path))], **pipes) as other:
         assert other.stdout.readline() == "open\n"
@@ -378,7 +382,7 @@ def test_a_dropped_database_frees_its_directory(path):
 
 
 def test_a_face_that_is_held_keeps_the_database_open(path):
-    kv = strata.open(path).kv
+    kv = strata.open(path, shared=False).kv
     kv.put("k", 1)
     refused(path, Locked)
     del kv

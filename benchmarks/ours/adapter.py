@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 import strata
 import strata.store  # the kernel, which is otherwise loaded by the first opening: the peers' are here too
 from benchmarks.system import Rows, System
-from strata.api.database import Durability
+from strata.api.opening import Durability
 
 
 class Strata(System):

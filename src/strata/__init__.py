@@ -10,8 +10,9 @@ The layers, each importing only those to its right:
     cli -> api -> primitives -> core        what you call, what the data means, what all share
            api -> store -> _kernel          the one way to the Rust kernel, which knows no primitive
     agents -> api                           many plans side by side (`from strata import agents`)
+    remote -> server -> wire                databases that another process has open, over the same protocols
 
-Read them from the left: `api/database.py` opens, `api/face.py` gives `db.kv` and its like,
+Read them from the left: `remote/shared.py` opens, `api/face.py` gives `db.kv` and its like,
 `primitives/kv.py` says what a key-value store is, over a `Txn` (`core/protocols.py`), of which there are two:
 the kernel's, and the oracle's in `testing/`.
 """
@@ -32,7 +33,6 @@ from strata.api import (
     Transaction,
     View,
     import_,
-    open,
     restore,
     salvage,
     verify_bundle,
@@ -41,6 +41,7 @@ from strata.core import errors
 from strata.core.patches import ABSENT
 from strata.core.refs import EntityRef
 from strata.core.retention import KeepAll, KeepFor, KeepLast
+from strata.remote import connect, open
 
 __all__ = [
     "ABSENT",
@@ -59,6 +60,7 @@ __all__ = [
     "Transaction",
     "View",
     "__version__",
+    "connect",
     "errors",
     "import_",
     "open",

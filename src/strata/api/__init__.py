@@ -13,12 +13,13 @@ search.py       one question to all indexes
 replay.py       a run, or another stretch of history, step by step
 salvage.py      what is whole of a damaged database
 retention.py    how much history is kept
-database.py     Database and `open`
+database.py     Database
+opening.py      what opening one takes
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
 """
 
 from strata.api.branches import Branches
-from strata.api.database import Database, open
+from strata.api.database import Database
 from strata.api.face import Spaces
 from strata.api.place import Branch, Space
 from strata.api.portable import import_, restore, verify_bundle
@@ -40,7 +41,6 @@ __all__ = [
     "Transaction",
     "View",
     "import_",
-    "open",
     "restore",
     "salvage",
     "verify_bundle",

@@ -1,41 +1,35 @@
-"""The database: the handle on everything, and `open`, which makes one."""
+"""The database: the handle on everything. `opening.py` has what opening one takes."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from strata.api.branches import Branches
-from strata.api.encryption import Keys, OneKey, id_in, key_bytes, with_keys
+from strata.api.encryption import OneKey, key_bytes
 from strata.api.face import make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.indexes import Indexes
 from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
-from strata.api.portable import BackupInfo, BundleInfo, backup, check_path, export
+from strata.api.portable import BackupInfo, BundleInfo, backup, export
 from strata.api.retention import Retention
 from strata.api.upkeep import CheckpointInfo, CompactInfo, Mode, RowProgress, checkpoint, compact
 from strata.api.verify import Progress, VerifyReport, verify
-from strata.core.errors import InvalidInput
-from strata.core.keys import check_int, check_name
+from strata.core.keys import check_name
 from strata.core.protocols import Store
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
 
-if TYPE_CHECKING:
-    from strata.store import SimDisk
 
-Clock = Callable[[], int]  # microseconds since 1970, UTC
-Durability = Literal["memory", "buffered", "strict"]
+class Closes(Protocol):
+    """What a database closes at its end."""
 
-_LEAST_MEMORY = 1 << 20
-_FLUSH_INTERVAL_MAX_MS = 3_600_000
-_DURABILITIES = ("memory", "buffered", "strict")
+    def close(self) -> None: ...
 
 
 class Database(Place):
@@ -44,10 +38,16 @@ class Database(Place):
     Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
     """
 
-    __slots__ = ("_process", "branches", "indexes", "path", "retention", *PRIMITIVES)
+    __slots__ = ("_closes", "_process", "branches", "indexes", "path", "retention", *PRIMITIVES)
 
     def __init__(
-        self, store: Store, *, branch: str = "main", space: str = "default", path: Path | None = None
+        self,
+        store: Store,
+        *,
+        branch: str = "main",
+        space: str = "default",
+        path: Path | None = None,
+        closes: Closes | None = None,
     ) -> None:
         super().__init__(store, store.branch(check_name(branch, "branch")), check_name(space, "space"))
         for primitive in PRIMITIVES:
@@ -56,6 +56,7 @@ class Database(Place):
         self.indexes = Indexes(store, space)
         self.retention = Retention(store)
         self.path = path  # None in memory
+        self._closes = closes or store  # the store, or what has to end together with it
         self._process = os.getpid()
         _opened.add(self)
 
@@ -213,7 +214,7 @@ class Database(Place):
         All handles raise Closed from then on.
         """
         _opened.discard(self)
-        self._store.close()
+        self._closes.close()
 
     def __enter__(self) -> Database:
         return self
@@ -226,104 +227,6 @@ class Database(Place):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"branch={self._branch.name!r} version={self.version}"
         return f"<Database {self.name!r} {state}>"
-
-
-def open(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    durability: Durability | None = None,
-    branch: str = "main",
-    space: str = "default",
-    create: bool = True,
-    read_only: bool = False,
-    memory_budget: int | None = None,
-    flush_interval_ms: float = 100,
-    key: Keys | None = None,
-    disk: SimDisk | None = None,
-    clock: Clock | None = None,
-) -> Database:
-    """Open the database in directory `path`, or a new one in memory when there is no path.
-
-    Args:
-        durability: "buffered" (the default with a path): nothing acknowledged is lost to a killed process,
-            and a power cut takes at most the last flush interval. "strict": nothing is lost to either; each
-            commit waits for the disk. "memory": no files; all is gone with the process.
-        branch, space: what `db.kv` and the others work on. The branch must exist ("main" always does).
-        create: make the directory when it does not exist; else that is NotFound.
-        read_only: refuse every write.
-        memory_budget: bytes of memory for data: half for what is written, a quarter for what is read from
-            files; the rest comes and goes. At least 1 MiB. Left out: a quarter of the machine's memory.
-        flush_interval_ms: how much a power cut may take in buffered mode.
-        key: encrypt a new database, and open one that is encrypted: 32 random bytes, a Path to a file with
-            them or with 64 hex digits, or a function that is called with the id of the key that is needed
-            (None: one for a new database) and returns one of these. A sequence: the current key, older ones.
-        disk, clock: simulated ones, for tests (`strata.testing`).
-    Raises: InvalidInput for a directory that is not a database, and for what is no key; ReadOnly when a newer
-        version wrote it; NeedsKey when it is encrypted with a key that was not given; Locked when it is open
-        elsewhere; Corrupt, with file and offset, when it is damaged; NotFound when there is nothing and
-        `create` is False. Nothing in it changes then.
-    """
-    from strata.store import open_store  # here, so that `import strata` does not load the kernel
-
-    if durability is None:
-        durability = "memory" if path is None and disk is None else "buffered"
-    directory = _directory(path)
-    _check_durability(durability, on_disk=directory is not None or disk is not None)
-    _check_limits(memory_budget, flush_interval_ms)
-    check_name(branch, "branch")
-    check_name(space, "space")
-    if key is not None and durability == "memory":
-        raise InvalidInput("a database in memory has no files to encrypt", hint="leave out the key")
-
-    def attempt(keys: list[bytes]) -> Store:
-        return open_store(
-            directory,
-            durability=durability,
-            create=create,
-            read_only=read_only,
-            memory_budget=memory_budget,
-            flush_interval_ms=flush_interval_ms,
-            keys=keys,
-            disk=disk,
-            clock=clock,
-        )
-
-    store = with_keys(key, attempt, first=lambda: id_in(directory or "", disk))
-    try:
-        return Database(
-            store, branch=branch, space=space, path=None if directory is None else Path(directory)
-        )
-    except BaseException:
-        store.close()  # an unknown branch must not leave the directory locked
-        raise
-
-
-def _directory(path: object) -> str | None:
-    if path is None:
-        return None
-    return check_path(path, hint="strata.open() is in memory")
-
-
-def _check_durability(durability: str, *, on_disk: bool) -> None:
-    if durability not in _DURABILITIES:
-        raise InvalidInput(f"durability {durability!r} is unknown", hint=f"one of {', '.join(_DURABILITIES)}")
-    if durability == "memory" and on_disk:
-        raise InvalidInput(
-            "durability 'memory' writes no files, so it takes no path",
-            hint="leave out the path, or choose 'buffered' or 'strict'",
-        )
-    if durability != "memory" and not on_disk:
-        raise InvalidInput(f"durability {durability!r} needs a path", hint="strata.open() is in memory")
-
-
-def _check_limits(memory_budget: object, flush_interval_ms: object) -> None:
-    if memory_budget is not None:
-        check_int(memory_budget, "memory_budget", _LEAST_MEMORY)
-    number = type(flush_interval_ms) in (int, float)
-    if not number or not 0 < flush_interval_ms <= _FLUSH_INTERVAL_MAX_MS:  # type: ignore[operator]
-        raise InvalidInput(
-            f"flush_interval_ms is a number above 0 and up to an hour, not {flush_interval_ms!r}"
-        )
 
 
 # Databases still open when the interpreter ends are closed then. Nothing acknowledged depends on it: it saves

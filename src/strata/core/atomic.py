@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from strata.core.errors import Conflict
+from strata.core.errors import Conflict, TransactionLost
 from strata.core.protocols import Txn
 
 T = TypeVar("T")
@@ -24,8 +24,9 @@ def atomically(
     """Return what `step` returned, and the version of its commit (None inside a transaction).
 
     Automatic: `step` runs in a transaction of its own. When the commit finds a Conflict it runs again on the
-    newest state, up to `tries` times with growing random pauses; then the Conflict comes out. A Conflict that
-    `step` itself raises is its answer and comes out at once.
+    newest state, up to `tries` times with growing random pauses; then the Conflict comes out. So it does
+    when the process that holds the store went away in between. A Conflict that `step` itself raises is its
+    answer and comes out at once.
     """
     if txn.mode != "automatic":
         return step(txn), None
@@ -34,6 +35,11 @@ def atomically(
         transaction, inside = txn.begin()
         try:
             result = step(inside)
+        except TransactionLost:
+            attempt += 1
+            if attempt >= tries:
+                raise
+            continue
         except BaseException:
             transaction.rollback()
             raise

@@ -7,11 +7,13 @@ StrataError                      .code (stable)  .hint (what to do)
 ├─ HistoryTrimmed                .requested .oldest
 ├─ AlreadyExists                 the name is taken
 ├─ Conflict                      .keys .paths .ranges: a commit came first, retry
-│  └─ MergeConflict              .conflicts: resolve and merge again
+│  ├─ MergeConflict              .conflicts: resolve and merge again
+│  └─ TransactionLost            the process that held the transaction went away; nothing was written
 ├─ Closed                        the handle is closed
 ├─ ReadOnly                      the handle or the files refuse writes
 ├─ Protected                     .branch .reason: it takes no writes
 ├─ Locked                        another process owns the files
+├─ AccessDenied                  .needed .given: who asks may not do this
 ├─ NeedsKey                      .needed .given: the files are encrypted, and not with a key that was given
 ├─ InvalidTransition             .from_ .to: not a step of this lifecycle
 ├─ RunClosed                     the run is no longer active
@@ -193,6 +195,29 @@ class MergeConflict(Conflict):
         )
 
 
+class TransactionLost(Conflict):
+    """The process that held an open transaction went away. Nothing of it was written: retry."""
+
+    code = "transaction_lost"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        keys: Iterable[ConflictKey] = (),
+        paths: Iterable[ConflictPath] = (),
+        ranges: Iterable[ConflictRange] = (),
+        hint: str = "",
+    ) -> None:
+        super().__init__(
+            message or "the process that held this transaction went away, and nothing of it was written",
+            keys=keys,
+            paths=paths,
+            ranges=ranges,
+            hint=hint or "begin it again",
+        )
+
+
 class Closed(StrataError):
     """The handle is closed, or the transaction is over."""
 
@@ -225,6 +250,17 @@ class Locked(StrataError):
     def __init__(self, message: str = "", *, path: str = "", owner: str = "", hint: str = "") -> None:
         super().__init__(message or f"{path!r} is open elsewhere ({owner})", hint=hint)
         self.path, self.owner = path, owner
+
+
+class AccessDenied(StrataError):
+    """Who asks may not do this: no token, a wrong or expired one, or one that allows less."""
+
+    code = "access_denied"
+    names: ClassVar[tuple[str, ...]] = ("needed", "given")
+
+    def __init__(self, message: str = "", *, needed: str = "", given: str = "", hint: str = "") -> None:
+        super().__init__(message or f"this needs {needed} access, and the token gives {given}", hint=hint)
+        self.needed, self.given = needed, given
 
 
 class NeedsKey(StrataError):

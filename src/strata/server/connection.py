@@ -1,0 +1,283 @@
+"""One client: frames in, calls, frames out.
+
+What takes microseconds is done at once, in the loop; what may wait for a disk or work for long is done by a
+thread, and answered when it is ready. Nothing is read from a client that does not read what it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from strata.core.errors import InvalidInput, StrataError
+from strata.wire.errors import to_wire
+from strata.wire.frames import (
+    GREETING_BYTES_MAX,
+    MAGIC,
+    PROTOCOL,
+    Frame,
+    Kind,
+    Reader,
+    answer,
+    decode_body,
+    encode_body,
+    frame,
+)
+from strata.wire.session import Bound, Session
+
+if TYPE_CHECKING:
+    from strata.server.server import Server
+
+_FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
+
+
+class Cancelled(Exception):
+    """The client no longer wants the answer."""
+
+
+class Work:
+    """A call that a thread works on."""
+
+    __slots__ = ("_connection", "_told", "id", "is_cancelled")
+
+    def __init__(self, connection: Connection, id: int) -> None:
+        self.id = id
+        self.is_cancelled = False
+        self._connection = connection
+        self._told = 0.0
+
+    def progress(self, done: int, all: int) -> None:
+        """Tell the client, at most ten times a second. Ends the call when the client does not want it."""
+        if self.is_cancelled:
+            raise Cancelled
+        now = time.monotonic()
+        if now - self._told >= 0.1 or done == all:
+            self._told = now
+            self._connection.send_soon(frame(Kind.PROGRESS, self.id, encode_body((done, all))))
+
+
+class Connection(asyncio.Protocol):
+    """The server's side of one connection."""
+
+    def __init__(self, server: Server, *, is_local: bool) -> None:
+        self._server = server
+        self._is_local = is_local
+        self._reader = Reader(GREETING_BYTES_MAX)
+        self._frames: deque[Frame] = deque()
+        self._session: Session | None = None
+        self._packs = False
+        self._working: dict[int, Work] = {}
+        self._is_choked = False  # the client does not read
+        self._is_over = False
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self.last_heard = time.monotonic()
+        self._transport: asyncio.Transport
+
+    # -- what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
+        try:
+            self._server.add(self, transport)
+        except StrataError as error:
+            self._refuse(error)
+            return
+        wait_s = self._server.limits.greeting_s
+        self._greeting = self._server.loop.call_later(wait_s, self._end, "it did not say who it is in time")
+
+    def data_received(self, data: bytes) -> None:
+        self.last_heard = time.monotonic()
+        try:
+            self._frames.extend(self._reader.feed(data))
+        except StrataError as error:
+            self._refuse(error)
+            return
+        self._run()
+
+    def pause_writing(self) -> None:
+        self._is_choked = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_choked = False
+        self._run()
+        self._read_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_over = True
+        self._greeting.cancel() if hasattr(self, "_greeting") else None
+        for work in self._working.values():
+            work.is_cancelled = True
+        self._server.remove(self)
+        if self._session is not None and not self._working:
+            self._session.close()
+
+    # -- frames
+
+    def _run(self) -> None:
+        """Do what was asked, as far as the client takes the answers."""
+        frames = self._frames
+        while frames and not self._is_choked and not self._is_over:
+            if len(self._working) >= self._server.limits.in_flight:
+                self._transport.pause_reading()
+                break
+            found = frames.popleft()
+            try:
+                self._take(found)
+            except Exception as error:
+                if self._session is None:
+                    self._refuse(error)
+                    return
+                self._say(self._error(found.id, error))
+        self._flush()
+
+    def _read_on(self) -> None:
+        if not self._is_over and not self._is_choked and len(self._working) < self._server.limits.in_flight:
+            self._transport.resume_reading()
+
+    def _take(self, found: Frame) -> None:
+        session = self._session
+        if session is None:
+            self._greet(found)
+        elif found.kind == Kind.CALL:
+            self._call(session, found)
+        elif found.kind == Kind.OPEN:
+            session.open(*decode_body(found.body))
+        elif found.kind == Kind.RELEASE:
+            session.release(decode_body(found.body))
+        elif found.kind == Kind.CANCEL:
+            work = self._working.get(found.id)
+            if work is not None:
+                work.is_cancelled = True
+        else:
+            raise InvalidInput(f"a frame of kind {found.kind} is nothing that a client sends")
+
+    def _greet(self, found: Frame) -> None:
+        hello = decode_body(found.body)
+        if found.kind != Kind.HELLO or not isinstance(hello, dict) or hello.get("magic") != MAGIC:
+            raise InvalidInput("the first frame says who speaks")
+        if PROTOCOL not in hello.get("protocols", ()):
+            raise InvalidInput(
+                f"the client speaks protocols {hello.get('protocols')!r}, and here it is {PROTOCOL}",
+                hint="use versions of Strata that are nearer to each other",
+            )
+        self._greeting.cancel()
+        server = self._server
+        self._session = server.session(self._is_local, self._transport, hello)
+        self._packs = bool(hello.get("packs"))
+        self._reader.limit = server.limits.frame_bytes
+        welcome = server.welcome(self._session) | {"packs": self._packs}
+        self._say(frame(Kind.WELCOME, 0, encode_body(welcome)))
+
+    def _call(self, session: Session, found: Frame) -> None:
+        request = decode_body(found.body)
+        try:
+            handle, method, arguments, *rest = request
+            options: dict[str, Any] = rest[0] if rest else {}
+        except (TypeError, ValueError):
+            raise InvalidInput("a call is a handle, a method and arguments") from None
+        if not isinstance(arguments, list):
+            raise InvalidInput("arguments are an array")
+        bound = session.bound(handle, method)
+        self._server.count(method)
+        if bound.ask.slow or (bound.ask.access != "read" and (session.strict or self._server.is_strict)):
+            self._hand_over(session, bound, arguments, options, found.id)
+        else:
+            result = session.call(bound, arguments, options.get("once"))
+            self._say(self._result(found.id, result))
+
+    def _hand_over(
+        self, session: Session, bound: Bound, arguments: list[Any], options: dict[str, Any], id: int
+    ) -> None:
+        work = self._working[id] = Work(self, id)
+        progress = work.progress if options.get("progress") else None
+
+        def run() -> bytes:
+            try:
+                return self._result(id, session.call(bound, arguments, options.get("once"), progress))
+            except Exception as error:
+                return self._error(id, error)
+
+        self._server.run(run, lambda said: self._worked(work, said))
+
+    def _worked(self, work: Work, said: bytes) -> None:
+        del self._working[work.id]
+        if self._is_over:
+            if not self._working and self._session is not None:
+                self._session.close()
+            return
+        self._say(said)
+        self._run()
+        self._read_on()
+
+    def _result(self, id: int, result: Any) -> bytes:
+        return answer(id, encode_body(result), self._server.limits.frame_bytes, packs=self._packs)
+
+    def _error(self, id: int, error: BaseException) -> bytes:
+        self._server.note_error(error)
+        return frame(Kind.ERROR, id, encode_body(to_wire(error)))
+
+    # -- out
+
+    def _say(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out and not self._transport.is_closing():
+            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+        self._out.clear()
+        self._out_bytes = 0
+
+    def send_soon(self, data: bytes) -> None:
+        """Send a frame, from any thread."""
+        self._server.soon(self._send, data)
+
+    def _send(self, data: bytes) -> None:
+        if not self._is_over:
+            self._say(data)
+            self._flush()
+
+    # -- the end
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something that was asked for is not answered yet."""
+        return bool(self._working or self._frames or self._transport.get_write_buffer_size())
+
+    def sweep(self, now: float) -> None:
+        """Do what is due when nothing was heard for long."""
+        quiet_s, limits = now - self.last_heard, self._server.limits
+        if self._session is None or self._working or self._frames:
+            return
+        if limits.idle_s and quiet_s > limits.idle_s:
+            self.say_goodbye("it was idle for too long")
+            self.close()
+        elif quiet_s > limits.transaction_idle_s:
+            self._session.end_transactions()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell the client that nothing more will be answered than what it has asked for."""
+        self._send(frame(Kind.BYE, 0, encode_body({"reason": reason})))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _refuse(self, error: BaseException) -> None:
+        """Say what is wrong with the client, and close."""
+        self._say(self._error(0, error))
+        self._end("refused")
+
+    def _end(self, reason: str) -> None:
+        self._is_over = True
+        self._frames.clear()
+        self._flush()
+        self._transport.close()

@@ -1,0 +1,223 @@
+"""The server: listeners, the loop that they run on, and what all connections share.
+
+It lives in a thread of its own, so that whoever began it goes on: `strata serve` waits for signals, the
+owner of a directory does what it likes. `close` lets what is under way end, within a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from strata.core.errors import AccessDenied, InternalError, InvalidInput, LimitExceeded, StrataError
+from strata.core.protocols import Store
+from strata.server.access import Tokens
+from strata.server.connection import Connection
+from strata.server.limits import Limits
+from strata.wire.asks import ACCESSES, Access
+from strata.wire.frames import PROTOCOL
+from strata.wire.session import Session
+
+_SWEEP_S: Final = 1.0
+_BACKLOG: Final = 1024
+
+
+class Server:
+    """One database, for whoever connects."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limits: Limits | None = None,
+        tokens: Tokens | None = None,
+        read_only: bool = False,
+        name: str = "strata",
+    ) -> None:
+        """Serve `store`, once there is a listener.
+
+        Args:
+            tokens: who may do what over the network; without, everybody who reaches a listener may do all.
+            read_only: nobody may write.
+        """
+        self.limits = limits or Limits()
+        self.tokens = tokens
+        self.read_only = read_only
+        self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
+        self.errors: Counter[str] = Counter()
+        self.connections: set[Connection] = set()
+        self.begun = time.time()
+        self._store = store
+        info = store.info()
+        self._database: str = info["id"]
+        self.is_strict: bool = info["durability"] == "strict"
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
+        self.is_draining = False
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self._sweep()
+        self.loop.run_forever()
+
+    def _do(self, work: Any) -> Any:
+        """Run a coroutine on the loop, and return what it returns."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    # -- listeners
+
+    def listen_tcp(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
+        """Listen on an address, and return it with the port that it got.
+
+        Raises: InvalidInput for an address that cannot be had, and for one that other machines reach where no
+            token is asked for.
+        """
+        if self.tokens is None and not _is_loopback(host):
+            raise InvalidInput(
+                f"{host} can be reached by other machines, so who connects needs a token",
+                hint="give a file of tokens, or listen on 127.0.0.1",
+            )
+        made = self.loop.create_server
+        try:
+            listener = self._do(
+                made(lambda: Connection(self, is_local=False), host, port, ssl=tls, backlog=_BACKLOG)
+            )
+        except OSError as error:
+            raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        self._listeners.append(listener)
+        found = listener.sockets[0].getsockname()
+        return found[0], found[1]
+
+    def listen_on(self, listening: socket.socket) -> None:
+        """Accept local connections on a socket that listens already."""
+        made = self.loop.create_unix_server(lambda: Connection(self, is_local=True), sock=listening)
+        self._listeners.append(self._do(made))
+
+    def adopt(self, accepted: socket.socket) -> None:
+        """Serve a local connection that was accepted elsewhere."""
+        self._do(self.loop.connect_accepted_socket(lambda: Connection(self, is_local=True), accepted))
+
+    # -- what connections ask
+
+    def add(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
+        """Take a connection in. Raises: LimitExceeded."""
+        if len(self.connections) >= self.limits.connections:
+            raise LimitExceeded(
+                what="connections", limit=self.limits.connections, actual=len(self.connections) + 1
+            )
+        self.connections.add(connection)
+        self.counts["connections"] += 1
+
+    def remove(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def session(self, is_local: bool, transport: asyncio.Transport, hello: dict[str, Any]) -> Session:
+        """Return the session of a client that says who it is.
+
+        Raises: AccessDenied.
+        """
+        access: Access = "admin"
+        if is_local:
+            _check_peer(transport.get_extra_info("socket"))
+        elif self.tokens is not None:
+            access = self.tokens.access_of(hello.get("token"))
+        if self.read_only or hello.get("read_only"):
+            access = ACCESSES[0]
+        strict = bool(hello.get("strict")) and not self.is_strict
+        return Session(self._store, access=access, files=is_local, strict=strict)
+
+    def welcome(self, session: Session) -> dict[str, Any]:
+        """Return what a client is told first."""
+        return {
+            "protocol": PROTOCOL,
+            "database": self._database,
+            "access": session.access,
+            "frame_bytes_max": self.limits.frame_bytes,
+        }
+
+    def count(self, method: str) -> None:
+        self.counts[method] += 1
+
+    def note_error(self, error: BaseException) -> None:
+        self.errors[error.code if isinstance(error, StrataError) else InternalError.code] += 1
+
+    def run(self, work: Callable[[], bytes], done: Callable[[bytes], None]) -> None:
+        """Let a thread work, and hand what it made to `done` in the loop."""
+        future = self._executor.submit(work)
+        future.add_done_callback(lambda found: self.soon(done, found.result()))
+
+    def soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call in the loop, from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            pass  # the loop has ended, and whoever would be told with it
+
+    def _sweep(self) -> None:
+        """Close connections that ask nothing, and roll back transactions that nobody goes on with."""
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Stop listening, let calls that are under way end, and close all connections. Idempotent."""
+        if self.is_draining:
+            return
+        self.is_draining = True
+        if not self._thread.is_alive():
+            return  # in a forked child there is no thread
+        self._do(self._drain())
+        self._executor.shutdown(wait=True)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _drain(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.connections):
+            connection.say_goodbye("the server ends")
+        until = time.monotonic() + self.limits.drain_s
+        while any(connection.is_busy for connection in self.connections) and time.monotonic() < until:
+            await asyncio.sleep(0.002)
+        self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.close()
+        for _ in range(100):  # what is closed tells so in the loop
+            if not self.connections:
+                break
+            await asyncio.sleep(0.002)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _check_peer(connected: socket.socket) -> None:
+    """Raise AccessDenied unless the other side of a local socket is run by us, or by root."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return  # there the file's mode says who may connect
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if user not in (0, os.geteuid()) and os.geteuid() != 0:
+        raise AccessDenied(
+            f"user {user} is not who has the database open",
+            needed="admin",
+            given="nothing",
+            hint="strata serve",
+        )

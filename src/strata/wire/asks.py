@@ -1,0 +1,190 @@
+"""What one side may ask of a store at the other: the methods of `core.protocols`, and no others.
+
+A thing is what a handle stands for; its kind says which methods it has. A test holds this list against the
+protocols. Arguments go as plain values: a tuple arrives as a list, which the store takes as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+from strata.core.protocols import Layout
+from strata.wire.frames import ABSENT
+
+Access = Literal["read", "write", "admin"]
+ACCESSES: Final[tuple[Access, ...]] = ("read", "write", "admin")
+
+
+class Ask(NamedTuple):
+    """One method that may be asked for."""
+
+    run: Callable[..., Any]  # of the thing and the arguments
+    access: Access = "read"
+    makes: str | None = None  # the kind of thing that it returns, which becomes a handle
+    slow: bool = False  # may take more than a millisecond, or wait
+    progress: bool = False  # takes a function to tell of its progress
+    files: bool = False  # names a place in the files of the store's side
+    once: bool = False  # a write that may be asked to happen at most once
+
+
+def _call(name: str) -> Callable[..., Any]:
+    def run(thing: Any, *arguments: Any) -> Any:
+        return getattr(thing, name)(*arguments)
+
+    return run
+
+
+def _value(name: str) -> Callable[..., Any]:
+    def run(thing: Any) -> Any:
+        return getattr(thing, name)
+
+    return run
+
+
+def _asks(names: str, **options: Any) -> dict[str, Ask]:
+    return {name: Ask(_call(name), **options) for name in names.split()}
+
+
+def _values(names: str) -> dict[str, Ask]:
+    return {name: Ask(_value(name)) for name in names.split()}
+
+
+def _keyspace(thing: Any, space: str, kind: str, text_keys: bool, finite: bool) -> Any:
+    return thing.keyspace(space, Layout(kind, text_keys, finite))
+
+
+def _get(thing: Any, key: Any) -> Any:
+    return thing.get(key, ABSENT)
+
+
+def _get_path(thing: Any, key: Any, path: list[Any]) -> Any:
+    return thing.get_path(key, tuple(path), ABSENT)
+
+
+def _get_many(thing: Any, keys: list[Any]) -> Any:
+    return thing.get_many(keys, ABSENT)
+
+
+def _forget(thing: Any, rows: list[Any]) -> Any:
+    return thing.forget([tuple(row) for row in rows])
+
+
+def _put_many(thing: Any, rows: list[Any], *more: Any) -> Any:
+    return thing.put_many(map(tuple, rows), *more)
+
+
+def _patch(thing: Any, key: Any, ops: list[Any]) -> Any:
+    return thing.patch(key, [(op[0], tuple(op[1]), *op[2:]) for op in ops])
+
+
+def _expect(thing: Any, key: Any, version: int | None, value: Any, absent: bool) -> None:
+    thing.expect(key, version=version, value=... if value is ABSENT else value, absent=absent)
+
+
+def _bound(bound: Any) -> Any:
+    return None if bound is None else (bound[0], bound[1])
+
+
+def _by_value(
+    thing: Any, index: str, start: Any, end: Any, reverse: bool, limit: int | None, *more: Any
+) -> Any:
+    return thing.by_value(index, _bound(start), _bound(end), reverse, limit, *more)
+
+
+def _passes(passes: Any) -> Any:
+    if passes is None:
+        return None
+    found = dict(passes)
+    if "values" in found:
+        found["values"] = [
+            (name, [(_bound(start), _bound(end)) for start, end in ranges])
+            for name, ranges in found["values"]
+        ]
+    if "written" in found:
+        found["written"] = tuple(found["written"])
+    return found
+
+
+def _by_text(thing: Any, index: str, query: str, k: int, passes: Any, *more: Any) -> Any:
+    return thing.by_text(index, query, k, _passes(passes), *more)
+
+
+def _by_vector(thing: Any, index: str, query: bytes, k: int, passes: Any, *more: Any) -> Any:
+    return thing.by_vector(index, query, k, _passes(passes), *more)
+
+
+def _moment(thing: Any) -> tuple[str, int, int]:
+    """Of a snapshot: its branch, its version, and the time of the store, to open it again as it is."""
+    return thing.name, thing.version, thing.keyspace("default", Layout("kv")).now
+
+
+def _view(thing: Any, version: int | None, time: int | None) -> Any:
+    return thing.view(version, time)
+
+
+_TXN: Final = {
+    **_values("version now exists names mode"),
+    **_asks("entry kept contains scan scan_keys count history indexes"),
+    "get": Ask(_get),
+    "get_path": Ask(_get_path),
+    "get_many": Ask(_get_many),
+    "by_value": Ask(_by_value),
+    "by_text": Ask(_by_text),
+    "by_vector": Ask(_by_vector),
+    **_asks("put put_until delete delete_many append add", access="write", once=True),
+    "put_many": Ask(_put_many, access="write", once=True),
+    "patch": Ask(_patch, access="write", once=True),
+    "expect": Ask(_expect, access="write"),
+    **_asks("declare_index", access="write"),
+}
+_TRANSACTION: Final = {
+    **_values("snapshot"),
+    "keyspace": Ask(_keyspace, makes="txn"),
+    **_asks("spaces rollback"),
+    **_asks("commit", access="write", once=True),
+}
+_SNAPSHOT: Final = {
+    **_values("name version"),
+    "moment": Ask(_moment),
+    "keyspace": Ask(_keyspace, makes="txn"),
+    **_asks("lineage spaces"),
+    **_asks("how", slow=True),
+    **_asks("diff", makes="diff", slow=True),
+}
+_BRANCH: Final = {
+    **_values("name head"),
+    "keyspace": Ask(_keyspace, makes="txn"),
+    "view": Ask(_view, makes="snapshot"),
+    **_asks("spaces version_at result_of reads"),
+    **_asks("writes commits", slow=True),
+    **_asks("begin", makes="transaction"),
+}
+_STORE: Final = {
+    **_values("durable_version"),
+    **_asks("branch", makes="branch"),
+    **_asks("snapshot", makes="snapshot"),
+    **_asks("branches tags policies indexes outcome info"),
+    **_asks("create fork rename delete seal tag untag", access="admin", slow=True),
+    **_asks("set_policy clear_policy create_index drop_index", access="admin", slow=True),
+    **_asks("flush", slow=True),
+    **_asks("checkpoint", access="admin", slow=True),
+    "forget": Ask(_forget, access="admin", slow=True),
+    **_asks("compact rebuild_indexes verify", access="admin", slow=True, progress=True),
+    **_asks("rotate_key", access="admin", slow=True, progress=True),
+    **_asks("backup", access="admin", slow=True, progress=True, files=True),
+    **_asks("export", access="admin", slow=True, files=True),
+}
+_DIFF: Final = {**_asks("page", slow=True)}
+
+# By the kind of thing, the methods by name.
+ASKS: Final[dict[str, dict[str, Ask]]] = {
+    "store": _STORE,
+    "branch": _BRANCH,
+    "snapshot": _SNAPSHOT,
+    "transaction": _TRANSACTION,
+    "txn": _TXN,
+    "diff": _DIFF,
+}
+# Of the protocols, what is not asked for: it is made of others, or is of the one side alone.
+UNASKED: Final = {"txn": {"begin", "pinned"}, "store": {"close", "closed"}}

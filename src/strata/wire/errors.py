@@ -1,0 +1,85 @@
+"""Errors of Strata as plain data, in both directions.
+
+    {"code": stable, "message": text, "hint": text, "fields": {name: plain}}
+
+Where the fields of a Conflict name things, these are refs as text; a range is [branch, space, primitive,
+start, end]. A code that this side does not know, since the other is newer, becomes a RemoteError that names
+it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from strata.core.errors import (
+    Conflict,
+    ConflictKey,
+    ConflictPath,
+    ConflictRange,
+    InternalError,
+    RemoteError,
+    StrataError,
+    all_errors,
+)
+from strata.core.refs import EntityRef
+
+# What Python itself raises for a call that cannot be: it stays what it is.
+_BUILTIN: Final = {"type_error": TypeError, "value_error": ValueError, "overflow_error": OverflowError}
+_BUILTIN_CODES: Final[dict[type[BaseException], str]] = {error: code for code, error in _BUILTIN.items()}
+
+
+def to_wire(error: BaseException) -> dict[str, Any]:
+    """Return an error as plain data. What is none of ours is an InternalError, without its text's details."""
+    if isinstance(error, StrataError):
+        fields = {name: _plain(value) for name, value in error.fields().items() if name != "conflicts"}
+        return {"code": error.code, "message": error.message, "hint": error.hint, "fields": fields}
+    code = _BUILTIN_CODES.get(type(error))
+    if code is not None:
+        return {"code": code, "message": str(error), "hint": "", "fields": {}}
+    message = f"{type(error).__name__}: {error}"
+    return {"code": InternalError.code, "message": message, "hint": "please report this", "fields": {}}
+
+
+def from_wire(data: Any) -> Exception:
+    """Return the error that plain data stands for."""
+    if not isinstance(data, dict):
+        return RemoteError(f"an error that is none: {data!r}")
+    code, message, hint = (str(data.get(name, "")) for name in ("code", "message", "hint"))
+    if code in _BUILTIN:
+        return _BUILTIN[code](message)
+    cls = next((cls for cls in all_errors().values() if cls.code == code), None)
+    if cls is None:
+        return RemoteError(f"{code}: {message}", hint=hint)
+    fields = data.get("fields")
+    given = fields.items() if isinstance(fields, dict) else ()
+    known: dict[str, Any] = {name: value for name, value in given if name in cls.names}
+    try:
+        if issubclass(cls, Conflict):
+            known = {"keys": _keys(known), "paths": _paths(known), "ranges": _ranges(known)}
+        return cls(message, hint=hint, **known)
+    except (StrataError, TypeError, ValueError):
+        return RemoteError(f"{code}: {message}", hint=hint)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ConflictKey):
+        return str(value.ref)
+    if isinstance(value, ConflictPath):
+        return [str(value.ref), value.ours, value.theirs]
+    if isinstance(value, ConflictRange):
+        return [value.branch, value.space, value.primitive, value.start, value.end]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _keys(fields: dict[str, Any]) -> list[ConflictKey]:
+    return [ConflictKey(EntityRef.parse(ref)) for ref in fields.get("keys", ())]
+
+
+def _paths(fields: dict[str, Any]) -> list[ConflictPath]:
+    return [ConflictPath(EntityRef.parse(ref), ours, theirs) for ref, ours, theirs in fields.get("paths", ())]
+
+
+def _ranges(fields: dict[str, Any]) -> list[ConflictRange]:
+    return [ConflictRange(*found) for found in fields.get("ranges", ())]
