@@ -1,6 +1,7 @@
 """All errors, under the name that users import them by: `from strata.errors import Conflict`."""
 
 from strata.core.errors import (
+    AccessDenied,
     AlreadyExists,
     Closed,
     Conflict,
@@ -27,9 +28,11 @@ from strata.core.errors import (
     RunClosed,
     StorageError,
     StrataError,
+    TransactionLost,
 )
 
 __all__ = [
+    "AccessDenied",
     "AlreadyExists",
     "Closed",
     "Conflict",
@@ -56,4 +59,5 @@ __all__ = [
     "RunClosed",
     "StorageError",
     "StrataError",
+    "TransactionLost",
 ]

@@ -264,6 +264,8 @@ def greet(
     body = decode_body(first.body)
     if first.kind == Kind.ERROR:
         raise from_wire(body)
+    if first.kind == Kind.BYE:
+        raise Lost("the other side is about to end", sent=False)
     if first.kind != Kind.WELCOME or not isinstance(body, dict) or body.get("protocol") != PROTOCOL:
         raise RemoteError(
             "the other side does not speak our protocol", hint="is this the port of strata serve?"

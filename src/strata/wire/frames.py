@@ -23,6 +23,7 @@ MAGIC: Final = "strata"
 
 HEADER: Final = struct.Struct(">IBI")
 _AFTER_LENGTH: Final = 5  # kind and id, which the length counts
+_AROUND_BYTES: Final = 16  # kind and id, and what says that a piece is bytes
 PACKED: Final = 0x80
 PACK_FROM_BYTES: Final = 4096  # below that, packing costs more than it saves
 
@@ -103,7 +104,8 @@ def decode_body(body: bytes | memoryview) -> Any:
 
 
 def answer(id: int, body: bytes, limit: int, *, packs: bool, kind: int = Kind.RESULT) -> bytes:
-    """Return the frames of an answer: one, or several where the body is longer than `limit`."""
+    """Return the frames of an answer: one, or several where one would be longer than `limit`."""
+    limit -= _AROUND_BYTES
     if len(body) <= limit:
         return frame(kind, id, body, packs=packs)
     pieces = [body[at : at + limit] for at in range(0, len(body), limit)]
