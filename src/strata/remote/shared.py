@@ -86,9 +86,8 @@ class Owner:
 
         Raises: Locked when neither can be had in time, and what opening raises.
         """
-        begun = time.monotonic()
-        shared_until = begun + _PATIENCE_S
-        alone_until = begun + _DOUBT_S
+        until = time.monotonic() + _PATIENCE_S
+        doubts_until = time.monotonic() + _DOUBT_S
         pause_s = _PAUSE_MIN_S
         while True:
             try:
@@ -98,7 +97,10 @@ class Owner:
             try:
                 return LocalChannel(Session(self.own()), number)
             except Locked as error:
-                if time.monotonic() > (shared_until if self.note(error) else alone_until):
+                now = time.monotonic()
+                if self.note(error):
+                    doubts_until = now + _DOUBT_S
+                if now > min(until, doubts_until):
                     raise
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)

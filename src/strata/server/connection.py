@@ -28,6 +28,7 @@ from strata.wire.frames import (
 from strata.wire.session import Bound, Session
 
 if TYPE_CHECKING:
+    from strata.server.access import Tokens
     from strata.server.server import Server
 
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
@@ -68,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._frames: deque[Frame] = deque()
         self._session: Session | None = None
         self._packs = False
+        self._token: object = None
         self._working: dict[int, Work] = {}
         self._is_choked = False  # the client does not read
         self._is_over = False
@@ -169,6 +171,7 @@ class Connection(asyncio.Protocol):
         self._greeting.cancel()
         server = self._server
         self._session = server.session(self._is_local, self._transport, hello)
+        self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
         self._reader.limit = server.limits.frame_bytes
         welcome = server.welcome(self._session) | {"packs": self._packs}
@@ -262,6 +265,19 @@ class Connection(asyncio.Protocol):
             self.close()
         elif quiet_s > limits.transaction_idle_s:
             self._session.end_transactions()
+
+    def check_token(self, tokens: Tokens) -> None:
+        """Close the connection when its token does not allow what it did."""
+        session = self._session
+        if session is None or self._is_local:
+            return
+        try:
+            if tokens.access_of(self._token) == session.access or self._server.read_only:
+                return
+        except StrataError:
+            pass
+        self.say_goodbye("its token is no longer good")
+        self.close()
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the client that nothing more will be answered than what it has asked for."""

@@ -138,6 +138,12 @@ class Server:
         strict = bool(hello.get("strict")) and not self.is_strict
         return Session(self._store, access=access, files=is_local, strict=strict)
 
+    def renew_tokens(self, tokens: Tokens) -> None:
+        """Let these tokens count from now on; who is connected by one that no longer does is sent away."""
+        self.tokens = tokens
+        for connection in list(self.connections):
+            self.soon(connection.check_token, tokens)
+
     def welcome(self, session: Session) -> dict[str, Any]:
         """Return what a client is told first."""
         return {

@@ -1,0 +1,214 @@
+"""`strata serve`: a database for other processes and machines, until a signal ends it.
+
+SIGTERM and SIGINT let what is under way end, and close. SIGHUP reads tokens and certificates again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import strata
+from strata.cli.opening import open_database
+from strata.core.errors import InvalidInput, StrataError
+from strata.server.access import hash_of, new_token, read_tokens
+from strata.server.limits import Limits
+from strata.server.logs import say
+from strata.server.server import Server
+from strata.server.tls import ServerTls
+
+PORT: Final = 6380
+DEFAULT: Final = f"127.0.0.1:{PORT}"
+
+
+def add_arguments(serve: ArgumentParser) -> None:
+    """Say what `strata serve` takes."""
+    limits = Limits()
+    serve.add_argument("--listen", metavar="H:P", help=f"for clients of Strata ({DEFAULT})")
+    serve.add_argument("--socket", metavar="FILE", help="also at a local socket, for this user")
+    serve.add_argument("--http", metavar="H:P", help="also over HTTP")
+    serve.add_argument("--admin", metavar="H:P", help="health and metrics over HTTP, without tokens")
+    serve.add_argument("--tokens", metavar="FILE", help="who may do what; `strata token` makes its lines")
+    serve.add_argument("--tls-certificate", metavar="FILE", help="in PEM; with --tls-key")
+    serve.add_argument("--tls-key", metavar="FILE", help="of the certificate")
+    serve.add_argument("--tls-client-authority", metavar="FILE", help="whose certificates clients need")
+    serve.add_argument("--read-only", action="store_true", help="nobody may write")
+    serve.add_argument("--durability", choices=("buffered", "strict"), help="of what is written (buffered)")
+    serve.add_argument("--create", action="store_true", help="make the database when it is not there")
+    for name, what in (
+        ("connections", "at once"),
+        ("in-flight", "calls of one that wait for the disk or work long"),
+        ("frame-bytes", "of one request"),
+        ("threads", "that work on such calls"),
+    ):
+        default = getattr(limits, name.replace("-", "_"))
+        serve.add_argument(f"--max-{name}", type=int, default=default, metavar="N", help=f"{what} ({default})")
+    for name, what in (
+        ("idle-s", "close connections that ask nothing; 0: never"),
+        ("transaction-idle-s", "roll back transactions that nobody goes on with"),
+        ("drain-s", "wait for calls under way at the end"),
+    ):
+        default = getattr(limits, name.replace("-", "_"))
+        serve.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{what} ({default:g})")
+
+
+def add_token_arguments(token: ArgumentParser) -> None:
+    """Say what `strata token` takes."""
+    token.add_argument("access", choices=("read", "write", "admin"), help="what it allows")
+    token.add_argument("name", nargs="?", default="", help="whose it is")
+
+
+def token(arguments: Namespace) -> int:
+    """Print a new token on standard error, and the line for the file of tokens on standard output."""
+    made = new_token()
+    print(f"token: {made}", file=sys.stderr)
+    print(f"{hash_of(made)} {arguments.access} {arguments.name}".rstrip())
+    return 0
+
+
+def run(arguments: Namespace) -> int:
+    """Serve until a signal."""
+    limits = Limits(
+        connections=arguments.max_connections,
+        in_flight=arguments.max_in_flight,
+        frame_bytes=arguments.max_frame_bytes,
+        threads=arguments.max_threads,
+        idle_s=arguments.idle_s,
+        transaction_idle_s=arguments.transaction_idle_s,
+        drain_s=arguments.drain_s,
+    )
+    tls = _tls(arguments)
+    tokens = None if arguments.tokens is None else read_tokens(Path(arguments.tokens))
+    settings: dict[str, Any] = {"create": arguments.create, "read_only": arguments.read_only}
+    if arguments.durability is not None:
+        settings["durability"] = arguments.durability
+    with open_database(arguments, **settings) as db:
+        server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only)
+        ends: list[Callable[[], None]] = [server.close]
+        try:
+            addresses = _listen(arguments, db, server, tls, ends)
+            _banner(arguments, db, addresses)
+            _wait(arguments, server, tls)
+        finally:
+            say("draining", connections=len(server.connections))
+            for end in reversed(ends):
+                end()
+    say("ended")
+    return 0
+
+
+def _tls(arguments: Namespace) -> ServerTls | None:
+    if (arguments.tls_certificate is None) is not (arguments.tls_key is None):
+        raise InvalidInput("a certificate and its key go together", hint="--tls-certificate FILE --tls-key FILE")
+    if arguments.tls_certificate is None:
+        if arguments.tls_client_authority is not None:
+            raise InvalidInput("clients show certificates over TLS only", hint="--tls-certificate, --tls-key")
+        return None
+    return ServerTls(arguments.tls_certificate, arguments.tls_key, arguments.tls_client_authority)
+
+
+def _listen(
+    arguments: Namespace, db: strata.Database, server: Server, tls: ServerTls | None, ends: list[Any]
+) -> dict[str, str]:
+    """Begin to listen everywhere; return where, by what."""
+    found: dict[str, str] = {}
+    if arguments.socket is not None:
+        found["socket"] = f"unix:{_listen_locally(server, arguments.socket, ends)}"
+    if arguments.listen is not None or arguments.socket is None:
+        host, port = host_and_port(arguments.listen or DEFAULT)
+        made = server.listen_tcp(host, port, None if tls is None else tls.context)
+        found["clients"] = f"strata{'+tls' if tls else ''}://{_shown(*made)}"
+    return found
+
+
+def _listen_locally(server: Server, path: str, ends: list[Any]) -> str:
+    """Listen at a local socket that only this user can connect to."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new = f"{path}.{os.getpid()}"
+    try:
+        made.bind(new)
+        os.chmod(new, 0o600)  # before anybody can connect
+        made.listen(1024)
+        os.rename(new, path)
+    except OSError as error:
+        made.close()
+        raise InvalidInput(f"there can be no socket at {path!r}: {error.strerror or error}") from None
+    made.setblocking(False)
+    server.listen_on(made)
+    ends.append(lambda: Path(path).unlink(missing_ok=True))
+    return path
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return what H:P says.
+
+    Raises: InvalidInput.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidInput(f"{text!r} is no address", hint="as in 127.0.0.1:6380")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _banner(arguments: Namespace, db: strata.Database, addresses: dict[str, str]) -> None:
+    info = db.info()
+    say(
+        "serving",
+        strata=strata.__version__,
+        pid=os.getpid(),
+        path=str(arguments.path),
+        database=info.id,
+        version=info.version,
+        durability=info.durability,
+        read_only=arguments.read_only,
+        tokens=arguments.tokens is not None,
+        **addresses,
+    )
+
+
+def _wait(arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
+    """Return at a signal that ends; read tokens and certificates again at one that asks for it."""
+    asked: list[int] = []
+    woken = threading.Event()
+
+    def note(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        woken.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, note)
+    while True:
+        woken.wait(1.0)  # with a limit, so that signals are seen on every platform
+        woken.clear()
+        while asked:
+            number = asked.pop(0)
+            if number != signal.SIGHUP:
+                say("signal", name=signal.Signals(number).name)
+                return
+            _reload(arguments, server, tls)
+
+
+def _reload(arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
+    try:
+        if arguments.tokens is not None:
+            server.renew_tokens(read_tokens(Path(arguments.tokens)))
+        if tls is not None:
+            tls.renew()
+    except StrataError as error:
+        say("not reloaded", level="error", why=str(error))
+    else:
+        say("reloaded", tokens=0 if server.tokens is None else len(server.tokens))
+
+
