@@ -1,32 +1,53 @@
 """The catalogue: every public operation once. Whatever lists operations is made from it.
 
-An operation is a public method or property of a class below. Its summary, request and result are read from
-the method itself, so only what the code cannot say stands here: the access it needs, and whether doing it
-twice does no more than doing it once. A test fails when a public method is missing.
+An operation is a public method or property of a class below. Its summary, request, result and errors are read
+from the method itself, so only what the code cannot say stands here: the access it needs, and whether doing
+it twice does no more than doing it once. Examples are in `examples`. A test fails when a public method is
+missing.
+
+    operations   which there are          requests   what each takes       dispatch   runs one by its name
+    examples     one of each, tested      plain      values and results    schema     JSON Schema of all that
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from strata.api.branches import Branches
 from strata.api.database import Database
 from strata.api.face import Spaces
 from strata.api.indexes import Indexes
 from strata.api.place import Place
+from strata.api.replay import Replay
 from strata.api.retention import Retention
 from strata.api.runs import Runs
 from strata.api.search import Searchable
-from strata.primitives import Events, Json, Kv, RunRecords, State, Traces, Vectors
+from strata.api.table import Table
+from strata.history.diff import Diff
+from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces, Vectors
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+    from strata.api.examples import Example
 
 Access = Literal["read", "write", "admin"]
+Pages = Literal["", "key", "sequence", "version", "skip"]  # what the next page goes on from; "": no pages
+
+_BY_KEY: Final = ("kv.keys", "kv.scan", "state.list", "json.list")
+_BY_SEQUENCE: Final = ("events.range", "events.by_type")
+_BOUNDED: Final = ("kv.get_many", "vectors.query")  # lists as long as what was asked for
+_COUNTS: Final = ("kv.delete_many", "vectors.delete_where")  # give a number that is no version
+_SECTION: Final = re.compile(r"^Raises: (.*?)(?=^[A-Z][a-z]+:|\Z)", re.M | re.S)
+_ERROR: Final = re.compile(r"\b[A-Z][a-z]+[A-Z]\w*|\b(?:Closed|Conflict|Protected|Locked|Corrupt)\b")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is there once; so it is found in caches by what it is
 class Operation:
     """One public operation, such as kv.put."""
 
@@ -47,6 +68,35 @@ class Operation:
         return " ".join(paragraph.split())
 
     @property
+    def docs(self) -> str:
+        """The whole docstring."""
+        return inspect.getdoc(self._function) or ""
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The classes of errors that the docstring names; any may also raise what places and storage do."""
+        section = _SECTION.search(self.docs)
+        said = "" if section is None else section[1]
+        found = set(_ERROR.findall(said)) - {"NaN"}
+        for other in re.findall(r"\b(?:as|what) `(\w+)`", said):
+            found.update(OPERATIONS[f"{self.group}.{other}"].errors)
+        return tuple(sorted(found))
+
+    @property
+    def example(self) -> Example:
+        """A call of it that runs, and what has to be there for it."""
+        from strata.api.examples import EXAMPLES
+
+        return EXAMPLES[self.name]
+
+    @cached_property
+    def request_type(self) -> type[Struct]:
+        """The request as a Struct, of plain data."""
+        from strata.api.requests import request_type
+
+        return request_type(self)
+
+    @property
     def request(self) -> dict[str, inspect.Parameter]:
         """The parameters by name, their annotations as types."""
         hints = self._hints
@@ -57,6 +107,75 @@ class Operation:
     def result(self) -> Any:
         """The type of what comes back."""
         return self._hints["return"]
+
+    @cached_property
+    def group(self) -> str:
+        """What comes before the method in the name: "kv", "branches", or nothing."""
+        return self.name.rpartition(".")[0]
+
+    @cached_property
+    def is_property(self) -> bool:
+        """Whether it is read rather than called."""
+        return isinstance(inspect.getattr_static(self.owner, self.method), property)
+
+    @cached_property
+    def pages(self) -> Pages:
+        """What a page of results goes on from, where there may be many; else ""."""
+        result = self.result
+        many = get_origin(result) in (Iterator, list, Table) or result in (Diff, Replay)
+        if self.access != "read" or not many or self.name in _BOUNDED:
+            return ""
+        if self.name in _BY_KEY:
+            return "key"
+        if self.name in _BY_SEQUENCE:
+            return "sequence"
+        return "version" if self.method in ("history", "log") else "skip"
+
+    @cached_property
+    def takes_limit(self) -> bool:
+        """Whether the method itself takes a limit."""
+        return "limit" in self.request
+
+    @cached_property
+    def takes_options(self) -> bool:
+        """Whether the method takes options by any name."""
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self.request.values())
+
+    @cached_property
+    def names_files(self) -> bool:
+        """Whether an argument is a path on the machine that the database is on."""
+        return self.name in ("backup", "export")
+
+    @cached_property
+    def on_views(self) -> bool:
+        """Whether it reads what was there at a point in history as well."""
+        if self.group in PRIMITIVES:
+            return self.access == "read" and self.owner is not Runs
+        return self.group == "spaces" or self.name in ("search", "version")
+
+    @cached_property
+    def in_transactions(self) -> bool:
+        """Whether it runs inside of a transaction too."""
+        on_face = self.group in PRIMITIVES and self.owner is not Runs
+        return on_face or self.group == "spaces" or self.name == "search"
+
+    @cached_property
+    def gives_version(self) -> bool:
+        """Whether its result is the version of its commit."""
+        kinds = set(get_args(self.result))
+        return self.access == "write" and kinds == {int, type(None)} and self.name not in _COUNTS
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether the result is plain data as it is."""
+        kinds = {self.result, *get_args(self.result)}
+        return kinds <= {Any, str, int, float, bool, bytes, type(None), self.result} and (
+            self.result in (Any, str, int, float, bool, bytes, type(None)) or type(None) in kinds
+        )
+
+    def access_for(self, request: Any) -> Access:
+        """Return the access that a request needs: a search that is to be logged writes."""
+        return "write" if getattr(request, "log_recall", False) else self.access
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
