@@ -17,9 +17,15 @@ from strata.api.dispatch import dispatch
 from strata.api.examples import EXAMPLES
 from strata.api.operations import OPERATIONS, Operation
 from strata.api.plain import decode_json, encode_json, plain, to_json
+from strata.api.replay import Replay
 from strata.api.requests import fields_of, request_type
+from strata.api.revive import revive
 from strata.api.schema import Schemas
 from strata.core.errors import all_errors
+from strata.history.diff import Diff
+from strata.history.explain import Explanation
+from strata.primitives.traces import TraceTree
+from strata.search.results import Results
 from strata.testing import FakeClock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,3 +144,19 @@ def test_the_catalogue_loads_little_when_it_is_asked_for_names():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@EACH
+def test_results_come_back_as_what_they_were(operation, tmp_path, monkeypatch):
+    """What a client makes of plain data is plain data again, and equal to what the method gave."""
+    monkeypatch.chdir(tmp_path)
+    names = set_up(operation)
+    with names["db"] as db:
+        data = dispatch(db, operation.name, {}, arguments(operation, names))
+        revived = revive(operation, decode_json(encode_json(data)))
+        assert plain(revived) == (data["items"] if operation.pages else data)
+        if operation.access == "read" and operation.result not in (Diff, Replay):
+            found = eval(operation.example.code(operation), names)
+            found = list(found) if operation.pages else found
+            if not isinstance(found, Explanation | TraceTree | Results) and operation.name != "info":
+                assert revived == found

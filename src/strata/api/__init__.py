@@ -16,7 +16,7 @@ retention.py    how much history is kept
 database.py     Database
 opening.py      what opening one takes
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
-dispatch.py     run one by its name, with plain data: requests.py, plain.py; schema.py, examples.py of each
+dispatch.py     run one by its name with plain data: requests.py, plain.py, revive.py, schema.py, examples.py
 """
 
 from strata.api.branches import Branches

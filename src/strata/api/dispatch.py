@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from strata.api.branches import Branches
 from strata.api.database import Database
@@ -34,7 +35,7 @@ PAGE: Final = 1_000  # rows, where no limit is given
 PAGE_MAX: Final = 10_000
 
 Inside = Transaction | TransactionSpace
-_BOUNDED: Final = ("k", "offset", "candidates")  # how many of something, elsewhere than in pages
+_BOUNDED: Final = ("k", "offset", "candidates", "limit")  # how many of something, elsewhere than in pages
 
 
 class Where(Struct, forbid_unknown_fields=True, frozen=True):
@@ -118,17 +119,34 @@ def resolve(database: Database, operation: Operation, where: Where) -> Place | V
 
 def run(operation: Operation, request: Struct, database: Database, at: Place | View | Inside) -> Any:
     """Run an operation at a place, a view or inside a transaction, and return plain data."""
+    owner = _owner(operation, database, at)
+    if operation.is_direct and not operation.pages:  # such as kv.put, of which a server runs many
+        result = _call_directly(operation, getattr(owner, operation.method), request)
+        return result if operation.is_plain else plain(_without_handles(result, database))
     arguments = arguments_of(operation, request, database)
+    if operation.pages:
+        return _page(operation, request, _call(operation, owner), arguments)
+    if not operation.group or operation.name == "vectors.query":
+        _check_bounds(operation, arguments, at)
+    result = _call(operation, owner)(**arguments)
+    return result if operation.is_plain else plain(_without_handles(result, database))
+
+
+def _call_directly(operation: Operation, method: Callable[..., Any], request: Struct) -> Any:
+    given, places = astuple(request), operation.by_place
+    if len(given) == places:
+        return method(*given)
+    names = request.__struct_fields__[places:]
+    return method(*given[:places], **dict(zip(names, given[places:], strict=True)))
+
+
+def _check_bounds(operation: Operation, arguments: dict[str, Any], at: Any) -> None:
+    """Refuse to look for more than a page holds; say which space is meant where that is left out."""
     for name in _BOUNDED:
         if (arguments.get(name) or 0) > PAGE_MAX:
             raise LimitExceeded(what=name, limit=PAGE_MAX, actual=arguments[name])
-    owner = _owner(operation, database, at)
     if operation.name == "forget" and isinstance(arguments["primitive"], str):
         arguments.setdefault("space", at._space)
-    if operation.pages:
-        return _page(operation, request, _call(operation, owner), arguments)
-    result = _call(operation, owner)(**arguments)
-    return result if operation.is_plain else plain(_without_handles(result, database))
 
 
 def _owner(operation: Operation, database: Database, at: Place | View | Inside) -> Any:

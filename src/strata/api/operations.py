@@ -56,7 +56,7 @@ class Operation:
     access: Access
     idempotent: bool
 
-    @property
+    @cached_property
     def method(self) -> str:
         """The name of the method or property on its owner."""
         return self.name.rpartition(".")[2]
@@ -95,6 +95,19 @@ class Operation:
         from strata.api.requests import request_type
 
         return request_type(self)
+
+    @cached_property
+    def is_direct(self) -> bool:
+        """Whether the method takes the fields of the request just as they are, in their order."""
+        from strata.api.requests import is_direct
+
+        return is_direct(self)
+
+    @cached_property
+    def by_place(self) -> int:
+        """How many arguments may be given by place; the rest only by name."""
+        kinds = [parameter.kind for parameter in self.request.values()]
+        return sum(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
 
     @property
     def request(self) -> dict[str, inspect.Parameter]:

@@ -252,6 +252,14 @@ def _as_data(value: Any) -> Any:
         return value  # which is of a wrong type, and will be said to be
 
 
+def is_direct(operation: Operation) -> bool:
+    """Return whether a request is the arguments of its method, in their order, and none is made of data."""
+    fields = fields_of(operation)
+    is_whole = not operation.is_property and [field.name for field in fields] == list(operation.request)
+    is_said = all(field.default is not UNSET for field in fields)
+    return is_whole and is_said and all(revive is None for _, revive in _revivers(operation))
+
+
 def arguments_of(operation: Operation, request: Struct, database: Database) -> dict[str, Any]:
     """Return what the method is called with: all that was given, as its signature has it."""
     found: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from strata.api.operations import Operation
 
 Schema = dict[str, Any]
+T = TypeVar("T")
+
+
+class Floats(list[T]):
+    """Stands for `memoryview[float]` in annotations, which can be evaluated from Python 3.14 on."""
+
 
 _SIMPLE: Final[dict[Any, Schema]] = {
     Any: {},
@@ -145,7 +151,7 @@ class Schemas:
         if origin is tuple and args[-1] is not ...:
             parts = [self.of(arg) for arg in args]
             return {"type": "array", "prefixItems": parts, "minItems": len(parts), "maxItems": len(parts)}
-        if origin in (list, tuple, Table, Iterator, Iterable, Sequence):
+        if origin in (list, tuple, Floats, Table, Iterator, Iterable, Sequence):
             return {"type": "array", "items": self.of(args[0])}
         raise TypeError(f"{origin} has no schema")
 
@@ -187,7 +193,7 @@ def shown_fields(cls: Any) -> dict[str, Any]:
     if cls is Hit:
         own = {name: kind for name, kind in get_type_hints(cls).items() if name[0] != "_"}
         return {"ref": own.pop("ref"), "key": str, **own, "value": Any, "snippet": Snippet}
-    hints = get_type_hints(cls, localns=_later())
+    hints = get_type_hints(cls, localns=later())
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls)]
     elif issubclass(cls, Struct):
@@ -197,12 +203,11 @@ def shown_fields(cls: Any) -> dict[str, Any]:
     return {name: hints[name] for name in names if name[0] != "_"}
 
 
-def _later() -> dict[str, Any]:
+def later() -> dict[str, Any]:
     """Return the names that annotations have and modules import for type checkers alone."""
     from strata.search.over import Over
 
-    # `memoryview[float]` can be evaluated from Python 3.14 on; here it is a list of numbers anyway.
-    return {"Over": Over, "memoryview": list}
+    return {"Over": Over, "memoryview": Floats}
 
 
 def row_type(operation: Operation) -> Any:
