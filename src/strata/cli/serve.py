@@ -50,14 +50,16 @@ def add_arguments(serve: ArgumentParser) -> None:
         ("threads", "that work on such calls"),
     ):
         default = getattr(limits, name.replace("-", "_"))
-        serve.add_argument(f"--max-{name}", type=int, default=default, metavar="N", help=f"{what} ({default})")
+        said = f"{what} ({default})"
+        serve.add_argument(f"--max-{name}", type=int, default=default, metavar="N", help=said)
     for name, what in (
         ("idle-s", "close connections that ask nothing; 0: never"),
         ("transaction-idle-s", "roll back transactions that nobody goes on with"),
         ("drain-s", "wait for calls under way at the end"),
     ):
         default = getattr(limits, name.replace("-", "_"))
-        serve.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{what} ({default:g})")
+        said = f"{what} ({default:g})"
+        serve.add_argument(f"--{name}", type=float, default=default, metavar="S", help=said)
 
 
 def add_token_arguments(token: ArgumentParser) -> None:
@@ -107,7 +109,7 @@ def run(arguments: Namespace) -> int:
 
 def _tls(arguments: Namespace) -> ServerTls | None:
     if (arguments.tls_certificate is None) is not (arguments.tls_key is None):
-        raise InvalidInput("a certificate and its key go together", hint="--tls-certificate FILE --tls-key FILE")
+        raise InvalidInput("certificate and key go together", hint="--tls-certificate FILE --tls-key FILE")
     if arguments.tls_certificate is None:
         if arguments.tls_client_authority is not None:
             raise InvalidInput("clients show certificates over TLS only", hint="--tls-certificate, --tls-key")
@@ -174,7 +176,7 @@ def _banner(arguments: Namespace, db: strata.Database, addresses: dict[str, str]
         durability=info.durability,
         read_only=arguments.read_only,
         tokens=arguments.tokens is not None,
-        **addresses,
+        at=addresses,
     )
 
 
@@ -193,9 +195,9 @@ def _wait(arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
         woken.wait(1.0)  # with a limit, so that signals are seen on every platform
         woken.clear()
         while asked:
-            number = asked.pop(0)
-            if number != signal.SIGHUP:
-                say("signal", name=signal.Signals(number).name)
+            found = asked.pop(0)
+            if found != signal.SIGHUP:
+                say("signal", name=signal.Signals(found).name)
                 return
             _reload(arguments, server, tls)
 
@@ -210,5 +212,3 @@ def _reload(arguments: Namespace, server: Server, tls: ServerTls | None) -> None
         say("not reloaded", level="error", why=str(error))
     else:
         say("reloaded", tokens=0 if server.tokens is None else len(server.tokens))
-
-

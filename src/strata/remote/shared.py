@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _SHARED: Final = re.compile(r"pid \d+, shared at (.+)", re.DOTALL)
 _PATIENCE_S: Final = 20.0  # an owner may be recovering, or writing out at its end
-_DOUBT_S: Final = 0.25  # an owner says that it shares just after it has the lock
+_DOUBT_S: Final = 2.0  # an owner says who it is just after it has the lock; on a busy disk that takes a while
+_READER: Final = "by a reader"  # what the lock says of one who has not said who it is
 _PAUSE_MIN_S: Final = 0.001
 _PAUSE_MAX_S: Final = 0.05
 
@@ -74,12 +75,13 @@ class Owner:
         self.host = Host(self.store, listening, address)
         return self.store
 
-    def note(self, locked: Locked) -> bool:
-        """Remember where who has it open serves others; return whether it says so."""
+    def note(self, locked: Locked) -> None:
+        """Remember where who has it open serves others. Raises `locked` when it says that it does not."""
         found = _SHARED.match(locked.owner)
         if found is not None:
             self._address = found[1]
-        return found is not None
+        elif locked.owner != _READER:
+            raise locked
 
     def channel(self, number: int) -> Channel:
         """Return a way to the store: over the socket of its owner, or as its owner.
@@ -97,8 +99,9 @@ class Owner:
             try:
                 return LocalChannel(Session(self.own()), number)
             except Locked as error:
+                self.note(error)
                 now = time.monotonic()
-                if self.note(error):
+                if error.owner != _READER:
                     doubts_until = now + _DOUBT_S
                 if now > min(until, doubts_until):
                     raise

@@ -7,8 +7,10 @@ thread, and answered when it is ready. Nothing is read from a client that does n
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from strata.core.errors import InvalidInput, StrataError
@@ -29,8 +31,10 @@ from strata.wire.session import Bound, Session
 
 if TYPE_CHECKING:
     from strata.server.access import Tokens
+    from strata.server.operations import Operations
     from strata.server.server import Server
 
+_CREDIT_MAX: Final = 1 << 16
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
 
 
@@ -41,13 +45,32 @@ class Cancelled(Exception):
 class Work:
     """A call that a thread works on."""
 
-    __slots__ = ("_connection", "_told", "id", "is_cancelled")
+    __slots__ = ("_connection", "_credit", "_told", "id", "is_cancelled")
 
     def __init__(self, connection: Connection, id: int) -> None:
         self.id = id
         self.is_cancelled = False
         self._connection = connection
         self._told = 0.0
+        self._credit = threading.Semaphore(0)  # pages that the client has room for
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self._credit.release()  # whoever waits for it looks up
+
+    def give_credit(self, pages: object) -> None:
+        """Let so many more pages go."""
+        if type(pages) is not int or not 0 <= pages <= _CREDIT_MAX:
+            raise InvalidInput(f"credit is a number of pages up to {_CREDIT_MAX}, not {pages!r}")
+        if pages:
+            self._credit.release(pages)
+
+    def send_page(self, items: list[Any]) -> None:
+        """Send a page, once the client has room for it. Ends the call when the client does not want it."""
+        self._credit.acquire()
+        if self.is_cancelled:
+            raise Cancelled
+        self._connection.send_soon(self._connection.pages(self.id, items))
 
     def progress(self, done: int, all: int) -> None:
         """Tell the client, at most ten times a second. Ends the call when the client does not want it."""
@@ -68,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(GREETING_BYTES_MAX)
         self._frames: deque[Frame] = deque()
         self._session: Session | None = None
+        self._operations: Operations | None = None
         self._packs = False
         self._token: object = None
         self._working: dict[int, Work] = {}
@@ -114,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._is_over = True
         self._greeting.cancel() if hasattr(self, "_greeting") else None
         for work in self._working.values():
-            work.is_cancelled = True
+            work.cancel()
         self._server.remove(self)
         if self._session is not None and not self._working:
             self._session.close()
@@ -148,6 +172,8 @@ class Connection(asyncio.Protocol):
             self._greet(found)
         elif found.kind == Kind.CALL:
             self._call(session, found)
+        elif found.kind == Kind.OPERATION:
+            self._operate(session, found)
         elif found.kind == Kind.OPEN:
             session.open(*decode_body(found.body))
         elif found.kind == Kind.RELEASE:
@@ -155,7 +181,11 @@ class Connection(asyncio.Protocol):
         elif found.kind == Kind.CANCEL:
             work = self._working.get(found.id)
             if work is not None:
-                work.is_cancelled = True
+                work.cancel()
+        elif found.kind == Kind.CREDIT:
+            work = self._working.get(found.id)
+            if work is not None:
+                work.give_credit(decode_body(found.body))
         else:
             raise InvalidInput(f"a frame of kind {found.kind} is nothing that a client sends")
 
@@ -197,16 +227,48 @@ class Connection(asyncio.Protocol):
     def _hand_over(
         self, session: Session, bound: Bound, arguments: list[Any], options: dict[str, Any], id: int
     ) -> None:
-        work = self._working[id] = Work(self, id)
+        work = self._work(id)
         progress = work.progress if options.get("progress") else None
+        self._begin(work, lambda: session.call(bound, arguments, options.get("once"), progress))
+
+    def _operate(self, session: Session, found: Frame) -> None:
+        if self._operations is None:
+            self._operations = self._server.operations(session)
+        operations = self._operations
+        asked = operations.asked(decode_body(found.body))
+        self._server.count(asked.operation.name)
+        if asked.credit is not None:
+            work = self._work(found.id)
+            work.give_credit(asked.credit)
+            self._begin(work, lambda: operations.stream(asked, work.send_page))
+        elif asked.is_slow or (
+            asked.operation.access != "read" and (session.strict or self._server.is_strict)
+        ):
+            self._begin(self._work(found.id), lambda: operations.run(asked))
+        else:
+            self._say(self._result(found.id, operations.run(asked)))
+
+    def _work(self, id: int) -> Work:
+        if id in self._working:
+            raise InvalidInput(f"request {id} is under way already")
+        work = self._working[id] = Work(self, id)
+        return work
+
+    def _begin(self, work: Work, call: Callable[[], Any]) -> None:
+        """Let a thread do a call, and answer with what it returns."""
 
         def run() -> bytes:
             try:
-                return self._result(id, session.call(bound, arguments, options.get("once"), progress))
+                return self._result(work.id, call())
             except Exception as error:
-                return self._error(id, error)
+                return self._error(work.id, error)
 
         self._server.run(run, lambda said: self._worked(work, said))
+
+    def pages(self, id: int, items: list[Any]) -> bytes:
+        """Return the frame of a page."""
+        limit = self._server.limits.frame_bytes
+        return answer(id, encode_body(items), limit, packs=self._packs, kind=Kind.ITEMS)
 
     def _worked(self, work: Work, said: bytes) -> None:
         del self._working[work.id]

@@ -1,6 +1,6 @@
 """What a server says of itself: a line of JSON each, on standard error.
 
-    {"time": "2026-01-31T12:00:00.000Z", "level": "info", "event": "begun", ...}
+{"time": "2026-01-31T12:00:00.000Z", "level": "info", "event": "begun", ...}
 """
 
 from __future__ import annotations

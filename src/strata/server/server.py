@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from strata.api.database import Database
 from strata.core.errors import AccessDenied, InternalError, InvalidInput, LimitExceeded, StrataError
 from strata.core.protocols import Store
 from strata.server.access import Tokens
@@ -26,6 +27,9 @@ from strata.server.limits import Limits
 from strata.wire.asks import ACCESSES, Access
 from strata.wire.frames import PROTOCOL
 from strata.wire.session import Session
+
+if TYPE_CHECKING:
+    from strata.server.operations import Operations
 
 _SWEEP_S: Final = 1.0
 _BACKLOG: Final = 1024
@@ -60,6 +64,7 @@ class Server:
         info = store.info()
         self._database: str = info["id"]
         self.is_strict: bool = info["durability"] == "strict"
+        self._face: Database | None = None  # for operations, once one is asked for
         self._listeners: list[asyncio.AbstractServer] = []
         self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
         self.is_draining = False
@@ -152,6 +157,14 @@ class Server:
             "access": session.access,
             "frame_bytes_max": self.limits.frame_bytes,
         }
+
+    def operations(self, session: Session) -> Operations:
+        """Return what runs operations of the catalogue for a session."""
+        from strata.server.operations import Operations  # the catalogue, which guests do not need
+
+        if self._face is None:
+            self._face = Database(self._store)
+        return Operations(self._face, session)
 
     def count(self, method: str) -> None:
         self.counts[method] += 1

@@ -28,7 +28,8 @@ class ServerTls:
             try:
                 self.context.load_verify_locations(client_authority)
             except ssl.SSLError as error:
-                raise InvalidInput(f"{os.fspath(client_authority)} is no certificate: {error.reason}") from None
+                name = os.fspath(client_authority)
+                raise InvalidInput(f"{name!r} is no certificate: {error.reason}") from None
             self.context.verify_mode = ssl.CERT_REQUIRED
 
     def renew(self) -> None:

@@ -61,7 +61,7 @@ class Session:
         self._store = store
         self._level = ACCESSES.index(access)
         self.access = access
-        self._files = files
+        self.files = files
         self.strict = strict
         self._things: dict[int, Thing | StrataError] = {0: Thing("store", store)}
         self._bound: dict[tuple[int, str], Bound] = {}
@@ -83,7 +83,7 @@ class Session:
             raise InvalidInput(f"a {thing.kind} has no method {method!r}")
         if ACCESSES.index(ask.access) > self._level:
             raise AccessDenied(needed=ask.access, given=self.access)
-        if ask.files and not self._files:
+        if ask.files and not self.files:
             raise AccessDenied(
                 f"{method} writes files where the database is, which a connection over the network may not",
                 needed="files",
@@ -170,6 +170,16 @@ class Session:
         return any(
             isinstance(thing, Thing) and thing.kind == "transaction" for thing in self._things.values()
         )
+
+    def transaction(self, handle: Any) -> Any:
+        """Return the transaction that a handle stands for.
+
+        Raises: what went wrong at beginning it; InvalidInput for a handle of something else.
+        """
+        thing = self._thing(handle)
+        if thing.kind != "transaction":
+            raise InvalidInput(f"handle {handle!r} is a {thing.kind}, not a transaction")
+        return thing.it
 
     def release(self, handles: Any) -> None:
         """Let go of handles. One that is not there is no error."""

@@ -1,0 +1,148 @@
+"""Operations of the catalogue over the wire: what clients in other languages speak.
+
+    [name, place, arguments]   or   [name, place, arguments, options]
+
+place      {"branch", "space", "at"}, or {"transaction": handle, "space"} inside a transaction that was begun
+arguments  by name, plain data
+options    {"commit": {...}}: what the commit says; {"credit": n}: send page after page, n now and more as
+asked
+
+Where the store's methods say what is in rows, an operation says what it means, and that is what a token
+allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from strata.api.database import Database
+from strata.api.dispatch import Inside, Options, Where, find, resolve, run
+from strata.api.dispatch import dispatch as dispatched
+from strata.api.operations import Operation
+from strata.api.place import Place
+from strata.api.requests import converted, read
+from strata.api.transaction import Transaction
+from strata.api.view import View
+from strata.core.errors import AccessDenied, InvalidInput
+from strata.primitives import PRIMITIVES
+from strata.wire.asks import ACCESSES
+from strata.wire.session import Session
+
+# What ends in microseconds, whatever is stored. The rest waits for a thread.
+_POINTS: Final = frozenset(
+    {"get", "entry", "exists", "head", "len", "put", "incr", "cas", "append", "init", "set", "delete"}
+)
+_PLACES: Final = 256  # that a connection's operations were at, and which are kept ready
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operation that was asked for, checked."""
+
+    operation: Operation
+    request: Any
+    place: Where | None  # None: inside a transaction
+    at: Place | View | Inside
+    commit: Options | None
+    credit: int | None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it may take more than microseconds."""
+        operation = self.operation
+        is_point = operation.group in PRIMITIVES and operation.method in _POINTS and not operation.pages
+        return not is_point or self.commit is not None
+
+
+@dataclass(slots=True)
+class Operations:
+    """The operations of one connection."""
+
+    database: Database
+    session: Session
+    _places: dict[tuple[Any, ...], Place | View] = field(default_factory=dict)
+
+    def asked(self, message: Any) -> Asked:
+        """Return what a message asks for.
+
+        Raises: InvalidInput for what is no message; NotFound for a place; AccessDenied.
+        """
+        try:
+            name, place, arguments, *rest = message
+        except (TypeError, ValueError):
+            raise InvalidInput("an operation is a name, a place and arguments") from None
+        options = rest[0] if rest else {}
+        for what, data in (("a place", place), ("arguments", arguments), ("options", options)):
+            if not isinstance(data, dict):
+                raise InvalidInput(f"{what} is a map by name")
+        if unknown := options.keys() - {"commit", "credit"}:
+            raise InvalidInput(f"options have no field {min(map(str, unknown))!r}")
+        operation = find(name)
+        request = read(operation, arguments)
+        self._check(operation, request)
+        commit = None if "commit" not in options else converted(options["commit"], Options, "commit")
+        credit = options.get("credit")
+        if credit is not None and (type(credit) is not int or credit < 0 or not operation.pages):
+            raise InvalidInput("credit is a number, for operations that have pages")
+        if "transaction" in place:
+            return Asked(operation, request, None, self._inside(place), commit, credit)
+        where = converted(place, Where, "place")
+        return Asked(operation, request, where, self._at(operation, where), commit, credit)
+
+    def _check(self, operation: Operation, request: Any) -> None:
+        needed, given = operation.access_for(request), self.session.access
+        if ACCESSES.index(needed) > ACCESSES.index(given):
+            raise AccessDenied(needed=needed, given=given)
+        if operation.names_files and not self.session.files:
+            raise AccessDenied(
+                f"{operation.name} names a file where the database is, which is not allowed from afar",
+                needed="files",
+                given=given,
+                hint="run it on that machine",
+            )
+
+    def _at(self, operation: Operation, where: Where) -> Place | View:
+        """Return a place, which is kept ready: to find a branch costs more than to read a key."""
+        if where.at is not None:
+            return resolve(self.database, operation, where)
+        key = where.branch, where.space
+        found = self._places.get(key)
+        if found is None:
+            if len(self._places) >= _PLACES:
+                self._places.clear()
+            found = self._places[key] = resolve(self.database, operation, where)
+        return found
+
+    def _inside(self, place: dict[str, Any]) -> Inside:
+        if unknown := place.keys() - {"transaction", "space"}:
+            raise InvalidInput(f"a place inside a transaction has no field {min(map(str, unknown))!r}")
+        native = self.session.transaction(place["transaction"])
+        tx = Transaction(self.database._store, native, self.database._space)
+        return tx if place.get("space") is None else tx.space(place["space"])
+
+    def run(self, asked: Asked) -> Any:
+        """Return the result of an operation as plain data."""
+        if asked.commit is not None and asked.place is not None:
+            result = dispatched(
+                self.database, asked.operation.name, asked.place, asked.request, commit=asked.commit
+            )
+        elif asked.commit is not None:
+            raise InvalidInput("inside a transaction it is the transaction that commits")
+        else:
+            result = run(asked.operation, asked.request, self.database, asked.at)
+        if self.session.strict and asked.operation.access != "read":
+            self.database.flush()
+        return result
+
+    def stream(self, asked: Asked, send: Callable[[list[Any]], None]) -> None:
+        """Hand out page after page; `send` waits until the client takes one."""
+        request = asked.request
+        while True:
+            page = run(asked.operation, request, self.database, asked.at)
+            send(page["items"])
+            if page["next"] is None:
+                return
+            fields = {name: getattr(request, name) for name in request.__struct_fields__}
+            request = type(request)(**(fields | page["next"]))
