@@ -14,6 +14,7 @@ mod commits;
 mod layers;
 mod pins;
 mod scan;
+mod wait;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::env::Clock;
+use crate::env::{Clock, Spawn};
 use crate::error::{Error, Result};
 use crate::log::{Appended, StateHash};
 use crate::payload::Seal;
@@ -31,6 +32,7 @@ use crate::table::{ChangeKind, KeyHash, Version};
 use crate::value::path::Path;
 use layers::Sought;
 use pins::Pins;
+use wait::Waiters;
 
 pub use changes::{Diff, Difference, How, Kept, State, Written};
 pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
@@ -92,6 +94,7 @@ pub struct Branch {
     _fork: Option<Pin>,
     clock: Arc<dyn Clock>,
     head: AtomicU64,
+    waiters: Waiters,
     deleted: AtomicBool,
     is_sealed: AtomicBool,
     seal: Mutex<Option<Seal>>,
@@ -101,6 +104,7 @@ pub struct Branch {
 #[derive(Clone)]
 pub struct Shared {
     pub clock: Arc<dyn Clock>,
+    pub spawn: Arc<dyn Spawn>,
     pub memory: Arc<Memory>,
 }
 
@@ -149,6 +153,7 @@ impl Branch {
             line: Mutex::new(Line { applied: state.version, hash: state.hash, ..Line::default() }),
             clock: Arc::clone(&shared.clock),
             head: AtomicU64::new(state.version),
+            waiters: Waiters::new(&shared.spawn),
             deleted: AtomicBool::new(state.is_deleted),
             is_sealed: AtomicBool::new(state.seal.is_some()),
             seal: Mutex::new(state.seal.clone()),
@@ -164,7 +169,9 @@ impl Branch {
     /// Let readers see everything up to `version`. The log orders commits, so all below are durable too.
     #[inline]
     pub fn publish(&self, version: u64) {
-        self.head.fetch_max(version, Ordering::AcqRel);
+        // In one order with what waiters do: either they see the new head, or they are seen here.
+        self.head.fetch_max(version, Ordering::SeqCst);
+        self.waiters.wake();
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -172,7 +179,8 @@ impl Branch {
     }
 
     pub fn mark_deleted(&self) {
-        self.deleted.store(true, Ordering::Release);
+        self.deleted.store(true, Ordering::SeqCst);
+        self.waiters.wake();
     }
 
     #[inline]
@@ -184,10 +192,17 @@ impl Branch {
         self.seal.lock().clone()
     }
 
+    /// Whether the reason of its seal is another one; `None` is that of no seal.
+    pub fn is_sealed_otherwise(&self, reason: Option<&str>) -> bool {
+        (self.is_sealed() || reason.is_some()) && self.seal.lock().as_ref().map(|seal| &*seal.reason) != reason
+    }
+
     pub fn set_seal(&self, seal: Option<Seal>) {
         let mut held = self.seal.lock();
         self.is_sealed.store(seal.is_some(), Ordering::Release);
         *held = seal;
+        drop(held);
+        self.waiters.wake();
     }
 
     /// The error for what its seal does not let happen.

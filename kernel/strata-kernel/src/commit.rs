@@ -223,6 +223,15 @@ impl Store {
         Ok(Some(change))
     }
 
+    /// Wait until all that was applied is as durable as promised, and publish it, with the branch's line held.
+    pub(crate) fn publish_applied(&self, branch: &Branch, line: &Line) -> Result<()> {
+        if let Some(last) = line.last.filter(|_| line.applied > branch.head()) {
+            self.log.wait(&last)?;
+            branch.publish(line.applied);
+        }
+        Ok(())
+    }
+
     /// Wait until all that was applied to the branch is as durable as promised, and publish it.
     fn settle(&self, branch: &Branch, line: MutexGuard<'_, Line>) -> Result<()> {
         let (last, applied) = (line.last, line.applied);

@@ -179,6 +179,18 @@ impl Store {
         self.keyspaces.read().name(number)
     }
 
+    /// Wait until the head of a branch is above `after`, its seal is another than for `sealed`, or the time is over; returns the
+    /// head. It may also return sooner.
+    pub fn wait(&self, branch: &Branch, after: u64, sealed: Option<&str>, timeout_us: u64) -> Result<u64> {
+        let has_news = || branch.head() > after || branch.is_sealed_otherwise(sealed);
+        self.check_readable(branch)?;
+        if !has_news() {
+            branch.wait(timeout_us, || has_news() || self.check_readable(branch).is_err());
+            self.check_readable(branch)?;
+        }
+        Ok(branch.head())
+    }
+
     /// Names of the spaces that a branch had been written to at a version, sorted.
     pub fn spaces(&self, branch: &Branch, at: u64) -> Result<Vec<String>> {
         let mut rows = RowBuffer::default();
@@ -230,6 +242,7 @@ impl Store {
         let branches: Vec<Arc<Branch>> = self.registry.read().all().cloned().collect();
         for branch in branches {
             drop(branch.line.lock());
+            branch.wake();
         }
         if let Some(worker) = self.worker.get() {
             worker.stop();

@@ -15,6 +15,9 @@ use crate::handle::{Handle, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace, as_of_now};
 use crate::transaction::{PyTransaction, Shared};
 
+/// How long a wait goes on before it looks for Ctrl-C, and for whoever wants it to stop.
+const SLICE_US: u64 = 100_000;
+
 #[pyclass(frozen, name = "Branch", module = "strata._kernel")]
 pub struct PyBranch {
     store: Handle,
@@ -90,6 +93,57 @@ impl PyBranch {
     #[getter]
     fn head(&self, py: Python<'_>) -> PyResult<u64> {
         self.check(py).map(|()| self.branch.head())
+    }
+
+    /// Why it takes no writes.
+    #[getter]
+    fn sealed(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.check(py).map(|()| self.branch.seal().map(|seal| seal.reason))
+    }
+
+    /// The version from which on all commits are kept whole.
+    #[pyo3(signature = (space=None, kind=None, /))]
+    fn oldest(&self, py: Python<'_>, space: Option<&str>, kind: Option<&str>) -> PyResult<u64> {
+        self.check(py)?;
+        let is_asked = |keyspace| {
+            let (of, of_kind) = self.store.keyspace_name(keyspace);
+            let is_in = space.map_or(!of.starts_with('_'), |space| space == of);
+            is_in && !of_kind.is_empty() && kind.is_none_or(|kind| kind == of_kind)
+        };
+        Ok(self.branch.oldest_of(is_asked))
+    }
+
+    /// Wait for the head to be above `after`, or for another seal.
+    #[pyo3(signature = (after, timeout_s=None, sealed=None, stop=None, /))]
+    fn wait(
+        &self,
+        py: Python<'_>,
+        after: u64,
+        timeout_s: Option<f64>,
+        sealed: Option<String>,
+        stop: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let clock = &self.store.env.clock;
+        // A time that is too long for the clock is no limit.
+        let end = timeout_s.map(|seconds| clock.monotonic_us().saturating_add((seconds.max(0.0) * 1e6) as u64));
+        let mut slice = 0;
+        loop {
+            self.check(py)?;
+            let wait = || self.store.wait(&self.branch, after, sealed.as_deref(), slice);
+            let head = py.detach(|| guarded(wait)).map_err(|error| self.error(py, error))?;
+            py.check_signals()?;
+            let left = end.map_or(SLICE_US, |end| end.saturating_sub(clock.monotonic_us()));
+            let has_news = head > after || self.branch.is_sealed_otherwise(sealed.as_deref());
+            if has_news || left == 0 {
+                return Ok(head);
+            }
+            if let Some(stop) = &stop
+                && stop.call0()?.is_truthy()?
+            {
+                return Ok(head);
+            }
+            slice = left.min(SLICE_US);
+        }
     }
 
     #[pyo3(signature = (space, layout, /))]

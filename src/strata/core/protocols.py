@@ -327,6 +327,29 @@ class Branch(Protocol):
     def name(self) -> str: ...
     @property
     def head(self) -> int: ...
+    @property
+    def sealed(self) -> str | None:
+        """Why it takes no writes; None where it does."""
+
+    def oldest(self, space: str | None = None, kind: str | None = None, /) -> int:
+        """The version from which on all commits, those of its ancestors too, are kept with all that they
+        wrote (to one space, of one kind; to spaces that begin with "_" only where one is named); 0 where
+        retention has let go of nothing. What is pinned below it can be read, but not what led there."""
+
+    def wait(
+        self,
+        after: int,
+        timeout_s: float | None = None,
+        sealed: str | None = None,
+        stop: Callable[[], bool] | None = None,
+        /,
+    ) -> int:
+        """The head, as soon as it is above `after`. Sooner when the time is over (None: it never is), when it
+        is sealed for another reason than `sealed`, and when `stop` says so, which is asked now and then.
+
+        Whoever sees the new seal sees the last commit before it. Closed once the store is, NotFound once the
+        branch is deleted."""
+
     def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]:
         """Names of the spaces written to so far, sorted."""

@@ -55,6 +55,7 @@ from strata.testing.keyspace import Automatic, Inside, View
 from strata.testing.writes import Append, Delete, Patch, Put, Write, change, kind_of
 
 MAX_TRANSACTION_BYTES = 256 << 20
+SLICE_S = 0.1  # how long a wait goes on before it asks whether to stop
 IDEMPOTENCY_LIFETIME_US = 24 * 3600 * 1_000_000  # how long the first result of a key is given again
 
 
@@ -64,6 +65,7 @@ class Model:
     def __init__(self, clock: Callable[[], int] | None = None) -> None:
         self.clock = clock or (lambda: time_.time_ns() // 1000)
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)  # for those who wait for what becomes of a branch
         self.lines: dict[str, Line] = {"main": Line(0, "main", None, None, self.clock(), [EMPTY])}
         self.version = 0
         self.time = 0
@@ -160,12 +162,14 @@ class Model:
             line.deleted = True
             self._tags = {tag: found for tag, found in self._tags.items() if found[0] is not line}
             self._deleted.append(self.lines.pop(name))
+            self.changed.notify_all()
             return self.tick()[0]
 
     def seal(self, name: str, reason: str | None, protected: bool = False, /) -> int:
         with self.lock:
             line = self.line(name)
             line.sealed, line.protected = reason, reason is not None and protected
+            self.changed.notify_all()
             return self.tick()[0]
 
     def tag(self, name: str, branch: str, version: int | None = None, note: str | None = None, /) -> int:
@@ -329,7 +333,9 @@ class Model:
         raise InvalidInput("the oracle has no files and makes none")
 
     def close(self) -> None:
-        self._closed = True
+        with self.lock:
+            self._closed = True
+            self.changed.notify_all()
 
     @property
     def closed(self) -> bool:
@@ -356,6 +362,31 @@ class ModelBranch:
     @property
     def head(self) -> int:
         return self.line.newest.version
+
+    @property
+    def sealed(self) -> str | None:
+        return self.line.sealed
+
+    def oldest(self, space: str | None = None, kind: str | None = None, /) -> int:
+        assert self.line is not None, "it is there"
+        return 0  # the oracle keeps everything
+
+    def wait(
+        self,
+        after: int,
+        timeout_s: float | None = None,
+        sealed: str | None = None,
+        stop: Callable[[], bool] | None = None,
+        /,
+    ) -> int:
+        end = None if timeout_s is None else time_.monotonic() + timeout_s
+        with self.store.changed:
+            while self.head <= after and self.sealed == sealed and not (stop and stop()):
+                left = SLICE_S if end is None else min(SLICE_S, end - time_.monotonic())
+                if left <= 0:
+                    break
+                self.store.changed.wait(left)
+            return self.head
 
     def keyspace(self, space: str, layout: Layout, /) -> Automatic:
         return Automatic(check_name(space, "space", reserved=True), layout, self)
@@ -622,4 +653,5 @@ class ModelTransaction:
         line.points.append(Point(version, time, rows, spaces, touched, line, note, kinds, reads))
         if self.idempotency_key is not None:
             line.results[self.idempotency_key] = line.newest
+        store.changed.notify_all()
         return version

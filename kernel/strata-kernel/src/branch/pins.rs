@@ -122,6 +122,17 @@ impl Branch {
         self.data.read().floors.iter().map(|(_, floor)| *floor).max().unwrap_or(0)
     }
 
+    /// The version from which on all commits that this shows, those of its ancestors too, are there with all they wrote to the
+    /// keyspaces that are asked for. What is pinned below it can be read, but not what led there.
+    pub fn oldest_of(&self, is_asked: impl Fn(u32) -> bool) -> u64 {
+        let floor = |(branch, at): (&Branch, At)| {
+            let data = branch.data.read();
+            let floors = data.floors.iter().filter(|(keyspace, _)| is_asked(*keyspace));
+            floors.map(|(_, floor)| (*floor).min(at.version)).max().unwrap_or(0)
+        };
+        self.lineage(At::from(u64::MAX)).into_iter().map(floor).max().unwrap_or(0)
+    }
+
     /// Raise floors, unless a pin below them came that `known` has not. Returns what they were.
     pub fn raise_floors(&self, raised: &[(u32, u64)], known: &[u64]) -> Option<Floors> {
         let mut data = self.data.write();

@@ -107,8 +107,19 @@ pub trait Worker: Send + Sync {
     fn stop(&self);
 }
 
+/// What threads wait for that have nothing else to do.
+pub trait Bell: Send + Sync {
+    /// How often it has rung.
+    fn rings(&self) -> u64;
+    /// Wake all who wait.
+    fn ring(&self);
+    /// Return once it has rung since `seen`, or after this many microseconds.
+    fn wait(&self, seen: u64, timeout_us: u64);
+}
+
 pub trait Spawn: Send + Sync {
     fn spawn(&self, name: &str, task: Task) -> Result<Arc<dyn Worker>>;
+    fn bell(&self) -> Arc<dyn Bell>;
     /// The process, for the LOCK file; also tells a forked child from its parent.
     fn process_id(&self) -> u32;
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Clock, Disk, Env, File, Lock, Next, Rng, Spawn, Task, Worker};
+use super::{Bell, Clock, Disk, Env, File, Lock, Next, Rng, Spawn, Task, Worker};
 use crate::error::{Error, Result};
 use crate::sabotage;
 
@@ -444,8 +444,41 @@ impl Spawn for RealSpawn {
         Ok(worker)
     }
 
+    fn bell(&self) -> Arc<dyn Bell> {
+        Arc::new(RealBell::default())
+    }
+
     fn process_id(&self) -> u32 {
         process_id()
+    }
+}
+
+/// With the condition variable of the standard library, which wakes all at once: see `log/turnstile.rs`.
+#[derive(Default)]
+struct RealBell {
+    rings: std::sync::Mutex<u64>,
+    rung: std::sync::Condvar,
+}
+
+impl RealBell {
+    fn count(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.rings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Bell for RealBell {
+    fn rings(&self) -> u64 {
+        *self.count()
+    }
+
+    fn ring(&self) {
+        *self.count() += 1;
+        self.rung.notify_all();
+    }
+
+    fn wait(&self, seen: u64, timeout_us: u64) {
+        let has_not_rung = |rings: &mut u64| *rings == seen;
+        drop(self.rung.wait_timeout_while(self.count(), Duration::from_micros(timeout_us), has_not_rung));
     }
 }
 
@@ -579,6 +612,24 @@ mod tests {
         worker.stop();
         worker.wake();
         assert_eq!(calls.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn a_bell_wakes_who_waits_and_is_not_missed() {
+        let bell = RealSpawn.bell();
+        let seen = bell.rings();
+        let (heard, rung) = (
+            bell.clone(),
+            thread::spawn({
+                let bell = bell.clone();
+                move || bell.ring()
+            }),
+        );
+        heard.wait(seen, u64::MAX >> 20);
+        rung.join().unwrap();
+        heard.wait(seen, u64::MAX >> 20); // it has rung since, so this does not wait
+        assert_eq!(heard.rings(), seen + 1);
+        heard.wait(seen + 1, 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Clock, Env, Next, Rng, SPLIT_MIX_STEP, Spawn, Task, Worker, split_mix};
+use super::{Bell, Clock, Env, Next, Rng, SPLIT_MIX_STEP, Spawn, Task, Worker, split_mix};
 use crate::error::Result;
 
 pub use disk::{Call, Fault, FaultKind, SimDisk};
@@ -34,7 +34,9 @@ impl Sim {
 
     /// A new process over a disk that there was before: what a restart after a crash finds.
     pub fn over(disk: SimDisk, seed: u64) -> Sim {
-        Sim { disk, clock: SimClock::default(), rng: SimRng::new(seed), spawn: SimSpawn::default() }
+        let clock = SimClock::default();
+        let spawn = SimSpawn { clock: clock.clone(), ..SimSpawn::default() };
+        Sim { disk, clock, rng: SimRng::new(seed), spawn }
     }
 
     pub fn env(&self) -> Env {
@@ -134,6 +136,8 @@ impl Rng for SimRng {
 #[derive(Clone, Default)]
 pub struct SimSpawn {
     workers: Arc<Mutex<Vec<Arc<SimWorker>>>>,
+    /// What passes for whoever waits.
+    clock: SimClock,
 }
 
 impl SimSpawn {
@@ -157,8 +161,34 @@ impl Spawn for SimSpawn {
         Ok(worker)
     }
 
+    fn bell(&self) -> Arc<dyn Bell> {
+        Arc::new(SimBell { rings: AtomicU64::new(0), clock: self.clock.clone() })
+    }
+
     fn process_id(&self) -> u32 {
         1
+    }
+}
+
+/// Nobody else does anything while one waits, so the time is over at once.
+struct SimBell {
+    rings: AtomicU64,
+    clock: SimClock,
+}
+
+impl Bell for SimBell {
+    fn rings(&self) -> u64 {
+        self.rings.load(Ordering::SeqCst)
+    }
+
+    fn ring(&self) {
+        self.rings.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn wait(&self, seen: u64, timeout_us: u64) {
+        if self.rings() == seen {
+            self.clock.advance(timeout_us);
+        }
     }
 }
 

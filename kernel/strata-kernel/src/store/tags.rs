@@ -30,8 +30,9 @@ impl Store {
     /// Let a branch take no more writes, or take them again. Returns the version of that.
     pub fn seal(&self, name: &str, seal: Option<Seal>) -> Result<u64> {
         let branch = self.branch(name)?;
-        // No commit is in the middle while it shuts.
+        // No commit is in the middle while it shuts, and whoever sees it shut sees all that came before.
         let line = branch.line.lock();
+        self.publish_applied(&branch, &line)?;
         let version = self.change_branches(|registry| Ok(BranchChange::Seal { id: registry.find(name)?.id, seal }));
         drop(line);
         version
