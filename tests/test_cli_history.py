@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -51,6 +52,35 @@ def test_replay_of_nothing_is_told(capsys, path):
     assert (code, out) == (1, "") and "r2" in errors
     code, _, errors = strata_(capsys, "replay", path, "r1", "--branch", "other")
     assert code == 1 and "other" in errors
+
+
+def test_watch_prints_what_there_is_and_ends_when_nothing_comes(capsys, path):
+    options = ("--branch", "runs/plan/r1", "--from", "0", "--timeout", "0")
+    code, out, _ = strata_(capsys, "watch", path, *options)
+    assert code == 0 and [json.loads(line)["changes"][0]["action"] for line in out.splitlines()] == [
+        "put", "set", "delete",
+    ]  # fmt: skip
+    _, out, _ = strata_(capsys, "watch", path, *options, "--primitive", "kv", "--prefix", "a", "--limit", "1")
+    assert [json.loads(line)["changes"][0]["key"] for line in out.splitlines()] == ["a"]
+    assert strata_(capsys, "watch", path, "--timeout", "0")[:2] == (0, "")
+    code, out, errors = strata_(capsys, "watch", path, "--from", "99")
+    assert (code, out) == (1, "") and "99" in errors
+    assert strata_(capsys, "watch", path, "--type", "t", "--primitive", "kv")[0] == 1
+
+
+def test_ctrl_c_ends_watch(path):
+    command = [sys.executable, "-m", "strata.cli", "watch", str(path), "--from", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for status in ("active", "completed"):  # what there is comes at once, though there is no end to it
+            assert json.loads(process.stdout.readline())["changes"][0]["value"]["status"] == status
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_watch_of_a_run_that_is_over_ends(capsys, path):
+    code, out, _ = strata_(capsys, "watch", path, "--branch", "runs/plan/r1", "--from", "0")
+    assert (code, len(out.splitlines())) == (0, 3)
 
 
 def test_one_goes_from_step_to_step_and_back(capsys):

@@ -26,6 +26,7 @@ from typing import Any, Final
 from strata.api import Run, Transaction
 from strata.api.face import Face, Spaces
 from strata.core.errors import InvalidInput
+from strata.history.watch import Watch
 from strata.primitives import PRIMITIVES
 from strata.primitives.base import Primitive
 
@@ -104,6 +105,10 @@ class Process:
         found = getattr(self._handles[handle], name)
         if callable(found) and not isinstance(found, _HANDLES):
             found = found(*arguments, **keywords)
+        if isinstance(found, Watch):  # which may wait longer than the plan has, and nobody could stop it
+            raise InvalidInput(
+                "a plan in a process of its own does not watch", hint="workers='threads', or look at db.log"
+            )
         if isinstance(found, _HANDLES):
             self._handles.append(found)
             return "handle", len(self._handles) - 1, type(found)

@@ -276,7 +276,9 @@ OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operati
 
 # Public names that are no operations: they make handles, or concern this process alone.
 HANDLES: Final[dict[type[Any], frozenset[str]]] = {
-    Place: frozenset({"branch", "run", "space", "at", "transaction", "transact", "transactional", "spaces"}),
+    Place: frozenset(
+        {"branch", "run", "space", "at", "transaction", "transact", "transactional", "spaces", "watch"}
+    ),
     Database: frozenset({"name", "closed", "close"}),
     State: frozenset({"transition"}),  # takes a function; elsewhere it is get and cas
 }

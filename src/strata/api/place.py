@@ -33,6 +33,7 @@ from strata.core.refs import EntityRef
 from strata.history.diff import Diff, Limits
 from strata.history.explain import Explanation, explain
 from strata.history.log import between, commits
+from strata.history.watch import Watch, watch
 from strata.primitives import RunRecords
 
 if TYPE_CHECKING:
@@ -132,6 +133,43 @@ class Place(Searchable):
         Raises: InvalidInput when `b` is before `a`; NotFound; HistoryTrimmed.
         """
         return replay_range(self, a, b, branch)
+
+    def watch(
+        self,
+        primitive: str | None = None,
+        *,
+        space: str | None = None,
+        prefix: str | None = None,
+        type: str | None = None,
+        from_version: int | None = None,
+        timeout_s: float | None = None,
+        limit: int | None = None,
+    ) -> Watch:
+        """Return the commits of this branch as they come: iterate over them, each once and in order.
+
+        Each is a step, as in `replay`, with those of its changes that are watched; commits without any are
+        left out. `version` of the watch is where another one would go on.
+
+        Args:
+            primitive, space, prefix: only this part; of events, those of streams that begin with `prefix`.
+            type: only events of this type.
+            from_version: begin after this version, with what is there already, of ancestors too; left out,
+                with what comes from now on.
+            timeout_s: end when nothing came for so long; 0 gives what is there. Left out, wait for ever.
+            limit: end after so many commits.
+        Raises: NotFound for a version that is yet to come; and while iterating HistoryTrimmed where retention
+            has let go of what comes next, NotFound once the branch is deleted, Closed once the database is.
+        Cost: of what was committed since, in pages; nothing to those who commit.
+        """
+        return watch(
+            self._store,
+            self._branch,
+            Limits(space, primitive, prefix),
+            type,
+            from_version,
+            timeout_s,
+            limit,
+        )
 
     def explain(self, ref: EntityRef | str, *, depth: int = 3, limit: int = 100) -> Explanation:
         """Return why something is what it is: who wrote it, when, why, from what, as a tree.

@@ -49,6 +49,23 @@ def _as_json(step: Step) -> str:
     return json.dumps(step.to_dict(), ensure_ascii=False)
 
 
+def watch(arguments: Namespace) -> int:
+    """Print the commits of a branch as they come, each on a line that is written at once."""
+    with open_database(arguments, create=False, read_only=True) as db:
+        found = db.branch(arguments.branch).watch(
+            arguments.primitive,
+            space=arguments.space,
+            prefix=arguments.prefix,
+            type=arguments.type,
+            from_version=arguments.from_version,
+            timeout_s=arguments.timeout,
+            limit=arguments.limit,
+        )
+        for step in found:
+            print(_as_json(step), flush=True)
+    return 0
+
+
 def explain(arguments: Namespace) -> int:
     """Print why something is what it is."""
     with open_database(arguments, create=False, read_only=True) as db:

@@ -422,6 +422,12 @@ def run_over(run: str, status: str) -> str:
     return f"run {run} is {status}"
 
 
+def run_over_status(reason: str | None) -> str | None:
+    """Return the status of the run that a branch was sealed for; None where that was not why."""
+    over = _RUN_OVER.fullmatch(reason or "")
+    return None if over is None else over[2]
+
+
 def from_kernel(name: str, message: str, fields: Mapping[str, Any]) -> StrataError:
     """Return the error that the kernel names.
 

@@ -8,6 +8,7 @@ notes.py     notes on versions
 log.py       the commits by version, time, actor and primitive
 digest.py    one hash of all that a state holds
 replay.py    the commits of a stretch of history as steps, with what each changed
+watch.py     the commits of a branch as they come
 explain.py   why a value is what it is
 tree.py      that as text and HTML
 plain.py     what these find, as JSON can say it

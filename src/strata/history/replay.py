@@ -155,34 +155,41 @@ class Stretch:
 
     def _commits(self) -> Iterator[tuple[Commit, list[Written]]]:
         """Yield each commit with what it wrote."""
-        after, size = self.after, _FIRST_PAGE
-        while page := self._page(after, size):
-            writes = self._branch.writes(after, page[-1].version)
-            of = {version: sorted(rows, key=_PLACE) for version, rows in groupby(writes, key=_VERSION)}
-            yield from ((commit, of.pop(commit.version, [])) for commit in page)
-            after = page[-1].version
-            size = max(1, min(2 * size, _LARGEST_PAGE, len(page) * _ROWS // max(1, len(writes))))
+        return written(self._branch, self.after, self.upto)
 
     def _page(self, after: int, size: int) -> list[Commit]:
-        return self._branch.commits(after, self.upto + 1, False, size) if after < self.upto else []
+        return _page(self._branch, after, self.upto, size)
 
 
-def check_kept(branch: Branch, version: int) -> None:
-    """Raise HistoryTrimmed unless all that changed after a version is kept.
+def written(
+    branch: Branch, after: int, upto: int, space: str | None = None, primitive: str | None = None
+) -> Iterator[tuple[Commit, list[Written]]]:
+    """Yield the commits with after < version <= upto, each with what it wrote, page by page.
 
-    That is so where the state at the version can be read: of each keyspace, as each has its own history.
+    Raises: HistoryTrimmed, before the first commit of a page, where retention has let go of a part of it, of
+        what was written to `space` and `primitive` (None: all).
     """
-    trimmed: HistoryTrimmed | None = None
-    view = branch.view(version)
-    for space in branch.spaces():
-        for primitive in PRIMITIVES.values():
-            try:
-                view.keyspace(space, primitive.LAYOUT).contains("a" if primitive.LAYOUT.text_keys else b"a")
-            except HistoryTrimmed as error:
-                if trimmed is None or error.oldest > trimmed.oldest:
-                    trimmed = error
-    if trimmed is not None:
-        raise trimmed
+    size = _FIRST_PAGE
+    while page := _page(branch, after, upto, size):
+        writes = branch.writes(after, page[-1].version)
+        check_kept(branch, after, space, primitive)  # only now: what was let go of meanwhile may be missing
+        of = {version: sorted(rows, key=_PLACE) for version, rows in groupby(writes, key=_VERSION)}
+        yield from ((commit, of.pop(commit.version, [])) for commit in page)
+        after = page[-1].version
+        size = max(1, min(2 * size, _LARGEST_PAGE, len(page) * _ROWS // max(1, len(writes))))
+    if after < upto:
+        check_kept(branch, after, space, primitive)  # a commit goes with the last thing that it wrote
+
+
+def _page(branch: Branch, after: int, upto: int, size: int) -> list[Commit]:
+    return branch.commits(after, upto + 1, False, size) if after < upto else []
+
+
+def check_kept(branch: Branch, version: int, space: str | None = None, primitive: str | None = None) -> None:
+    """Raise HistoryTrimmed unless all that changed after a version is kept, in `space` and `primitive`."""
+    oldest = branch.oldest(space, primitive)
+    if version < oldest:
+        raise HistoryTrimmed(requested=version, oldest=oldest)
 
 
 def step_of(branch: Branch, commit: Commit, rows: list[Written]) -> Step:
