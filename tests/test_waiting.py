@@ -70,7 +70,7 @@ def test_who_waits_is_woken(store, happens):
 def test_two_that_answer_each_other_lose_no_call(store):
     """Each waits for the other's commit before its own. Here a call that was lost would only be
     late: the twin in kernel/strata-kernel/tests/wait.rs would hang."""
-    rounds = 300
+    rounds = 1000
     for name in ("ping", "pong"):
         store.create(name)
     heads = {name: store.branch(name).head for name in ("ping", "pong")}

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import databases
@@ -19,7 +20,7 @@ from test_replay import COMMITS, grow
 import strata
 from strata import KeepLast
 from strata.core.errors import StrataError
-from strata.errors import Closed, HistoryTrimmed, InvalidInput, NotFound
+from strata.errors import Closed, HistoryTrimmed, InvalidInput, NotFound, RunClosed
 from strata.history.diff import Limits
 from strata.history.replay import Change, Step, step_of
 from strata.history.watch import Watch
@@ -51,7 +52,7 @@ def all_there_is(watch: Watch) -> list[Step]:
 
 
 @pytest.mark.parametrize("kind", stores.KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(commits=COMMITS)
 def test_from_every_version_it_is_what_the_log_has(kind: str, commits: Any) -> None:
     clock = FakeClock()
@@ -73,7 +74,7 @@ def test_from_every_version_it_is_what_the_log_has(kind: str, commits: Any) -> N
 
 
 @pytest.mark.parametrize("kind", stores.KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), commits=COMMITS)
 def test_those_that_read_now_and_then_miss_nothing(kind: str, data: Any, commits: Any) -> None:
     """Watches of each branch, some from the beginning and some from its fork on, are asked between commits,
@@ -132,7 +133,7 @@ FILTERS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", stores.KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(commits=COMMITS, wanted=FILTERS, type=st.none() | st.sampled_from(["t", "u"]))
 def test_it_leaves_out_what_is_not_watched(kind: str, commits: Any, wanted: Any, type: str | None) -> None:
     clock = FakeClock()
@@ -332,12 +333,41 @@ def test_a_run_that_is_over_ends_it_after_its_last_commit(db):
     assert [step.changes[0].value for step in late] == list(range(9))
 
 
+@pytest.mark.parametrize("durability", ["buffered", "strict"])
+def test_all_that_was_acknowledged_before_the_end_of_a_run_is_seen(tmp_path, durability):
+    """Others write to the run when it ends: what they were told is there comes before the watch ends."""
+    with strata.open(tmp_path / "a.strata", durability=durability) as db:
+        run = db.runs.begin("r")
+        listeners = [Listener(run.watch()) for _ in range(3)]
+        written: list[list[int]] = [[] for _ in range(4)]
+        busy = threading.Semaphore(0)
+
+        def write(mine: list[int]) -> None:
+            with contextlib.suppress(RunClosed):
+                while True:
+                    mine.append(run.kv.put(f"{id(mine)}/{len(mine)}", 1))
+                    busy.release()
+
+        threads = [threading.Thread(target=write, args=(mine,)) for mine in written]
+        for thread in threads:
+            thread.start()
+        for _ in range(40):
+            assert busy.acquire(timeout=60)
+        run.end()
+        for thread in threads:
+            thread.join(60)
+        for listener in listeners:
+            listener.end()
+            assert [step.version for step in listener.got] == sorted(chain.from_iterable(written))
+
+
 def test_a_run_that_is_paused_and_a_protected_branch_may_go_on(db):
     run = db.runs.begin("r")
     listener = Listener(run.watch(limit=2))
     run.kv.put("k", 1)
     db.runs.pause(run.id)
-    assert run.watch().next(timeout_s=0.001) is None
+    watch = run.watch()
+    assert watch.next(timeout_s=0.001) is None and not watch.closed
     run = db.runs.resume(run.id)
     run.kv.put("k", 2)
     listener.end()
@@ -361,23 +391,22 @@ def test_ctrl_c_ends_who_waits(db):
 
 
 class Telling:
-    """A branch that says when somebody begins to wait."""
+    """A branch that calls somebody before each call of one of its methods."""
 
-    def __init__(self, branch: Any) -> None:
-        self.branch, self.waited_for = branch, threading.Event()
+    def __init__(self, branch: Any, method: str, tell: Callable[[], object]) -> None:
+        self.branch, self.method, self.tell = branch, method, tell
 
     def __getattr__(self, name: str) -> Any:
+        if name == self.method:
+            self.tell()
         return getattr(self.branch, name)
-
-    def wait(self, *arguments: Any) -> int:
-        self.waited_for.set()
-        return int(self.branch.wait(*arguments))
 
 
 def test_a_second_thread_is_told_to_make_its_own(db):
-    branch = Telling(db._branch)
+    waited_for = threading.Event()
+    branch: Any = Telling(db._branch, "wait", waited_for.set)
     listener = Listener(Watch(branch, db.version, Limits(), limit=2))
-    assert branch.waited_for.wait(60)
+    assert waited_for.wait(60)
     with pytest.raises(InvalidInput):
         listener.watch.next(timeout_s=0)
     db.kv.put("a", 1)
@@ -449,6 +478,52 @@ def test_pages_that_were_read_are_given_whatever_is_let_go_of(tmp_path):
         db.compact()
         assert first is not None
         assert [first.version, *(step.version for step in all_there_is(watch))] == versions
+
+
+def test_what_could_not_be_shown_is_what_comes_next(db):
+    """Which places of a document were changed is looked up when a commit is shown, and that may fail."""
+    db.json.create("doc", {"a": 1})
+    failures = [StrataError("the disk said no")]
+
+    def fail() -> None:
+        if failures:
+            raise failures.pop()
+
+    branch: Any = Telling(db._branch, "view", fail)
+    watch = Watch(branch, db.version, Limits())
+    db.json.set("doc", "$.a", 2)
+    db.json.set("doc", "$.a", 3)
+    with pytest.raises(StrataError):
+        watch.next(timeout_s=0)
+    assert [step.changes[0].parts[0].value for step in all_there_is(watch)] == [2, 3]
+
+
+@pytest.mark.parametrize("method", ["commits", "writes", "oldest"])
+def test_what_is_let_go_of_in_the_middle_of_a_page_is_noticed(method):
+    """Commits, what they wrote, and what is kept are asked one after the other. Whenever retention comes in
+    between, either all was read before, or it is told."""
+    with strata.open() as db:
+        db.retention.set(KeepLast(1))
+        versions = [db.kv.put("k", number) for number in range(9)]
+        branch: Any = Telling(db._branch, method, db.compact)
+        watch = Watch(branch, 0, Limits())
+        with contextlib.suppress(HistoryTrimmed):
+            got = [(step.version, step.changes[0].value) for step in all_there_is(watch)]
+            assert got == list(zip(versions, range(9), strict=True))
+        assert watch.version in (0, versions[-1])
+
+
+def test_what_ends_with_a_deletion_of_which_nothing_is_kept_is_noticed(tmp_path):
+    with strata.open(tmp_path / "a.strata") as db:
+        db.retention.set(KeepLast(1))
+        db.kv.put("k", 1)
+        kept = db.version
+        db.kv.put("k", 2)
+        db.kv.delete("k")
+        db.compact()
+        with pytest.raises(HistoryTrimmed) as error:
+            list(db.watch(from_version=kept, timeout_s=0))
+        assert list(db.watch(from_version=error.value.oldest, timeout_s=0)) == []
 
 
 def test_what_a_tag_holds_on_to_is_no_history(tmp_path):

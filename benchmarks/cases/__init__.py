@@ -18,6 +18,7 @@ CASES = (
     "encryption",
     "retention",
     "replay",
+    "watch",
     "branching",
     "variants",
     "search_text",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -49,6 +51,23 @@ class Strata(System):
 
     def replay_run(self) -> int:
         return sum(1 for _ in self.db.replay("run"))
+
+    def listen(self, branch: str, primitive: str, hear: Callable[[], object]) -> Callable[[], None]:
+        """Call `hear` for each commit to a primitive, in a thread; returns what ends that."""
+        watch = self.db.branch(branch).watch(primitive)
+
+        def run() -> None:
+            for _ in watch:
+                hear()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+
+        def end() -> None:
+            watch.close()
+            thread.join()
+
+        return end
 
     def reproduces_run(self) -> bool:
         replay = self.db.replay("run")
