@@ -43,6 +43,10 @@ def hang(run):
     time.sleep(1000)
 
 
+def watch(run):
+    return next(run.watch(from_version=0))
+
+
 def flood(run):
     while True:
         run.kv.incr("flood")

@@ -243,6 +243,14 @@ def test_plans_in_processes_of_their_own():
         assert list(db.kv) == ["goal"]
 
 
+def test_a_plan_in_a_process_is_told_that_it_does_not_watch():
+    """It would wait in the process that has the database, where nothing could stop it."""
+    with strata.open() as db:
+        (run,) = agents.fork_many(db, 1)
+        (outcome,) = agents.run_plans([run], agent_plans.watch, workers="processes", timeout=60)
+        assert outcome.status == "failed" and "does not watch" in outcome.error
+
+
 def test_a_process_that_hangs_is_killed():
     with strata.open() as db:
         (run,) = agents.fork_many(db, 1)

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::env::{Clock, Spawn};
+use crate::env::Clock;
 use crate::error::{Error, Result};
 use crate::log::{Appended, StateHash};
 use crate::payload::Seal;
@@ -104,7 +104,6 @@ pub struct Branch {
 #[derive(Clone)]
 pub struct Shared {
     pub clock: Arc<dyn Clock>,
-    pub spawn: Arc<dyn Spawn>,
     pub memory: Arc<Memory>,
 }
 
@@ -153,7 +152,7 @@ impl Branch {
             line: Mutex::new(Line { applied: state.version, hash: state.hash, ..Line::default() }),
             clock: Arc::clone(&shared.clock),
             head: AtomicU64::new(state.version),
-            waiters: Waiters::new(&shared.spawn),
+            waiters: Waiters::default(),
             deleted: AtomicBool::new(state.is_deleted),
             is_sealed: AtomicBool::new(state.seal.is_some()),
             seal: Mutex::new(state.seal.clone()),

@@ -223,19 +223,15 @@ impl Store {
         Ok(Some(change))
     }
 
-    /// Wait until all that was applied is as durable as promised, and publish it, with the branch's line held.
-    pub(crate) fn publish_applied(&self, branch: &Branch, line: &Line) -> Result<()> {
-        if let Some(last) = line.last.filter(|_| line.applied > branch.head()) {
-            self.log.wait(&last)?;
-            branch.publish(line.applied);
-        }
-        Ok(())
-    }
-
     /// Wait until all that was applied to the branch is as durable as promised, and publish it.
     fn settle(&self, branch: &Branch, line: MutexGuard<'_, Line>) -> Result<()> {
         let (last, applied) = (line.last, line.applied);
         drop(line);
+        self.publish_applied(branch, last, applied)
+    }
+
+    /// `settle` with what the line says, which the caller may go on to hold.
+    pub(crate) fn publish_applied(&self, branch: &Branch, last: Option<log::Appended>, applied: u64) -> Result<()> {
         if let Some(last) = last.filter(|_| applied > branch.head()) {
             // What becomes of the other commit is its caller's to know; this one is certain not to be there.
             self.log.wait(&last).map_err(|error| self.log.poisoned().unwrap_or(error))?;

@@ -185,7 +185,7 @@ impl Store {
         let has_news = || branch.head() > after || branch.is_sealed_otherwise(sealed);
         self.check_readable(branch)?;
         if !has_news() {
-            branch.wait(timeout_us, || has_news() || self.check_readable(branch).is_err());
+            branch.wait(&*self.env.spawn, timeout_us, || has_news() || self.check_readable(branch).is_err());
             self.check_readable(branch)?;
         }
         Ok(branch.head())

@@ -149,7 +149,9 @@ class Watch:
 
     def _step(self, commit: Commit, rows: list[Written]) -> Step | None:
         """Return a commit with what of it is watched; None when that is nothing."""
-        step = step_of(self._branch, commit, [row for row in rows if self._is_watched(row)])
+        if self._limits:
+            rows = [row for row in rows if self._is_watched(row)]
+        step = step_of(self._branch, commit, rows)
         if self._type is not None:
             wanted = tuple(change for change in step.changes if change.value.type == self._type)
             step = msgspec.structs.replace(step, changes=wanted)

@@ -3,25 +3,21 @@
 //! Invariant: whoever waits counts itself first and then looks, and whoever changes something changes it first and then looks
 //! at the count. Of these four all are in one order (`SeqCst`), so one of the two sees the other.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Arc, OnceLock};
 
 use super::Branch;
 use crate::env::{Bell, Spawn};
 
 /// Those who wait. Mostly there are none, and then a commit pays for one look at a number.
+#[derive(Default)]
 pub(super) struct Waiters {
     count: AtomicUsize,
     /// Made by the first of them.
-    bell: OnceLock<Arc<dyn Bell>>,
-    spawn: Arc<dyn Spawn>,
+    bell: OnceLock<Box<dyn Bell>>,
 }
 
 impl Waiters {
-    pub fn new(spawn: &Arc<dyn Spawn>) -> Waiters {
-        Waiters { count: AtomicUsize::new(0), bell: OnceLock::new(), spawn: Arc::clone(spawn) }
-    }
-
     /// Called after each change that somebody may wait for.
     #[inline]
     pub fn wake(&self) {
@@ -41,9 +37,9 @@ impl Waiters {
 impl Branch {
     /// Wait until something happens to the branch, at most so long; not at all where `is_over` says so. What it was is to be
     /// looked at, and it may have been nothing.
-    pub fn wait(&self, timeout_us: u64, is_over: impl FnOnce() -> bool) {
+    pub fn wait(&self, spawn: &dyn Spawn, timeout_us: u64, is_over: impl FnOnce() -> bool) {
         let waiters = &self.waiters;
-        let bell = waiters.bell.get_or_init(|| waiters.spawn.bell());
+        let bell = waiters.bell.get_or_init(|| spawn.bell());
         waiters.count.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let seen = bell.rings();

@@ -119,7 +119,7 @@ pub trait Bell: Send + Sync {
 
 pub trait Spawn: Send + Sync {
     fn spawn(&self, name: &str, task: Task) -> Result<Arc<dyn Worker>>;
-    fn bell(&self) -> Arc<dyn Bell>;
+    fn bell(&self) -> Box<dyn Bell>;
     /// The process, for the LOCK file; also tells a forked child from its parent.
     fn process_id(&self) -> u32;
 }

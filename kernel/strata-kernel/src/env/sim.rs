@@ -161,8 +161,8 @@ impl Spawn for SimSpawn {
         Ok(worker)
     }
 
-    fn bell(&self) -> Arc<dyn Bell> {
-        Arc::new(SimBell { rings: AtomicU64::new(0), clock: self.clock.clone() })
+    fn bell(&self) -> Box<dyn Bell> {
+        Box::new(SimBell { rings: AtomicU64::new(0), clock: self.clock.clone() })
     }
 
     fn process_id(&self) -> u32 {

@@ -134,7 +134,7 @@ impl Store {
 
     pub(super) fn assemble(env: Env, log: Log, options: &Options) -> Store {
         let memory = Arc::new(Memory::new(options.table_bytes() / 2));
-        let shared = Shared { clock: Arc::clone(&env.clock), spawn: Arc::clone(&env.spawn), memory };
+        let shared = Shared { clock: Arc::clone(&env.clock), memory };
         Store {
             registry: RwLock::new(Registry::new(env.clock.wall_us(), &shared)),
             shared,

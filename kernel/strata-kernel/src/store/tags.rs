@@ -32,7 +32,7 @@ impl Store {
         let branch = self.branch(name)?;
         // No commit is in the middle while it shuts, and whoever sees it shut sees all that came before.
         let line = branch.line.lock();
-        self.publish_applied(&branch, &line)?;
+        self.publish_applied(&branch, line.last, line.applied)?;
         let version = self.change_branches(|registry| Ok(BranchChange::Seal { id: registry.find(name)?.id, seal }));
         drop(line);
         version
