@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from strata.core.errors import OutcomeUnknown, TransactionLost
 from strata.core.protocols import (
@@ -27,8 +28,10 @@ from strata.core.protocols import (
 from strata.remote.channel import Channel, Lost
 from strata.remote.link import Bound, Link, Thing
 from strata.remote.txn import AutomaticTxn, InsideTxn, ViewTxn
+from strata.wire.asks import WAIT_S_MAX
 
 Progress = Callable[[int, int], object]
+_STOP_S: Final = 0.1  # how long a wait does not ask whether to go on
 
 
 class RemoteStore(Thing):
@@ -178,6 +181,31 @@ class RemoteBranch(Thing):
     @property
     def head(self) -> int:
         return int(self._call("head"))
+
+    @property
+    def sealed(self) -> str | None:
+        return cast(str | None, self._call("sealed"))
+
+    def oldest(self, space: str | None = None, kind: str | None = None, /) -> int:
+        return int(self._call("oldest", space, kind))
+
+    def wait(
+        self,
+        after: int,
+        timeout_s: float | None = None,
+        sealed: str | None = None,
+        stop: Callable[[], bool] | None = None,
+        /,
+    ) -> int:
+        # Piece by piece: whether to go on is asked here.
+        piece_s = WAIT_S_MAX if stop is None else _STOP_S
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = piece_s if until is None else min(piece_s, max(0.0, until - time.monotonic()))
+            head = int(self._call("wait", after, left_s, sealed))
+            is_over = until is not None and time.monotonic() >= until
+            if head > after or is_over or (stop is not None and stop()) or self.sealed != sealed:
+                return head
 
     def keyspace(self, space: str, layout: Layout, /) -> Txn:
         return AutomaticTxn(self, space, layout)

@@ -11,9 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from strata.core.errors import InvalidInput, StrataError
+from strata.core.errors import InvalidInput, RemoteError, StrataError
 from strata.wire.errors import to_wire
 from strata.wire.frames import (
     GREETING_BYTES_MAX,
@@ -45,11 +46,12 @@ class Cancelled(Exception):
 class Work:
     """A call that a thread works on."""
 
-    __slots__ = ("_connection", "_credit", "_told", "id", "is_cancelled")
+    __slots__ = ("_connection", "_credit", "_told", "id", "is_cancelled", "is_endless")
 
     def __init__(self, connection: Connection, id: int) -> None:
         self.id = id
         self.is_cancelled = False
+        self.is_endless = False  # it waits for what others do, so an end of the server does not wait for it
         self._connection = connection
         self._told = 0.0
         self._credit = threading.Semaphore(0)  # pages that the client has room for
@@ -229,7 +231,9 @@ class Connection(asyncio.Protocol):
     ) -> None:
         work = self._work(id)
         progress = work.progress if options.get("progress") else None
-        self._begin(work, lambda: session.call(bound, arguments, options.get("once"), progress))
+        once, is_over = options.get("once"), (lambda: work.is_cancelled) if bound.ask.waits else None
+        call = partial(session.call, bound, arguments, once, progress, is_over)
+        self._begin(work, call, waits=bound.ask.waits)
 
     def _operate(self, session: Session, found: Frame) -> None:
         if self._operations is None:
@@ -240,6 +244,7 @@ class Connection(asyncio.Protocol):
         if asked.credit is not None:
             work = self._work(found.id)
             work.give_credit(asked.credit)
+            work.is_endless = True
             self._begin(work, lambda: operations.stream(asked, work.send_page))
         elif asked.is_slow or (
             asked.operation.access != "read" and (session.strict or self._server.is_strict)
@@ -254,16 +259,23 @@ class Connection(asyncio.Protocol):
         work = self._working[id] = Work(self, id)
         return work
 
-    def _begin(self, work: Work, call: Callable[[], Any]) -> None:
-        """Let a thread do a call, and answer with what it returns."""
+    def _begin(self, work: Work, call: Callable[[], Any], *, waits: bool = False) -> None:
+        """Let a thread do a call, and answer with what it returns.
+
+        Args:
+            waits: it does nothing but wait, so it must not hold up those that work.
+        """
+        work.is_endless = work.is_endless or waits
 
         def run() -> bytes:
             try:
                 return self._result(work.id, call())
+            except Cancelled:
+                return self._error(work.id, RemoteError("the call was cancelled"))
             except Exception as error:
                 return self._error(work.id, error)
 
-        self._server.run(run, lambda said: self._worked(work, said))
+        self._server.run(run, lambda said: self._worked(work, said), waits=waits)
 
     def pages(self, id: int, items: list[Any]) -> bytes:
         """Return the frame of a page."""
@@ -340,6 +352,12 @@ class Connection(asyncio.Protocol):
             pass
         self.say_goodbye("its token is no longer good")
         self.close()
+
+    def stop_waiting(self) -> None:
+        """End what only waits for something to happen, and what sends pages."""
+        for work in list(self._working.values()):
+            if work.is_endless:
+                work.cancel()
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the client that nothing more will be answered than what it has asked for."""

@@ -16,6 +16,7 @@ class Limits:
     frame_bytes: int = FRAME_BYTES_MAX  # of one request
     in_flight: int = 256  # calls of one connection that wait for the disk, or work long
     threads: int = 32  # that work on such calls, of all connections
+    waiting: int = 1_000  # calls that wait for what others do, of all connections
     greeting_s: float = 10  # within which a client says who it is
     idle_s: float = 0  # after which a connection that asks nothing is closed; 0: never
     transaction_idle_s: float = 300  # after which an open transaction is rolled back

@@ -67,6 +67,7 @@ class Server:
         self._face: Database | None = None  # for operations, once one is asked for
         self._listeners: list[asyncio.AbstractServer] = []
         self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
+        self._waiting = ThreadPoolExecutor(self.limits.waiting, thread_name_prefix=f"{name}-wait")
         self.is_draining = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -172,9 +173,9 @@ class Server:
     def note_error(self, error: BaseException) -> None:
         self.errors[error.code if isinstance(error, StrataError) else InternalError.code] += 1
 
-    def run(self, work: Callable[[], bytes], done: Callable[[bytes], None]) -> None:
-        """Let a thread work, and hand what it made to `done` in the loop."""
-        future = self._executor.submit(work)
+    def run(self, work: Callable[[], bytes], done: Callable[[bytes], None], *, waits: bool = False) -> None:
+        """Let a thread work, or wait, and hand what it made to `done` in the loop."""
+        future = (self._waiting if waits else self._executor).submit(work)
         future.add_done_callback(lambda found: self.soon(done, found.result()))
 
     def soon(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -202,6 +203,7 @@ class Server:
             return  # in a forked child there is no thread
         self._do(self._drain())
         self._executor.shutdown(wait=True)
+        self._waiting.shutdown(wait=True)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -211,6 +213,7 @@ class Server:
             listener.close()
         for connection in list(self.connections):
             connection.say_goodbye("the server ends")
+            connection.stop_waiting()
         until = time.monotonic() + self.limits.drain_s
         while any(connection.is_busy for connection in self.connections) and time.monotonic() < until:
             await asyncio.sleep(0.002)

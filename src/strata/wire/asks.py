@@ -16,6 +16,10 @@ Access = Literal["read", "write", "admin"]
 ACCESSES: Final[tuple[Access, ...]] = ("read", "write", "admin")
 
 
+# One request waits at most so long; who wants to wait longer asks again.
+WAIT_S_MAX: Final = 30.0
+
+
 class Ask(NamedTuple):
     """One method that may be asked for."""
 
@@ -25,6 +29,7 @@ class Ask(NamedTuple):
     slow: bool = False  # may take more than a millisecond, or wait
     progress: bool = False  # takes a function to tell of its progress
     files: bool = False  # names a place in the files of the store's side
+    waits: bool = False  # for others, and takes a function that says whether to go on
     once: bool = False  # a write that may be asked to happen at most once
 
 
@@ -64,6 +69,10 @@ def _get_path(thing: Any, key: Any, path: list[Any]) -> Any:
 
 def _get_many(thing: Any, keys: list[Any]) -> Any:
     return thing.get_many(keys, ABSENT)
+
+
+def _wait(thing: Any, after: int, timeout_s: float, sealed: str | None, *stop: Any) -> int:
+    return int(thing.wait(after, min(timeout_s, WAIT_S_MAX), sealed, *stop))
 
 
 def _forget(thing: Any, rows: list[Any]) -> Any:
@@ -153,10 +162,11 @@ _SNAPSHOT: Final = {
     **_asks("diff", makes="diff", slow=True),
 }
 _BRANCH: Final = {
-    **_values("name head"),
+    **_values("name head sealed"),
     "keyspace": Ask(_keyspace, makes="txn"),
     "view": Ask(_view, makes="snapshot"),
-    **_asks("spaces version_at result_of reads"),
+    **_asks("spaces version_at result_of reads oldest"),
+    "wait": Ask(_wait, slow=True, waits=True),
     **_asks("writes commits", slow=True),
     **_asks("begin", makes="transaction"),
 }

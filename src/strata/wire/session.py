@@ -133,12 +133,14 @@ class Session:
         arguments: Any,
         once: str | None = None,
         progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Any:
         """Return what a method returns for `arguments`.
 
         Args:
             once: an idempotency key; a write that was made with it before is not made again.
             progress: told of the progress of a method that tells.
+            stop: asked by a method that waits whether it need wait no longer.
         """
         ask, thing = bound.ask, bound.thing
         if ask.makes is not None:
@@ -149,6 +151,8 @@ class Session:
             result = bound.run(*arguments, once)
         elif progress is not None and ask.progress:
             result = bound.run(*arguments, progress)
+        elif ask.waits and stop is not None:
+            result = bound.run(*arguments, stop)
         elif bound.name == "how":
             result = bound.run(self._thing(arguments[0]).it, *arguments[1:])
         else:
