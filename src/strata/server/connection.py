@@ -12,13 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from strata.core.errors import InvalidInput, RemoteError, StrataError
 from strata.wire.errors import to_wire
 from strata.wire.frames import (
+    AFTER_LENGTH,
     GREETING_BYTES_MAX,
+    HEADER,
     MAGIC,
+    PACK_FROM_BYTES,
     PROTOCOL,
     Frame,
     Kind,
@@ -35,7 +38,12 @@ if TYPE_CHECKING:
     from strata.server.operations import Operations
     from strata.server.server import Server
 
+# As plain numbers: to look one up in the enumeration costs as much as to read a key.
+_CALL, _RESULT, _OPERATION, _OPEN, _RELEASE = (
+    int(kind) for kind in (Kind.CALL, Kind.RESULT, Kind.OPERATION, Kind.OPEN, Kind.RELEASE)
+)
 _CREDIT_MAX: Final = 1 << 16
+_NO_OPTIONS: Final[dict[str, Any]] = {}
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
 
 
@@ -107,11 +115,10 @@ class Connection(asyncio.Protocol):
     # -- what the loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
         try:
-            self._server.add(self, transport)
+            self._server.add(self)
         except StrataError as error:
             self._refuse(error)
             return
@@ -120,6 +127,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.last_heard = time.monotonic()
+        session = self._session
+        if session is not None and not self._frames and not self._is_choked:
+            found = self._reader.only(data)
+            if found is not None and found.kind == _CALL and not self._working:
+                # Who asks one thing at a time waits for this: no list, no loop.
+                try:
+                    self._call(session, found)
+                except Exception as error:
+                    self._say(self._error(found.id, error))
+                self._flush()
+                return
         try:
             self._frames.extend(self._reader.feed(data))
         except StrataError as error:
@@ -149,9 +167,9 @@ class Connection(asyncio.Protocol):
 
     def _run(self) -> None:
         """Do what was asked, as far as the client takes the answers."""
-        frames = self._frames
+        frames, working, most = self._frames, self._working, self._server.limits.in_flight
         while frames and not self._is_choked and not self._is_over:
-            if len(self._working) >= self._server.limits.in_flight:
+            if len(working) >= most:
                 self._transport.pause_reading()
                 break
             found = frames.popleft()
@@ -172,13 +190,13 @@ class Connection(asyncio.Protocol):
         session = self._session
         if session is None:
             self._greet(found)
-        elif found.kind == Kind.CALL:
+        elif found.kind == _CALL:
             self._call(session, found)
-        elif found.kind == Kind.OPERATION:
+        elif found.kind == _OPERATION:
             self._operate(session, found)
-        elif found.kind == Kind.OPEN:
+        elif found.kind == _OPEN:
             session.open(*decode_body(found.body))
-        elif found.kind == Kind.RELEASE:
+        elif found.kind == _RELEASE:
             session.release(decode_body(found.body))
         elif found.kind == Kind.CANCEL:
             work = self._working.get(found.id)
@@ -213,18 +231,20 @@ class Connection(asyncio.Protocol):
         request = decode_body(found.body)
         try:
             handle, method, arguments, *rest = request
-            options: dict[str, Any] = rest[0] if rest else {}
+            options: dict[str, Any] = rest[0] if rest else _NO_OPTIONS
         except (TypeError, ValueError):
             raise InvalidInput("a call is a handle, a method and arguments") from None
-        if not isinstance(arguments, list):
-            raise InvalidInput("arguments are an array")
+        if type(arguments) is not list or type(options) is not dict:
+            raise InvalidInput("arguments are an array, and options a map")
         bound = session.bound(handle, method)
-        self._server.count(method)
-        if bound.ask.slow or (bound.ask.access != "read" and (session.strict or self._server.is_strict)):
+        server = self._server
+        server.counts[method] += 1
+        if bound.is_plain and not options and not (server.is_strict and bound.ask.access != "read"):
+            self._say(self._result(found.id, bound.run(*arguments)))
+        elif bound.ask.slow or (bound.ask.access != "read" and (session.strict or server.is_strict)):
             self._hand_over(session, bound, arguments, options, found.id)
         else:
-            result = session.call(bound, arguments, options.get("once"))
-            self._say(self._result(found.id, result))
+            self._say(self._result(found.id, session.call(bound, arguments, options.get("once"))))
 
     def _hand_over(
         self, session: Session, bound: Bound, arguments: list[Any], options: dict[str, Any], id: int
@@ -240,7 +260,7 @@ class Connection(asyncio.Protocol):
             self._operations = self._server.operations(session)
         operations = self._operations
         asked = operations.asked(decode_body(found.body))
-        self._server.count(asked.operation.name)
+        self._server.counts[asked.operation.name] += 1
         if asked.credit is not None:
             work = self._work(found.id)
             work.give_credit(asked.credit)
@@ -293,7 +313,10 @@ class Connection(asyncio.Protocol):
         self._read_on()
 
     def _result(self, id: int, result: Any) -> bytes:
-        return answer(id, encode_body(result), self._server.limits.frame_bytes, packs=self._packs)
+        body = encode_body(result)
+        if len(body) < PACK_FROM_BYTES:  # as most are
+            return HEADER.pack(len(body) + AFTER_LENGTH, _RESULT, id) + body
+        return answer(id, body, self._server.limits.frame_bytes, packs=self._packs)
 
     def _error(self, id: int, error: BaseException) -> bytes:
         self._server.note_error(error)
@@ -308,10 +331,12 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        if self._out and not self._transport.is_closing():
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-        self._out.clear()
-        self._out_bytes = 0
+        out = self._out
+        if out:
+            if not self._transport.is_closing():
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+            self._out_bytes = 0
 
     def send_soon(self, data: bytes) -> None:
         """Send a frame, from any thread."""

@@ -69,7 +69,7 @@ class Server:
         self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
         self._waiting = ThreadPoolExecutor(self.limits.waiting, thread_name_prefix=f"{name}-wait")
         self.is_draining = False
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -117,7 +117,7 @@ class Server:
 
     # -- what connections ask
 
-    def add(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
+    def add(self, connection: Connection) -> None:
         """Take a connection in. Raises: LimitExceeded."""
         if len(self.connections) >= self.limits.connections:
             raise LimitExceeded(
@@ -166,9 +166,6 @@ class Server:
         if self._face is None:
             self._face = Database(self._store)
         return Operations(self._face, session)
-
-    def count(self, method: str) -> None:
-        self.counts[method] += 1
 
     def note_error(self, error: BaseException) -> None:
         self.errors[error.code if isinstance(error, StrataError) else InternalError.code] += 1
@@ -243,3 +240,13 @@ def _check_peer(connected: socket.socket) -> None:
             given="nothing",
             hint="strata serve",
         )
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop; uvloop's where that is installed, which does more with less."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return made

@@ -22,7 +22,7 @@ PROTOCOL: Final = 1
 MAGIC: Final = "strata"
 
 HEADER: Final = struct.Struct(">IBI")
-_AFTER_LENGTH: Final = 5  # kind and id, which the length counts
+AFTER_LENGTH: Final = 5  # kind and id, which the length counts
 _AROUND_BYTES: Final = 16  # kind and id, and what says that a piece is bytes
 PACKED: Final = 0x80
 PACK_FROM_BYTES: Final = 4096  # below that, packing costs more than it saves
@@ -119,7 +119,7 @@ def frame(kind: int, id: int, body: bytes, *, packs: bool = False) -> bytes:
         packed = zlib.compress(body, 1)
         if len(packed) < len(body):
             kind, body = kind | PACKED, packed
-    return HEADER.pack(len(body) + _AFTER_LENGTH, kind, id) + body
+    return HEADER.pack(len(body) + AFTER_LENGTH, kind, id) + body
 
 
 class Reader:
@@ -136,6 +136,15 @@ class Reader:
     def is_empty(self) -> bool:
         """Whether no part of a frame is waiting for the rest."""
         return not self._kept
+
+    def only(self, data: bytes) -> Frame | None:
+        """Return the frame that `data` is, where it is exactly one that is not packed. Else feed it."""
+        if self._kept or len(data) < HEADER.size:
+            return None
+        length, kind, id = HEADER.unpack_from(data)
+        if length + 4 != len(data) or length > self.limit or length < AFTER_LENGTH or kind & PACKED:
+            return None
+        return Frame(kind, id, data[HEADER.size :])
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames that `data` makes whole. Take them all before feeding again.
@@ -155,7 +164,7 @@ class Reader:
                 length, kind, id = HEADER.unpack_from(data, at)
                 if length > self.limit:
                     raise LimitExceeded(what="frame bytes", limit=self.limit, actual=length)
-                if length < _AFTER_LENGTH:
+                if length < AFTER_LENGTH:
                     raise InvalidInput(f"a frame of {length} bytes has no room for kind and id")
                 if end - at < 4 + length:
                     self._wanted = 4 + length

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from strata.core.errors import (
@@ -44,6 +45,7 @@ class Bound(NamedTuple):
     run: Callable[..., Any]
     ask: Ask
     thing: Thing
+    is_plain: bool  # nothing but `run` has to be done, and that takes microseconds
 
 
 class Session:
@@ -90,8 +92,9 @@ class Session:
                 given=self.access,
                 hint="run it on that machine",
             )
-        it, run = thing.it, ask.run
-        return Bound(method, lambda *arguments: run(it, *arguments), ask, thing)
+        run = partial(ask.run, thing.it)
+        is_plain = not ask.slow and ask.makes is None and (ask.access == "read" or not self.strict)
+        return Bound(method, run, ask, thing, is_plain and method != "how")
 
     def _thing(self, handle: Any) -> Thing:
         found = self._things.get(handle) if isinstance(handle, int) else None
