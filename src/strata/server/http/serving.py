@@ -1,0 +1,223 @@
+"""Serving: an application on a port, in a thread with a loop of its own. The only import of uvicorn.
+
+uvicorn reads requests with h11, which refuses what is no HTTP. What it leaves open is how long a client may
+take, so connections here have deadlines: for the head of a request, and for reading what was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from strata.core.errors import InvalidInput
+from strata.server.http.limits import HttpLimits
+from strata.server.http.stats import Stats
+
+_BACKLOG: Final = 1024
+_KEEP_ALIVE_S: Final = 75  # proxies keep connections for 60 s, and must not meet one that just closed
+_WAIT_S: Final = 30  # for a thread to begin
+
+
+class Serving:
+    """An application that listens."""
+
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        certificate: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        client_authority: str | os.PathLike[str] | None = None,
+    ) -> None:
+        limits = getattr(app, "limits", None) or HttpLimits()
+        self._app = app
+        self._closed = False
+        self._socket = _listening(host, port)
+        try:
+            config = _config(app, limits, _tls(certificate, key, client_authority))
+            self._server = uvicorn.Server(config)
+            self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
+            self._begun = threading.Event()
+            self._thread.start()
+            self._begun.wait(_WAIT_S)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]  # with the port that it got
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
+    def stats(self) -> Stats:
+        """Return what the application counted, with the connections that are open."""
+        counted: Stats = self._app.stats(self.connections)
+        return counted
+
+    def close(self) -> None:
+        """Stop listening, let what is under way end within the limit `drain_s`, then return. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._app.drain()
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = self._server
+        startup = server.startup
+
+        async def begin(sockets: list[socket.socket] | None = None) -> None:
+            await startup(sockets=sockets)
+            self._begun.set()
+
+        server.startup = begin  # type: ignore[method-assign]
+        await server.serve(sockets=[self._socket])
+
+
+class Connection(H11Protocol):
+    """A connection that does not wait for ever."""
+
+    limits = HttpLimits()  # a class for each server has its own
+    _deadline: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._hurry(self.limits.head_s)
+
+    def data_received(self, data: bytes) -> None:
+        was_quiet = self.timeout_keep_alive_task is not None
+        super().data_received(data)
+        if self._is_answering():
+            self._relax()
+        elif was_quiet:  # the first bytes of another request
+            self._hurry(self.limits.head_s)
+
+    def on_response_complete(self) -> None:
+        self._hurry(_KEEP_ALIVE_S)
+        super().on_response_complete()
+        if self._is_answering():
+            self._relax()  # the next request was there already
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_at_reader(self.transport.get_write_buffer_size() + 1)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relax()
+        if self._stall is not None:
+            self._stall.cancel()
+        super().connection_lost(exc)
+
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _hurry(self, seconds: float) -> None:
+        """Close the connection unless the head of a request is there in time."""
+        self._relax()
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _look_at_reader(self, before: int) -> None:
+        """Close the connection of a client that takes nothing of what it is sent."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        else:
+            self._stall = self.loop.call_later(self.limits.stall_s, self._look_at_reader, left)
+
+
+def _config(app: Any, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    protocol = type("Connection", (Connection,), {"limits": limits})
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=protocol,
+        ws="none",
+        lifespan="off",  # whoever made the application closes it
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is known by the token, never by an address that a header says
+        limit_concurrency=limits.connections,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(limits.drain_s)),
+        h11_max_incomplete_event_size=limits.head_bytes,
+        ssl_context_factory=None if tls is None else lambda config, make: tls,
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises: InvalidInput for an address that cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Said to be TCP, for asyncio to send small answers at once (40 ms otherwise: Nagle's algorithm).
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"cannot listen on {host}:{port}: {said}") from None
+    return listening
+
+
+def _tls(
+    certificate: str | os.PathLike[str] | None,
+    key: str | os.PathLike[str] | None,
+    client_authority: str | os.PathLike[str] | None,
+) -> ssl.SSLContext | None:
+    """Return what TLS needs; None where it is not wanted.
+
+    Raises: InvalidInput for files that cannot be read, or do not go together.
+    """
+    if certificate is None:
+        if key is not None or client_authority is not None:
+            raise InvalidInput("TLS needs a certificate", hint="certificate=, beside key=")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(Path(certificate), None if key is None else Path(key))
+        if client_authority is not None:
+            context.load_verify_locations(Path(client_authority))
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(f"the certificates cannot be used: {error}") from None
+    return context
