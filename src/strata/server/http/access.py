@@ -41,9 +41,11 @@ class Gate:
             raise RuntimeError(f"authorize returned {role!r}, which is no role")
         return role
 
-    def check(self, role: Role, operation: Operation, request: Struct) -> None:
+    def check(self, role: Role, operation: Operation, request: Struct | None = None) -> None:
         """Let a request through.
 
+        Args:
+            request: None as long as it was not read; it may need more than its operation does.
         Raises: AccessDenied when the role allows less than it needs, and for names of files; ReadOnly.
         """
         self.check_access(role, operation.access_for(request))

@@ -55,7 +55,7 @@ async def read_body(request: Request, most: int, within_s: float) -> bytes:
     return b"".join(found)
 
 
-def decoded(body: bytes, kind: str, *, default: Any = None) -> Any:
+def decoded(body: bytes, kind: str, *, default: Any) -> Any:
     """Return the plain data that a body holds; `default` for an empty one.
 
     Raises: InvalidInput for what it cannot be; Refused for another media type.

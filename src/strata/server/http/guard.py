@@ -24,12 +24,11 @@ def path_of(scope: Any) -> str:
     Raises: Refused for one that is not UTF-8.
     """
     raw = scope.get("raw_path")
-    if raw is None:
-        return str(scope["path"])
     try:
-        return unquote_to_bytes(raw).decode()
+        path = str(scope["path"]) if raw is None else unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         raise bad_request("the path is not UTF-8") from None
+    return path.removeprefix(scope.get("root_path", ""))  # of an application that this one is a part of
 
 
 def check_framing(headers: Headers) -> None:

@@ -20,16 +20,17 @@ from strata.api.schema import Schemas
 from strata.server.http.body import BYTES, JSON, MSGPACK
 from strata.server.http.query import PLACE, is_readable, simple_fields
 from strata.server.http.resources import JSON_PATCH, MERGE_PATCH, RESOURCES, Resource
-from strata.server.http.statuses import STATUS
+from strata.server.http.statuses import STATUS, codes
 from strata.server.http.watching import EVENTS, FILTERS, can_watch
 
 Json = dict[str, Any]
 _PREFIX: Final = "#/components/schemas/"
+_NAME: Final[Json] = {"type": ["string", "null"], "minLength": 1}
 _ERROR: Final[Json] = {
     "type": "object",
     "description": "What went wrong: code does not change between releases, hint says what to do.",
     "properties": {
-        "code": {"type": "string", "enum": sorted({cls.code for cls in STATUS})},
+        "code": {"type": "string", "enum": codes()},
         "message": {"type": "string"},
         "hint": {"type": "string"},
         "fields": {"type": "object"},
@@ -85,8 +86,8 @@ def description() -> Json:
         paths[f"/v1/{resource.group}/{{{resource.key}}}"] = _resource(resource, schemas)
     if can_watch():
         paths["/v1/watch"] = {"get": _watch()}
-    schemas.definitions["Error"] = _ERROR
-    return {
+    schemas.definitions |= {"Error": _ERROR, "Place": _place_schema()}
+    found = {
         "openapi": "3.1.0",
         "info": {"title": "Strata", "version": "1", "description": _ABOUT},
         "servers": [{"url": "/"}],
@@ -99,6 +100,25 @@ def description() -> Json:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+    portable: Json = _portable(found)
+    return portable
+
+
+def _portable(schema: Any) -> Any:
+    """Return a schema without `prefixItems`, which programs that read OpenAPI still stumble over."""
+    if isinstance(schema, list):
+        return [_portable(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _portable(part) for name, part in schema.items()}
+    parts = found.pop("prefixItems", None)
+    return found if parts is None or {} in parts else {**found, "items": {"anyOf": parts}}
+
+
+def _place_schema() -> Json:
+    """Return the schema of a place that is now."""
+    names = {name: {**_NAME, "description": _PLACE_SAYS[name]} for name in PLACE if name != "at"}
+    return {"type": "object", "properties": names, "additionalProperties": False}
 
 
 def _groups() -> list[str]:
@@ -125,7 +145,7 @@ def _head(operation: Operation, method: str) -> Json:
 def _post(operation: Operation, schemas: Schemas, result: Json) -> Json:
     request = schemas.request(operation)
     commits = operation.access == "write" and operation.in_transactions
-    place = schemas.of(Where)
+    place = schemas.of(Where) if operation.on_views else {"$ref": _PREFIX + "Place"}
     body: Json = {
         "type": "object",
         "properties": {"arguments": request, "place": place}
@@ -178,7 +198,12 @@ def _parameter(field: Field, schemas: Schemas) -> Json:
 
 def _place(*names: str) -> list[Json]:
     return [
-        {"name": name, "in": "query", "schema": {"type": "string"}, "description": _PLACE_SAYS[name]}
+        {
+            "name": name,
+            "in": "query",
+            "schema": {"type": "string", "minLength": 1},
+            "description": _PLACE_SAYS[name],
+        }
         for name in names
     ]
 
@@ -207,6 +232,7 @@ def _error_responses() -> Json:
 
 
 _VERSION: Final[Json] = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
+_TAGS: Final = r'^(\*|(W/)?"[0-9]+"(, (W/)?"[0-9]+")*)$'
 _IF: Final[Json] = {
     "If-Match": "Only where the version is one of these ETags; * is any.",
     "If-None-Match": "Only where it is none of these; * is only where there is none.",
@@ -235,7 +261,8 @@ def _text(name: str, where: str, says: str) -> Json:
 
 
 def _conditions() -> list[Json]:
-    return [_text(name, "header", says) for name, says in _IF.items()]
+    schema = {"type": "string", "pattern": _TAGS}
+    return [{**_text(name, "header", says), "schema": schema} for name, says in _IF.items()]
 
 
 def _within(resource: Resource) -> list[Json]:

@@ -13,6 +13,7 @@ import math
 import types
 from collections.abc import Container
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Final, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -87,10 +88,21 @@ def check_empty(query: Query, what: str) -> None:
 
 @cache
 def simple_fields(operation: Operation) -> dict[str, Field]:
-    """Return the arguments that a query can say; nothing where it cannot say all that must be."""
-    found = {field.name: field for field in fields_of(operation) if _kinds(field.type) is not None}
+    """Return the arguments that a query can say; nothing where it cannot say all that must be.
+
+    One that makes the operation write is none of them: GET never does.
+    """
+    found = {
+        field.name: field
+        for field in fields_of(operation)
+        if _kinds(field.type) is not None and _leaves_access(operation, field.name)
+    }
     needed = {field.name for field in fields_of(operation) if field.default is msgspec.NODEFAULT}
     return found if needed <= found.keys() else {}
+
+
+def _leaves_access(operation: Operation, name: str) -> bool:
+    return operation.access_for(SimpleNamespace(**{name: True})) == operation.access
 
 
 @cache

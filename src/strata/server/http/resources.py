@@ -143,7 +143,7 @@ class Resources:
         try:
             found = _entry(tx, asked)
             if not asked.condition.holds(0 if found is None else found.version):
-                raise _failed(asked, place)
+                raise self._failed(asked)
             run(asked.operation, request, self._database, tx)
             return tx.commit()
         except BaseException:
@@ -155,13 +155,19 @@ class Resources:
         etag = f'"{entry.version}"'
         headers = {"ETag": etag, "Last-Modified": format_datetime(entry.timestamp, usegmt=True)}
         if asked.condition.match is not None and not asked.condition.holds(entry.version):
-            raise Refused(412, conflict(keys=[("", "", asked.resource.group, asked.key)]))
+            raise self._failed(asked)
         if asked.condition.is_known(entry.version):
             return Response(status_code=304, headers=headers)
         if isinstance(value, bytes) and BYTES in asked.headers.get("accept", ""):
             return Response(value, headers=headers, media_type=BYTES)
         kind = wanted(asked.headers)
         return Response(encoded(value, kind), headers=headers, media_type=kind)
+
+    def _failed(self, asked: Asked) -> Refused:
+        """Return the answer to a condition that does not hold."""
+        branch = asked.where.branch or self._database._branch.name
+        space = asked.where.space or self._database._space
+        return Refused(412, conflict(keys=[(branch, space, asked.resource.group, asked.key)]))
 
     def _found(self, asked: Asked) -> tuple[Any, Any]:
         """Return the entry that is asked for, and the value: of a document maybe only a part.
@@ -258,12 +264,6 @@ def _missing(asked: Asked) -> NotFound:
     what = {"kv": "key", "state": "state cell", "json": "document"}[asked.resource.group]
     path = asked.parameters.get("path")
     return NotFound(what=what, name=asked.key if path is None else f"{asked.key} at {path}")
-
-
-def _failed(asked: Asked, place: Any) -> Refused:
-    """Return the answer to a condition that does not hold."""
-    names = (place._branch.name, place._space, asked.resource.group, asked.key)
-    return Refused(412, conflict(keys=[names]))
 
 
 def _is_in(version: int, tags: frozenset[str]) -> bool:

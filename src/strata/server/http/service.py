@@ -33,7 +33,7 @@ from strata.server.http.query import is_readable, query_of
 from strata.server.http.resources import RESOURCES, Resources
 from strata.server.http.stats import Stats
 from strata.server.http.statuses import Refused, bad_request, refused
-from strata.server.http.watching import Watching
+from strata.server.http.watching import Watching, can_watch
 from strata.server.http.web import ClientDisconnect, Receive, Request, Response, Scope, Send
 
 T = TypeVar("T")
@@ -149,8 +149,8 @@ class Service:
         group, slash, key = name.partition("/")
         if slash and group in RESOURCES:
             return await self._resource(request, role, group, key)
-        if name == "watch":
-            _check_method(request, "GET")
+        if name == "watch" and can_watch():
+            _check_method(request, "GET", has_head=False)
             return await self._watch(request, role)
         if name not in OPERATIONS:
             raise _unknown(name)
@@ -166,6 +166,7 @@ class Service:
 
     async def _operation(self, request: Request, role: Role, operation: Operation) -> Response:
         _check_method(request, *(("GET", "POST") if is_readable(operation) else ("POST",)))
+        self._gate.check(role, operation)
         query, headers = query_of(request.scope), request.headers
         out, body = wanted(headers), b""
         if request.method == "POST":
@@ -175,7 +176,9 @@ class Service:
 
         def work() -> bytes:
             if request.method == "POST":
-                asked = asked_by_post(operation, decoded(body, type_of(headers)), headers.get(KEY_HEADER))
+                asked = asked_by_post(
+                    operation, decoded(body, type_of(headers), default={}), headers.get(KEY_HEADER)
+                )
             else:
                 asked = asked_by_get(operation, query)
             self._gate.check(role, operation, asked.request)
@@ -189,8 +192,9 @@ class Service:
     async def _resource(self, request: Request, role: Role, group: str, key: str) -> Response:
         resource = RESOURCES[group]
         _check_method(request, *resource.methods)
-        body = b"" if request.method in ("GET", "HEAD", "DELETE") else await self._body(request)
         asked = self._resources.asked(resource, request, key, query_of(request.scope))
+        self._gate.check(role, asked.operation)
+        body = b"" if request.method in ("GET", "HEAD", "DELETE") else await self._body(request)
         self._operations[asked.operation.name] += 1
 
         def work() -> Response:
@@ -221,9 +225,9 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _check_method(request: Request, *methods: str) -> None:
-    """Raise Refused for a method that is not for this path; HEAD is for all that have GET."""
-    allowed = (*methods, "HEAD") if "GET" in methods else methods
+def _check_method(request: Request, *methods: str, has_head: bool = True) -> None:
+    """Raise Refused for a method that is not for this path; HEAD is for those that have GET."""
+    allowed = (*methods, "HEAD") if "GET" in methods and has_head else methods
     if request.method not in allowed:
         raise bad_request(f"this path takes {', '.join(methods)}", 405, Allow=", ".join(allowed))
 

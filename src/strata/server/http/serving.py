@@ -7,6 +7,7 @@ take, so connections here have deadlines: for the head of a request, and for rea
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -17,13 +18,15 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from strata.core.errors import InvalidInput
+from strata.core.errors import InternalError, InvalidInput
+from strata.core.keys import check_int
 from strata.server.http.limits import HttpLimits
 from strata.server.http.stats import Stats
 
 _BACKLOG: Final = 1024
+_PORT_MAX: Final = 65_535  # the system would take what is more modulo this
 _KEEP_ALIVE_S: Final = 75  # proxies keep connections for 60 s, and must not meet one that just closed
-_WAIT_S: Final = 30  # for a thread to begin
+log = logging.getLogger("strata.http")
 
 
 class Serving:
@@ -43,12 +46,12 @@ class Serving:
         self._closed = False
         self._socket = _listening(host, port)
         try:
-            config = _config(app, limits, _tls(certificate, key, client_authority))
-            self._server = uvicorn.Server(config)
+            self._server = _Server(_config(app, limits, _tls(certificate, key, client_authority)))
             self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
-            self._begun = threading.Event()
             self._thread.start()
-            self._begun.wait(_WAIT_S)
+            self._server.has_begun.wait()
+            if not self._server.started:
+                raise InternalError("the HTTP server did not begin, and has logged why")
         except BaseException:
             self._socket.close()
             raise
@@ -75,19 +78,24 @@ class Serving:
         self._socket.close()
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
-            runner.run(self._serve())
+        try:
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+        except Exception:
+            log.exception("the HTTP server failed")
+        finally:
+            self._server.has_begun.set()
 
-    async def _serve(self) -> None:
-        server = self._server
-        startup = server.startup
 
-        async def begin(sockets: list[socket.socket] | None = None) -> None:
-            await startup(sockets=sockets)
-            self._begun.set()
+class _Server(uvicorn.Server):
+    """One that tells when it takes requests."""
 
-        server.startup = begin  # type: ignore[method-assign]
-        await server.serve(sockets=[self._socket])
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_begun = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.has_begun.set()
 
 
 class Connection(H11Protocol):
@@ -99,6 +107,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
         self._hurry(self.limits.head_s)
 
     def data_received(self, data: bytes) -> None:
@@ -110,10 +120,11 @@ class Connection(H11Protocol):
             self._hurry(self.limits.head_s)
 
     def on_response_complete(self) -> None:
-        self._hurry(_KEEP_ALIVE_S)
         super().on_response_complete()
         if self._is_answering():
-            self._relax()  # the next request was there already
+            return  # the next request was there already
+        has_begun = bool(self.conn.trailing_data[0])
+        self._hurry(self.limits.head_s if has_begun else _KEEP_ALIVE_S)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -166,7 +177,6 @@ def _config(app: Any, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn
         access_log=False,
         server_header=False,
         proxy_headers=False,  # who asks is known by the token, never by an address that a header says
-        limit_concurrency=limits.connections,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(limits.drain_s)),
@@ -180,7 +190,10 @@ def _listening(host: str, port: int) -> socket.socket:
 
     Raises: InvalidInput for an address that cannot be had.
     """
+    check_int(port, "port")
     try:
+        if port > _PORT_MAX:
+            raise OverflowError(f"a port is at most {_PORT_MAX}")
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # Said to be TCP, for asyncio to send small answers at once (40 ms otherwise: Nagle's algorithm).
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -63,6 +63,16 @@ def status_of(error: StrataError) -> int:
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
+def codes() -> list[str]:
+    """Return the codes of all errors, sorted."""
+    found, left = set(), [StrataError]
+    while left:
+        cls = left.pop()
+        left += cls.__subclasses__()
+        found.add(cls.code)
+    return sorted(found - {StrataError.code})
+
+
 def bad_request(message: str, status: int = 400, *, hint: str = "", **headers: str) -> Refused:
     """Return the answer to a request that is none."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
