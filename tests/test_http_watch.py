@@ -135,10 +135,9 @@ def test_it_ends_when_its_branch_is_deleted(db, served):
 def test_it_ends_with_the_run_that_it_watches(db, served):
     run = db.runs.begin("plan")
     run.kv.put("k", 1)
-    branch = run.branch.name if hasattr(run.branch, "name") else run.branch
     run.end()
     with httpx2.stream(
-        "GET", f"{served}/v1/watch", params={"branch": branch, "from_version": 0}, timeout=20
+        "GET", f"{served}/v1/watch", params={"branch": run.name, "from_version": 0}, timeout=20
     ) as answer:
         kinds = [kind for _, kind, _ in events(answer.iter_lines())]
     assert kinds[-1] == "end" and "commit" in kinds

@@ -20,6 +20,7 @@ PUBLIC = [
     "strata.errors",
     "strata.primitives",
     "strata.search",
+    "strata.server.http",
     "strata.testing",
 ]
 
