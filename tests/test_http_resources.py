@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import strata
+from strata.api import dispatch
 from strata.testing import FakeClock
 
 GROUPS = ["kv", "state", "json"]
@@ -242,6 +243,25 @@ def test_what_is_no_etag(db, web, tags):
 def test_weak_tags_are_never_strong_enough_to_write(db, web):
     db.kv.put("k", 1)
     assert web.put("/v1/kv/k", json=2, headers={"If-Match": 'W/"1"'}).status_code == 412
+
+
+@pytest.mark.parametrize("headers", [{"If-Match": '"1"'}, {"If-Match": "*"}])
+def test_a_write_between_the_condition_and_what_it_allows(db, web, headers, monkeypatch):
+    """Who reads a version and writes over it must not write over what came in between."""
+    db.kv.put("k", 0)
+    others = iter([1])
+
+    def run_late(*arguments):
+        for other in others:
+            db.kv.put("k", other)
+        return dispatch.run(*arguments)
+
+    monkeypatch.setattr("strata.server.http.resources.run", run_late)
+    answer = web.put("/v1/kv/k", json="mine", headers=headers)
+    if headers["If-Match"] == "*":  # it was looked at again, and holds
+        assert answer.status_code == 200 and [entry.value for entry in db.kv.history("k")] == ["mine", 1, 0]
+    else:
+        assert answer.status_code == 412 and db.kv.get("k") == 1
 
 
 def test_of_many_who_write_over_one_version_one_does(db):

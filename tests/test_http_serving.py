@@ -226,6 +226,16 @@ def test_addresses_that_cannot_be_had(db, serve):
     served.close()
 
 
+def test_without_tokens_only_this_machine_is_served(db):
+    served, guarded = app(db), app(db, authorize=lambda token: "read")
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(InvalidInput):
+            serve_http(served, host)
+    serve_http(guarded, "0.0.0.0").close()
+    served.close()
+    guarded.close()
+
+
 def test_a_database_with_files_serves_strict_writes(tmp_path):
     with strata.open(tmp_path / "a.strata", durability="strict") as db:
         served = app(db)

@@ -198,3 +198,24 @@ def test_a_watch_needs_a_token_where_others_do(db):
         raise strata.core.errors.AccessDenied("no", needed="read", given="nothing")
 
     assert client(db, authorize=authorize).get("/v1/watch").status_code == 401
+
+
+def test_a_token_that_is_taken_back_ends_the_watch(db):
+    tokens = {"t"}
+
+    def authorize(token):
+        if token not in tokens:
+            raise strata.core.errors.AccessDenied("no", needed="read", given="nothing")
+        return "read"
+
+    made = app(db, authorize=authorize, limits=HttpLimits(heartbeat_s=0.02))
+    server = serve_http(made)
+    url = "http://{}:{}/v1/watch".format(*server.address)
+    kinds = []
+    with httpx2.stream("GET", url, headers={"Authorization": "Bearer t"}, timeout=20) as answer:
+        for _, kind, _ in events(answer.iter_lines()):
+            tokens.clear()
+            kinds.append(kind)
+    server.close()
+    made.close()
+    assert kinds[0] == "message" and kinds[-1] == "error"

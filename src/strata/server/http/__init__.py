@@ -98,8 +98,9 @@ def serve_http(
         port: 0 is any that is free.
         certificate, key: files in PEM, for TLS.
         client_authority: accept only clients with a certificate of this authority.
-    Raises: InvalidInput for an address that cannot be had, for certificates that cannot be read, and where
-        the extra `server` is not installed.
+    Raises: InvalidInput for an address that cannot be had, for one that other machines reach where the
+        application asks nobody who they are, for certificates that cannot be read, and where the extra
+        `server` is not installed.
     """
     try:
         from strata.server.http.serving import Serving

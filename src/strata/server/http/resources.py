@@ -23,7 +23,6 @@ from strata.api.requests import converted, read
 from strata.api.retry import RETRIES, retrying
 from strata.api.view import View
 from strata.core.errors import InvalidInput, NotFound, conflict
-from strata.server.http.access import Gate, Role
 from strata.server.http.body import BYTES, JSON, decoded, encoded, type_of, wanted
 from strata.server.http.calls import KEY_HEADER, with_key
 from strata.server.http.query import Query, check_empty, place_of, take
@@ -93,9 +92,8 @@ class Asked:
 class Resources:
     """Answers to requests for resources."""
 
-    def __init__(self, database: Database, gate: Gate) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._gate = gate
 
     def asked(self, resource: Resource, request: Request, key: str, query: Query) -> Asked:
         """Return what is asked for.
@@ -116,10 +114,9 @@ class Resources:
             raise InvalidInput("a condition and an idempotency key at once: each alone makes it happen once")
         return Asked(resource, operation, key, where, parameters, headers, condition, is_reading, options)
 
-    def answer(self, asked: Asked, role: Role, body: bytes) -> Response:
-        """Return the response, once the gate let the request through."""
+    def answer(self, asked: Asked, body: bytes) -> Response:
+        """Return the response to a request that the gate let through."""
         request = read(asked.operation, _arguments(asked, body))
-        self._gate.check(role, asked.operation, request)
         if asked.is_reading:
             return self._read(asked)
         if asked.is_conditional:

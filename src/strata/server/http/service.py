@@ -66,8 +66,13 @@ class Service:
         self._operations: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="strata-http")
-        self._resources = Resources(database, self._gate)
+        self._resources = Resources(database)
         self._watching = Watching(database, limits)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who gets here may do everything."""
+        return self._gate.is_open
 
     def stats(self, connections: int = 0) -> Stats:
         """Return what was counted so far."""
@@ -112,7 +117,7 @@ class Service:
         except Exception as error:
             response = self._refusal(request, refused(error))
             if response.status_code == 500:
-                log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+                log.error("%s %r failed", request.method, request.scope["path"], exc_info=error)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -141,7 +146,7 @@ class Service:
         check_origin(request.headers, self._origins, is_open=self._gate.is_open)
         path = path_of(request.scope)
         if not path.startswith(PREFIX):
-            return self._description(request, path)
+            return await self._description(request, path)
         role = self._gate.role(request.headers)
         if self.draining:
             raise Closed("the server ends", hint="ask again elsewhere, or later")
@@ -151,18 +156,18 @@ class Service:
             return await self._resource(request, role, group, key)
         if name == "watch" and can_watch():
             _check_method(request, "GET", has_head=False)
-            return await self._watch(request, role)
+            return await self._watch(request)
         if name not in OPERATIONS:
             raise _unknown(name)
         return await self._operation(request, role, OPERATIONS[name])
 
-    def _description(self, request: Request, path: str) -> Response:
+    async def _description(self, request: Request, path: str) -> Response:
         if path not in ("/", "/openapi.json"):
             raise NotFound(what="path", name=path[:200], hint="/ lists what there is")
         _check_method(request, "GET")
         if path == "/":
-            return Response(page.page(), headers=page.HEADERS, media_type="text/html")
-        return Response(openapi.document(), media_type=JSON)
+            return Response(await self._in_thread(page.page), headers=page.HEADERS, media_type="text/html")
+        return Response(await self._in_thread(openapi.document), media_type=JSON)
 
     async def _operation(self, request: Request, role: Role, operation: Operation) -> Response:
         _check_method(request, *(("GET", "POST") if is_readable(operation) else ("POST",)))
@@ -198,16 +203,18 @@ class Service:
         self._operations[asked.operation.name] += 1
 
         def work() -> Response:
-            return self._resources.answer(asked, role, body)
+            return self._resources.answer(asked, body)
 
         if asked.is_conditional:
             return await self._in_thread(work)
         return await self._run(asked.operation, len(body), work)
 
-    async def _watch(self, request: Request, role: Role) -> Response:
-        self._gate.check_access(role, "read")
+    async def _watch(self, request: Request) -> Response:
+        def check() -> None:
+            self._gate.check_access(self._gate.role(request.headers), "read")
+
         self._operations["watch"] += 1
-        return await self._watching.begin(request, query_of(request.scope), self._in_thread)
+        return await self._watching.begin(request, query_of(request.scope), check, self._in_thread)
 
     async def _body(self, request: Request) -> bytes:
         body = await read_body(request, self.limits.body_bytes, self.limits.body_s)

@@ -7,6 +7,7 @@ take, so connections here have deadlines: for the head of a request, and for rea
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import socket
@@ -27,6 +28,8 @@ _BACKLOG: Final = 1024
 _PORT_MAX: Final = 65_535  # the system would take what is more modulo this
 _KEEP_ALIVE_S: Final = 75  # proxies keep connections for 60 s, and must not meet one that just closed
 log = logging.getLogger("strata.http")
+_quiet = log.getChild("connections")
+_quiet.setLevel(logging.ERROR)  # that somebody sent what is no HTTP is no news, and could fill a log
 
 
 class Serving:
@@ -44,7 +47,8 @@ class Serving:
         limits = getattr(app, "limits", None) or HttpLimits()
         self._app = app
         self._closed = False
-        self._socket = _listening(host, port)
+        asks_who = not getattr(app, "is_open", False) or client_authority is not None
+        self._socket = _listening(host, port, anywhere=asks_who)
         try:
             self._server = _Server(_config(app, limits, _tls(certificate, key, client_authority)))
             self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
@@ -102,8 +106,13 @@ class Connection(H11Protocol):
     """A connection that does not wait for ever."""
 
     limits = HttpLimits()  # a class for each server has its own
+    logger: logging.Logger
     _deadline: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.logger = _quiet
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -185,29 +194,38 @@ def _config(app: Any, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn
     )
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int, *, anywhere: bool) -> socket.socket:
     """Return a socket that listens.
 
-    Raises: InvalidInput for an address that cannot be had.
+    Raises: InvalidInput for an address that cannot be had, and unless `anywhere` for one that others reach.
     """
     check_int(port, "port")
     try:
         if port > _PORT_MAX:
             raise OverflowError(f"a port is at most {_PORT_MAX}")
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # Said to be TCP, for asyncio to send small answers at once (40 ms otherwise: Nagle's algorithm).
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(_BACKLOG)
-        except BaseException:
-            listening.close()
-            raise
+        if not anywhere and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise InvalidInput(
+                f"other machines reach {host}, and without tokens they may do everything",
+                hint="give authorize=, or listen on 127.0.0.1",
+            )
+        return _bound(family, address)
     except (OSError, OverflowError) as error:
         said = getattr(error, "strerror", None) or error
         raise InvalidInput(f"cannot listen on {host}:{port}: {said}") from None
-    return listening
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    # Said to be TCP, for asyncio to send small answers at once (40 ms otherwise: Nagle's algorithm).
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(_BACKLOG)
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 def _tls(

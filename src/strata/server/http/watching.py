@@ -48,11 +48,16 @@ class Watching:
                 watch.close()
         self._threads.shutdown(wait=False)
 
-    async def begin(self, request: Request, query: Query, in_thread: InThread) -> Response:
+    async def begin(
+        self, request: Request, query: Query, check: Callable[[], None], in_thread: InThread
+    ) -> Response:
         """Return an answer that goes on.
 
+        Args:
+            check: raises AccessDenied; asked again for each event, as tokens expire and are taken back.
         Raises: what the watch does, where that shows before it waits; LimitExceeded for one too many.
         """
+        check()
         place, options = self._asked(request, query)
         with self._lock:
             if len(self._open) >= self._limits.watches:
@@ -66,7 +71,7 @@ class Watching:
         except BaseException:
             self._end(watch)
             raise
-        return StreamingResponse(self._events(watch, first), media_type=EVENTS)
+        return StreamingResponse(self._events(watch, first, check), media_type=EVENTS)
 
     def _asked(self, request: Request, query: Query) -> tuple[Any, dict[str, Any]]:
         """Return the place to watch, and what of it."""
@@ -85,11 +90,12 @@ class Watching:
         place = converted(where, Where, "the query")
         return self._database if place.branch is None else self._database.branch(place.branch), options
 
-    async def _events(self, watch: Any, step: Any) -> AsyncIterator[bytes]:
+    async def _events(self, watch: Any, step: Any, check: Callable[[], None]) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         heartbeat_s = self._limits.heartbeat_s
         try:
             while step is not None or not watch.closed:
+                check()
                 yield _event(step) if step is not None else f"id: {watch.version}\n\n".encode()
                 step = await loop.run_in_executor(self._threads, lambda: watch.next(timeout_s=heartbeat_s))
             yield b"event: end\ndata: {}\n\n"
