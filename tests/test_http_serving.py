@@ -39,6 +39,17 @@ def serve(db):
         served.close()
 
 
+@pytest.fixture(scope="module")
+def refusing():
+    """A database and a server for many tests, all of whose requests are refused."""
+    with strata.open() as opened:
+        served = app(opened, limits=HttpLimits(head_s=0.2))
+        server = serve_http(served)
+        yield opened, server
+        server.close()
+        served.close()
+
+
 def talk(server, *pieces):
     """Send bytes, and return all that comes back until the server closes."""
     with socket.create_connection(server.address, 20) as connection:
@@ -84,9 +95,10 @@ def test_requests_one_after_the_other_on_a_connection(db, serve):
         b"Content-Length : 1\r\n",
     ],
 )
-def test_one_request_is_never_two(db, serve, headers):
+def test_one_request_is_never_two(refusing, headers):
     """Two headers that disagree on the length are how a second request is smuggled past a proxy."""
-    answer = talk(serve(), PUT + headers + b"\r\n" + b"1\r\n1\r\n0\r\n\r\n" + LAST)
+    db, server = refusing
+    answer = talk(server, PUT + headers + b"\r\n" + b"1\r\n1\r\n0\r\n\r\n" + LAST)
     assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501")) and answer.count(b"HTTP/1.1") == 1
     assert db.version == 0
 
@@ -101,21 +113,22 @@ def test_one_request_is_never_two(db, serve, headers):
         b"\0" * 100,
     ],
 )
-def test_what_is_no_http_is_refused(db, serve, line):
-    server = serve(head_s=0.2)
+def test_what_is_no_http_is_refused(refusing, line):
+    _, server = refusing
     answer = talk(server, line)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
     assert talk(server, LAST).startswith(b"HTTP/1.1 200")
 
 
-def test_a_head_that_is_too_long_is_refused(db, serve):
-    answer = talk(serve(), PUT + b"X: " + b"y" * 1_000_000 + b"\r\nContent-Length: 1\r\n\r\n1")
+def test_a_head_that_is_too_long_is_refused(refusing):
+    db, server = refusing
+    answer = talk(server, PUT + b"X: " + b"y" * 1_000_000 + b"\r\nContent-Length: 1\r\n\r\n1")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")  # it may close while we still send
     assert db.version == 0
 
 
-def test_a_body_that_is_cut_short_writes_nothing(db, serve):
-    server = serve()
+def test_a_body_that_is_cut_short_writes_nothing(refusing):
+    db, server = refusing
     with socket.create_connection(server.address, 20) as connection:
         connection.sendall(PUT + b"Content-Length: 10\r\n\r\n1")
         connection.shutdown(socket.SHUT_WR)
@@ -288,6 +301,25 @@ def test_tls(db, serve, certificates):
         assert web.put("/v1/kv/k", json=1, headers={"Host": "localhost"}).status_code == 200
     assert not talk(server, LAST).startswith(b"HTTP/1.1 200")  # in the clear
     assert db.kv.get("k") == 1
+
+
+def test_certificates_are_read_again(db, serve, certificates, tmp_path):
+    for name in ("pem", "key"):
+        shutil.copy(certificates / f"server.{name}", tmp_path / f"a.{name}")
+    server = serve({"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key"})
+
+    def shown():
+        return ssl.get_server_certificate(server.address)
+
+    old, new = (certificates / "server.pem").read_text(), (certificates / "client.pem").read_text()
+    assert shown() == old
+    (tmp_path / "a.pem").write_text(new)
+    with pytest.raises(InvalidInput):  # the key is still the old one
+        server.reload()
+    assert shown() == old
+    shutil.copy(certificates / "client.key", tmp_path / "a.key")
+    server.reload()
+    assert shown() == new
 
 
 def test_tls_with_certificates_of_clients(db, serve, certificates):

@@ -47,10 +47,12 @@ class Serving:
         limits = getattr(app, "limits", None) or HttpLimits()
         self._app = app
         self._closed = False
+        self._files = certificate, key, client_authority
+        self._tls = _tls(*self._files)
         asks_who = not getattr(app, "is_open", False) or client_authority is not None
         self._socket = _listening(host, port, anywhere=asks_who)
         try:
-            self._server = _Server(_config(app, limits, _tls(certificate, key, client_authority)))
+            self._server = _Server(_config(app, limits, self._tls))
             self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
             self._thread.start()
             self._server.has_begun.wait()
@@ -70,6 +72,16 @@ class Serving:
         """Return what the application counted, with the connections that are open."""
         counted: Stats = self._app.stats(self.connections)
         return counted
+
+    def reload(self) -> None:
+        """Read the certificates again, for connections from now on. With those that cannot be used all stays.
+
+        Raises: InvalidInput for certificates that cannot be used.
+        """
+        if (
+            self._tls is not None and _tls(*self._files) is not None
+        ):  # the live one is touched by good ones only
+            _load(self._tls, *self._files)
 
     def close(self) -> None:
         """Stop listening, let what is under way end within the limit `drain_s`, then return. Idempotent."""
@@ -244,6 +256,11 @@ def _tls(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    _load(context, certificate, key, client_authority)
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Any, key: Any, client_authority: Any) -> None:
     try:
         context.load_cert_chain(Path(certificate), None if key is None else Path(key))
         if client_authority is not None:
@@ -251,4 +268,3 @@ def _tls(
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise InvalidInput(f"the certificates cannot be used: {error}") from None
-    return context
