@@ -8,7 +8,7 @@ from http_client import client, raw
 import strata
 from strata.api.operations import OPERATIONS
 from strata.api.plain import encode_json
-from strata.core.errors import AccessDenied
+from strata.errors import AccessDenied
 from strata.server.http import app
 from strata.server.http.query import is_readable, simple_fields
 

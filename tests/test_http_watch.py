@@ -195,7 +195,7 @@ def test_the_end_of_the_server_ends_watches(db):
 
 def test_a_watch_needs_a_token_where_others_do(db):
     def authorize(token):
-        raise strata.core.errors.AccessDenied("no", needed="read", given="nothing")
+        raise strata.errors.AccessDenied("no", needed="read", given="nothing")
 
     assert client(db, authorize=authorize).get("/v1/watch").status_code == 401
 
@@ -205,7 +205,7 @@ def test_a_token_that_is_taken_back_ends_the_watch(db):
 
     def authorize(token):
         if token not in tokens:
-            raise strata.core.errors.AccessDenied("no", needed="read", given="nothing")
+            raise strata.errors.AccessDenied("no", needed="read", given="nothing")
         return "read"
 
     made = app(db, authorize=authorize, limits=HttpLimits(heartbeat_s=0.02))

@@ -25,12 +25,11 @@ from strata.server.http.limits import HttpLimits
 from strata.server.http.stats import Stats
 
 if TYPE_CHECKING:
-    import os
-
     from strata.api.database import Database
     from strata.server.http.admin import Admin
     from strata.server.http.service import Service
     from strata.server.http.serving import Serving
+    from strata.server.tls import ServerTls
 
 __all__ = ["HttpLimits", "Role", "Stats", "admin_app", "app", "serve_http"]
 
@@ -88,25 +87,21 @@ def serve_http(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
-    certificate: str | os.PathLike[str] | None = None,
-    key: str | os.PathLike[str] | None = None,
-    client_authority: str | os.PathLike[str] | None = None,
+    tls: ServerTls | None = None,
 ) -> Serving:
     """Return a server of an application, which listens already; it has an `address`, and `close` to end it.
 
     Args:
         port: 0 is any that is free.
-        certificate, key: files in PEM, for TLS.
-        client_authority: accept only clients with a certificate of this authority.
-    Raises: InvalidInput for an address that cannot be had, for one that other machines reach where the
-        application asks nobody who they are, for certificates that cannot be read, and where the extra
-        `server` is not installed.
+        tls: certificate and key; renewed while it runs, new connections have the new ones.
+    Raises: InvalidInput for an address that cannot be had, for one that other machines reach where nobody is
+        asked who they are, and where the extra `server` is not installed.
     """
     try:
         from strata.server.http.serving import Serving
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    return Serving(app, host, port, certificate, key, client_authority)
+    return Serving(app, host, port, tls)
 
 
 def _missing(error: ModuleNotFoundError) -> Exception:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import socket
 import ssl
 import threading
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
@@ -23,6 +21,7 @@ from strata.core.errors import InternalError, InvalidInput
 from strata.core.keys import check_int
 from strata.server.http.limits import HttpLimits
 from strata.server.http.stats import Stats
+from strata.server.tls import ServerTls
 
 _BACKLOG: Final = 1024
 _PORT_MAX: Final = 65_535  # the system would take what is more modulo this
@@ -40,19 +39,17 @@ class Serving:
         app: Any,
         host: str,
         port: int,
-        certificate: str | os.PathLike[str] | None = None,
-        key: str | os.PathLike[str] | None = None,
-        client_authority: str | os.PathLike[str] | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         limits = getattr(app, "limits", None) or HttpLimits()
         self._app = app
         self._closed = False
-        self._files = certificate, key, client_authority
-        self._tls = _tls(*self._files)
-        asks_who = not getattr(app, "is_open", False) or client_authority is not None
+        context = None if tls is None else tls.context
+        knows_clients = context is not None and context.verify_mode == ssl.CERT_REQUIRED
+        asks_who = knows_clients or not getattr(app, "is_open", False)
         self._socket = _listening(host, port, anywhere=asks_who)
         try:
-            self._server = _Server(_config(app, limits, self._tls))
+            self._server = _Server(_config(app, limits, context))
             self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
             self._thread.start()
             self._server.has_begun.wait()
@@ -72,16 +69,6 @@ class Serving:
         """Return what the application counted, with the connections that are open."""
         counted: Stats = self._app.stats(self.connections)
         return counted
-
-    def reload(self) -> None:
-        """Read the certificates again, for connections from now on. With those that cannot be used all stays.
-
-        Raises: InvalidInput for certificates that cannot be used.
-        """
-        if (
-            self._tls is not None and _tls(*self._files) is not None
-        ):  # the live one is touched by good ones only
-            _load(self._tls, *self._files)
 
     def close(self) -> None:
         """Stop listening, let what is under way end within the limit `drain_s`, then return. Idempotent."""
@@ -186,7 +173,7 @@ class Connection(H11Protocol):
             self._stall = self.loop.call_later(self.limits.stall_s, self._look_at_reader, left)
 
 
-def _config(app: Any, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn.Config:
+def _config(app: Any, limits: HttpLimits, context: ssl.SSLContext | None) -> uvicorn.Config:
     protocol = type("Connection", (Connection,), {"limits": limits})
     return uvicorn.Config(
         app,
@@ -202,7 +189,7 @@ def _config(app: Any, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(limits.drain_s)),
         h11_max_incomplete_event_size=limits.head_bytes,
-        ssl_context_factory=None if tls is None else lambda config, make: tls,
+        ssl_context_factory=None if context is None else lambda config, make: context,
     )
 
 
@@ -238,33 +225,3 @@ def _bound(family: int, address: Any) -> socket.socket:
         found.close()
         raise
     return found
-
-
-def _tls(
-    certificate: str | os.PathLike[str] | None,
-    key: str | os.PathLike[str] | None,
-    client_authority: str | os.PathLike[str] | None,
-) -> ssl.SSLContext | None:
-    """Return what TLS needs; None where it is not wanted.
-
-    Raises: InvalidInput for files that cannot be read, or do not go together.
-    """
-    if certificate is None:
-        if key is not None or client_authority is not None:
-            raise InvalidInput("TLS needs a certificate", hint="certificate=, beside key=")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    _load(context, certificate, key, client_authority)
-    return context
-
-
-def _load(context: ssl.SSLContext, certificate: Any, key: Any, client_authority: Any) -> None:
-    try:
-        context.load_cert_chain(Path(certificate), None if key is None else Path(key))
-        if client_authority is not None:
-            context.load_verify_locations(Path(client_authority))
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidInput(f"the certificates cannot be used: {error}") from None
