@@ -233,6 +233,8 @@ def test_addresses_that_cannot_be_had(db, serve):
         (*server.address,),
         ("203.0.113.1", 0),
         ("no.such.host.invalid", 0),
+        ("a" * 100 + ".invalid", 0),
+        ("a\0b", 0),
         ("127.0.0.1", 70_000),
     ):
         with pytest.raises(InvalidInput):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 
@@ -169,7 +170,8 @@ def test_history_that_is_gone_is_said(db, served):
 def test_there_are_not_more_watches_than_allowed(db, served):
     with httpx2.stream("GET", f"{served}/v1/watch") as one, httpx2.stream("GET", f"{served}/v1/watch") as two:
         assert one.status_code == two.status_code == 200
-        assert httpx2.get(f"{served}/v1/watch").status_code == 413
+        answer = httpx2.get(f"{served}/v1/watch")
+        assert answer.status_code == 503 and answer.json()["code"] == "limit_exceeded"
 
 
 def test_the_end_of_the_server_ends_watches(db):
@@ -219,3 +221,22 @@ def test_a_token_that_is_taken_back_ends_the_watch(db):
     server.close()
     made.close()
     assert kinds[0] == "message" and kinds[-1] == "error"
+
+
+def test_who_is_gone_before_the_first_event_holds_no_watch(db):
+    made = app(db, limits=HttpLimits(watches=1))
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise OSError("gone")
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/watch", "raw_path": b"/v1/watch", "query_string": b"",
+        "headers": [], "asgi": {"spec_version": "2.4"},
+    }  # fmt: skip
+    for _ in range(3):
+        asyncio.run(made(scope, receive, send))
+    assert not made._watching._open
+    made.close()

@@ -81,11 +81,12 @@ class Service:
     def drain(self) -> None:
         """End all watches, and take no more requests."""
         self.draining = True
-        self._watching.close()
+        self._watching.end()
 
     def close(self) -> None:
         """Drain, and wait for what is under way. Idempotent."""
         self.drain()
+        self._watching.close()
         self._threads.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -209,7 +209,9 @@ def _listening(host: str, port: int, *, anywhere: bool) -> socket.socket:
                 hint="give authorize=, or listen on 127.0.0.1",
             )
         return _bound(family, address)
-    except (OSError, OverflowError) as error:
+    except InvalidInput:
+        raise
+    except (OSError, OverflowError, ValueError) as error:  # the last for names that cannot be one
         said = getattr(error, "strerror", None) or error
         raise InvalidInput(f"cannot listen on {host}:{port}: {said}") from None
 

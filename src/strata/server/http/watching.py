@@ -24,7 +24,8 @@ from strata.api.requests import converted
 from strata.core.errors import InvalidInput, LimitExceeded, StrataError
 from strata.server.http.limits import HttpLimits
 from strata.server.http.query import Query, check_empty, integer, place_of, take
-from strata.server.http.web import Request, Response, StreamingResponse
+from strata.server.http.statuses import Refused
+from strata.server.http.web import Receive, Request, Response, Scope, Send, StreamingResponse
 
 EVENTS: Final = "text/event-stream"
 FILTERS: Final = ("primitive", "prefix", "type")
@@ -41,12 +42,16 @@ class Watching:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(limits.watches, thread_name_prefix="strata-watch")
 
-    def close(self) -> None:
+    def end(self) -> None:
         """End all watches, each within a tenth of a second."""
         with self._lock:
             for watch in self._open:
                 watch.close()
-        self._threads.shutdown(wait=False)
+
+    def close(self) -> None:
+        """End all watches, and wait until they have."""
+        self.end()
+        self._threads.shutdown()
 
     async def begin(
         self, request: Request, query: Query, check: Callable[[], None], in_thread: InThread
@@ -55,15 +60,16 @@ class Watching:
 
         Args:
             check: raises AccessDenied; asked again for each event, as tokens expire and are taken back.
-        Raises: what the watch does, where that shows before it waits; LimitExceeded for one too many.
+        Raises: what the watch does, where that shows before it waits; Refused for one too many.
         """
         check()
         place, options = self._asked(request, query)
         with self._lock:
             if len(self._open) >= self._limits.watches:
-                raise LimitExceeded(
+                error = LimitExceeded(
                     what="open watches", limit=self._limits.watches, actual=len(self._open) + 1
                 )
+                raise Refused(503, error, {"Retry-After": "1"})
             watch = place.watch(**options)
             self._open.add(watch)
         try:
@@ -71,7 +77,7 @@ class Watching:
         except BaseException:
             self._end(watch)
             raise
-        return StreamingResponse(self._events(watch, first, check), media_type=EVENTS)
+        return _Going(self._events(watch, first, check), lambda: self._end(watch))
 
     def _asked(self, request: Request, query: Query) -> tuple[Any, dict[str, Any]]:
         """Return the place to watch, and what of it."""
@@ -97,17 +103,33 @@ class Watching:
             while step is not None or not watch.closed:
                 check()
                 yield _event(step) if step is not None else f"id: {watch.version}\n\n".encode()
-                step = await loop.run_in_executor(self._threads, lambda: watch.next(timeout_s=heartbeat_s))
+                step = None
+                if not watch.closed:
+                    step = await loop.run_in_executor(
+                        self._threads, lambda: watch.next(timeout_s=heartbeat_s)
+                    )
             yield b"event: end\ndata: {}\n\n"
         except StrataError as error:
             yield b"event: error\ndata: " + encode_json(error_data(error)) + b"\n\n"
-        finally:
-            self._end(watch)
 
     def _end(self, watch: Any) -> None:
         watch.close()
         with self._lock:
             self._open.discard(watch)
+
+
+class _Going(StreamingResponse):
+    """An answer that ends its watch, also when the client went before the first event."""
+
+    def __init__(self, events: AsyncIterator[bytes], end: Callable[[], None]) -> None:
+        super().__init__(events, media_type=EVENTS)
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 def can_watch() -> bool:
