@@ -110,6 +110,7 @@ def test_get_elsewhere_and_earlier(capsys, path):
     assert strata_(capsys, "get", path, "name", "--at", version) == (0, '"Ada"\n', "")
     assert strata_(capsys, "get", path, "name", "--at", "9999-01-01T00:00Z") == (0, '"Eve"\n', "")
     assert strata_(capsys, "get", path, "nothing") == (0, "null\n", "")
+    assert strata_(capsys, "get", path, "raw") == (0, '{"$bytes": "AA=="}\n', "")
 
 
 def test_info(capsys, path):
@@ -138,7 +139,6 @@ def test_log(capsys, path):
     ("arguments", "message"),
     [
         (["get", "PATH", "missing"], "'missing'"),
-        (["get", "PATH", "raw"], "bytes"),
         (["get", "PATH", "k", "--space", "nowhere"], "'nowhere'"),
         (["get", "PATH", "k", "--branch", "mian"], "main"),
         (["get", "PATH", "k", "--at", "yesterday"], "'yesterday'"),

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 import strata
+from strata.api.plain import decode_json
 from strata.api.table import show_time, text_table
 from strata.cli.opening import open_database
+from strata.cli.output import json_text
 from strata.core.errors import InvalidInput, NotFound
 from strata.primitives import PRIMITIVES, Events, Vectors
 
@@ -75,18 +77,13 @@ def get(arguments: Namespace) -> int:
         value = face.kv.get(arguments.key, _MISSING)
     if value is _MISSING:
         raise NotFound(f"key {arguments.key!r} does not exist")
-    print(_as_json(arguments.key, value))
+    print(json_text(value))
     return 0
 
 
 def put(arguments: Namespace) -> int:
     """Put a value, given as JSON, under a key; print the version of the commit."""
-    try:
-        value = json.loads(arguments.value)
-    except ValueError as error:
-        raise InvalidInput(
-            f"{arguments.value!r} is not JSON: {error}", hint="a text needs its quotes: '\"text\"'"
-        ) from None
+    value = _value(arguments.value)
     with open_database(arguments) as db:
         place = db.branch(arguments.branch).space(arguments.space)
         with place.transaction(message=arguments.message, actor="strata put") as tx:
@@ -140,11 +137,9 @@ def _when(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _as_json(key: str, value: Any) -> str:
+def _value(said: str | None) -> Any:
+    """Return the value that a word, or without one standard input, says as JSON."""
     try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError:
-        raise InvalidInput(
-            f"the value of {key!r} holds bytes, which JSON cannot say",
-            hint="read it with Python: db.kv.get(key)",
-        ) from None
+        return decode_json(sys.stdin.buffer.read() if said in (None, "-") else said)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, hint=error.hint or "a text needs its quotes: '\"text\"'") from None

@@ -1,36 +1,58 @@
-"""Open the database that a command names, with the key that was given for it.
+"""Open the database that a command names, with the key or token that was given for it.
 
-A key is in a file and never on the command line, where other users and the shell's history see it.
+A path is opened in this process, and a URL (strata://host:port, unix:path) connected to.
 """
 
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import strata
+from strata.cli.parsing import KEY_FILE, TOKEN
+from strata.core.errors import InvalidInput
 
-VARIABLE: Final = "STRATA_KEY_FILE"
-
-
-def add_key_file(command: ArgumentParser) -> None:
-    """Let a command take keys."""
-    command.add_argument(
-        "--key-file",
-        metavar="FILE",
-        action="append",
-        help=f"the key of what is encrypted: 32 bytes or 64 hex digits ({VARIABLE}); again for older keys",
-    )
+_SCHEMES: Final = ("strata://", "unix:")
 
 
-def keys_of(arguments: Namespace) -> list[Path] | None:
+def keys_of(given: Namespace) -> list[Path] | None:
     """Return the files of the keys that were given, the current one first; None for none."""
-    given = arguments.key_file or [file for file in os.environ.get(VARIABLE, "").split(os.pathsep) if file]
-    return [Path(file) for file in given] or None
+    files = given.key_file or [file for file in os.environ.get(KEY_FILE, "").split(os.pathsep) if file]
+    return [Path(file) for file in files] or None
 
 
-def open_database(arguments: Namespace, **settings: Any) -> strata.Database:
-    """Open `arguments.path`."""
-    return strata.open(arguments.path, key=keys_of(arguments), **settings)
+def is_url(path: str) -> bool:
+    """Return whether a path is the address of a server."""
+    return path.startswith(_SCHEMES)
+
+
+def open_database(given: Namespace, **settings: Any) -> strata.Database:
+    """Open or connect to `given.path`; `settings` are those of `strata.open`.
+
+    Raises: InvalidInput for a token that cannot be read, or for what only a path has; what opening raises.
+    """
+    if is_url(given.path):
+        return _connect(given)
+    if given.token_file is not None:
+        raise InvalidInput("a token is for a URL", hint="the key of files is --key-file")
+    return strata.open(given.path, key=keys_of(given), **settings)
+
+
+def _connect(given: Namespace) -> strata.Database:
+    if given.key_file is not None:
+        raise InvalidInput("a server has the key of its files", hint="for a URL there is --token-file")
+    connect = getattr(strata, "connect", None)
+    if connect is None:
+        raise InvalidInput(f"this build of strata connects to no server: {given.path}", hint="give a path")
+    return cast(strata.Database, connect(given.path, token=_token(given)))
+
+
+def _token(given: Namespace) -> str | None:
+    if given.token_file is None:
+        return os.environ.get(TOKEN)
+    try:
+        return Path(given.token_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the token file {given.token_file!r} cannot be read: {error}") from None

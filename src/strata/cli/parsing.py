@@ -1,0 +1,29 @@
+"""The parser of one command, and the options that all have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from typing import Any, Final
+
+KEY_FILE: Final = "STRATA_KEY_FILE"
+TOKEN: Final = "STRATA_TOKEN"
+
+
+class Parser(ArgumentParser):
+    """An argparse parser whose options are written out, and whose help keeps its lines."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def add_secrets(self, with_token: bool = True) -> None:
+        """Take what opens a database: in files, as other users and the shell's history see command lines."""
+        self.add_argument(
+            "--key-file",
+            metavar="FILE",
+            action="append",
+            help=f"the key of what is encrypted: 32 bytes, 64 hex digits ({KEY_FILE}); again for older keys",
+        )
+        if with_token:
+            self.add_argument(
+                "--token-file", metavar="FILE", help=f"the token for a URL ({TOKEN} has the token itself)"
+            )

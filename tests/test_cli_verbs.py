@@ -1,0 +1,317 @@
+"""The verbs of the command line: every operation has one, with help, and does what the catalogue says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from typing import Any
+
+import pytest
+import test_catalogue
+from test_cli import strata_
+
+import strata
+from strata.api.dispatch import dispatch
+from strata.api.operations import OPERATIONS
+from strata.api.plain import decode_json, encode_json, plain
+from strata.api.requests import read
+from strata.cli import COMMANDS, SHARED, main
+from strata.cli.fields import KEY_EXAMPLE, arguments_of
+from strata.cli.verbs import VERBS, Verb, find, groups
+from strata.testing import FakeClock
+
+EACH = pytest.mark.parametrize("verb", VERBS.values(), ids=[verb.name for verb in VERBS.values()])
+PATH = "example.strata"
+
+
+# What differs with the clock, which is a real one for commands.
+def is_time(name: str) -> bool:
+    return name in ("time", "created") or name.endswith("_us")
+
+
+def set_up(verb: Verb) -> dict[str, Any]:
+    """Make the database of an example in files; return its names, and the arguments."""
+    names: dict[str, Any] = {"strata": strata, "db": strata.open(PATH, clock=FakeClock())}
+    for line in verb.operation.example.setting:
+        exec(line, names)
+    arguments = test_catalogue.arguments(verb.operation, names)
+    with open(KEY_EXAMPLE, "wb") as file:
+        file.write(bytes(range(32)))
+    return {**names, "arguments": arguments}
+
+
+def without_chance(data: Any) -> Any:
+    data = test_catalogue.without_chance(data)
+    if isinstance(data, dict):
+        return {key: without_chance(value) for key, value in data.items() if not is_time(key)}
+    return [without_chance(item) for item in data] if isinstance(data, list) else data
+
+
+def test_every_operation_has_a_verb():
+    assert {verb.operation.name for verb in VERBS.values()} == OPERATIONS.keys()
+    assert len(VERBS) == len(OPERATIONS)
+    for group, members in groups().items():
+        for verb in members:
+            assert find([*verb.words]) is find([group, verb.operation.method]) is verb
+
+
+def test_commands_that_share_a_name_with_a_group_are_known():
+    assert COMMANDS.keys() & groups().keys() == SHARED
+
+
+@EACH
+def test_help(verb, capsys):
+    code, out, _ = strata_(capsys, *verb.words, "--help")
+    assert code == 0 and out.startswith(f"usage: strata {verb.name}")
+    assert verb.operation.docs.split(".")[0] in out
+    for argument in arguments_of(verb.operation):
+        assert (argument.metavar if argument.is_needed else argument.option) in out
+
+
+@EACH
+def test_the_example_runs(verb, capsys, tmp_path, monkeypatch):
+    """As a command line it prints what dispatch returns, given what the example is made for."""
+    operation = verb.operation
+    for way in ("expected", "cli"):
+        (tmp_path / way).mkdir()
+        monkeypatch.chdir(tmp_path / way)
+        names = set_up(verb)
+        arguments = names["arguments"]
+        names["db"].close()
+        if way == "expected":
+            data = decode_json(encode_json(plain(arguments)))
+            with strata.open(PATH, read_only=operation.access == "read") as db:
+                expected = dispatch(db, operation.name, {}, data)
+                expected = encode_json(expected["items"] if operation.pages else expected)
+    yes = ["--yes"] if operation.name == "forget" else []
+    code, out, errors = strata_(capsys, *verb.words, PATH, *verb.words_for(arguments), *yes)
+    assert (code, errors) == (0, "")
+    assert without_chance(decode_json(out)) == without_chance(decode_json(expected))
+
+
+@EACH
+def test_words_are_read_as_they_were_said(verb):
+    arguments = verb.operation.example.arguments
+    if verb.operation.name in ("events.adopt", "rotate_key"):
+        return
+    yes = ["--yes"] if verb.operation.name == "forget" else []
+    given = verb.parser().parse_args([PATH, *verb.words_for(arguments), *yes])
+    assert verb.request(given) == read(verb.operation, decode_json(encode_json(plain(arguments))))
+
+
+@EACH
+def test_missing_words_are_a_usage_error(verb, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    code, out, errors = strata_(capsys, *verb.words)
+    assert (code, out) == (2, "") and errors.startswith("usage: strata")
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = str(tmp_path / "db")
+    with strata.open(path) as db:
+        db.kv.put_many({"a": 1, "b": {"x": [1, "ä"]}, "c": 'say "hi", you', "d": None, "raw": b"hi"})
+        db.kv.put("nan", float("nan"))
+        db.space("s").kv.put("a", "s")
+        db.branches.fork("main", "draft").kv.put("a", 2)
+        db.branches.tag("v1")
+        db.kv.put("a", "later")
+    return path
+
+
+def test_branch_space_and_at(capsys, path):
+    def get(*options):
+        code, out, _ = strata_(capsys, "kv", "get", path, "a", *options)
+        assert code == 0
+        return json.loads(out)
+
+    assert get() == "later" and get("--branch", "draft") == 2 and get("--space", "s") == "s"
+    assert get("--at", "tag:v1") == get("--at", '{"tag": "v1"}') == get("--at", "1") == 1
+    assert get("--at", "9999-01-01T00:00Z") == "later"
+    for wrong in ("tag:none", "yesterday", "{", '{"tga": "v1"}'):
+        code, out, errors = strata_(capsys, "kv", "get", path, "a", "--at", wrong)
+        assert (code, out) == (1, "") and errors.startswith("error: ")
+
+
+def test_commits_say_what_they_are_about(capsys, path):
+    options = ("--message", "why", "--actor", "me", "--idempotency-key", "once")
+    first = strata_(capsys, "kv", "incr", path, "n", *options)
+    assert first[0] == 0 and strata_(capsys, "kv", "incr", path, "n", *options) == first
+    with strata.open(path) as db:
+        assert db.kv.get("n") == 1
+        assert (db.log(limit=1)[0].message, db.log(limit=1)[0].actor) == ("why", "me")
+    assert strata_(capsys, "kv", "get", path, "n", "--message", "x")[0] == 2
+
+
+def test_rows_in_each_format(capsys, path):
+    def scan(*options):
+        return strata_(capsys, "kv", "scan", path, *options)[1]
+
+    rows = [
+        ["a", "later"], ["b", {"x": [1, "ä"]}], ["c", 'say "hi", you'], ["d", None],
+        ["nan", {"$float": "nan"}], ["raw", {"$bytes": "aGk="}],
+    ]  # fmt: skip
+    assert json.loads(scan()) == rows and scan().count("\n") == len(rows)
+    assert [json.loads(line) for line in scan("--nl").splitlines()] == rows
+    cells = [*csv.reader(io.StringIO(scan("--csv")))]
+    assert cells[0] == ["key", "value"] and cells[1] == ["a", "later"] and cells[3] == ["c", rows[2][1]]
+    assert json.loads(cells[2][1]) == rows[1][1] and cells[4] == ["d", ""]
+    assert scan("--table").splitlines()[:2] == ["key  value", "a    later"]
+    assert json.loads(scan("--prefix", "none")) == [] and scan("--prefix", "none", "--nl") == ""
+    assert scan("--prefix", "none", "--csv") == "value\n"
+    assert strata_(capsys, "kv", "scan", path, "--nl", "--csv")[0] == 2
+
+
+def test_records_and_single_values_in_each_format(capsys, path):
+    def printed(*words):
+        code, out, _ = strata_(capsys, *words)
+        assert code == 0
+        return out
+
+    table = printed("branches", "list", path, "--table").splitlines()
+    assert table[0].split()[:2] == ["id", "name"] and len(table) == 3
+    rows = csv.DictReader(io.StringIO(printed("branches", "list", path, "--csv")))
+    assert [row["name"] for row in rows] == ["draft", "main"]
+    assert "name " in printed("branches", "get", path, "draft", "--table")
+    assert printed("kv", "get", path, "a", "--table").split() == ["name", "value", "later"]
+    assert printed("kv", "get", path, "a", "--csv") == "value\nlater\n"
+    assert printed("kv", "get", path, "a", "--nl") == '"later"\n'
+    assert json.loads(printed("kv", "get-many", path, "a", "d", "none", "--default", "0")) == [
+        "later",
+        None,
+        0,
+    ]
+    assert strata_(capsys, "events", "streams", path, "--csv")[1] == "value\n"
+
+
+def test_what_is_stored_cannot_steer_the_terminal(capsys, path):
+    with strata.open(path) as db:
+        db.kv.put("bell", "\x1b[2J\x07")
+    for options in ((), ("--table",), ("--nl",)):
+        assert "\x1b" not in strata_(capsys, "kv", "scan", path, *options)[1]
+
+
+def test_long_lists_come_whole_unless_a_limit_says_otherwise(capsys, path):
+    with strata.open(path) as db:
+        db.space("many").kv.put_many({f"{number:05}": number for number in range(2_500)})
+    for limit, expected in (
+        ("", 2_500),
+        ("0", 0),
+        ("7", 7),
+        ("1000", 1_000),
+        ("1001", 1_001),
+        ("9999", 2_500),
+    ):
+        options = ("--limit", limit) if limit else ()
+        out = strata_(capsys, "kv", "keys", path, "--space", "many", "--nl", *options)[1]
+        assert len(out.splitlines()) == expected, limit
+
+
+def piped(monkeypatch, data: bytes):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_values_come_from_standard_input(capsys, path, monkeypatch):
+    for words in (("k", "-"), ("k",)):
+        piped(monkeypatch, b'{"$bytes": "aGk="}\n')
+        assert strata_(capsys, "kv", "put", path, *words)[0] == 0
+        with strata.open(path) as db:
+            assert db.kv.get("k") == b"hi"
+            db.kv.delete("k")
+    piped(monkeypatch, b"[1,\n 2]")
+    assert strata_(capsys, "put", path, "k")[0] == 0
+    piped(monkeypatch, b" \n")
+    code, _, errors = strata_(capsys, "kv", "put", path, "k")
+    assert code == 1 and "value" in errors
+    with strata.open(path) as db:
+        assert db.kv.get("k") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'["x", 1]\n', {"x": 1}),
+        (b'["x", 1]\n\n["y", [2]]\n', {"x": 1, "y": [2]}),
+        (b'{"x": 1, "y": 2}', {"x": 1, "y": 2}),
+        (b'{\n"x": 1,\n"y": 2\n}', {"x": 1, "y": 2}),
+        (b'[["x", 1], ["y", null]]', {"x": 1, "y": None}),
+    ],
+)
+def test_many_items_come_as_json_or_json_lines(capsys, tmp_path, monkeypatch, data, expected):
+    path = str(tmp_path / "db")
+    piped(monkeypatch, data)
+    assert strata_(capsys, "kv", "put-many", path, "-")[0] == 0
+    with strata.open(path) as db:
+        assert dict(db.kv.scan()) == expected
+    piped(monkeypatch, b'"x"\n"none"\n')
+    assert strata_(capsys, "kv", "get-many", path, "-")[1] == "[1,\n null]\n"
+    piped(monkeypatch, b'["x"]')
+    assert strata_(capsys, "kv", "delete-many", path)[1] == "1\n"
+
+
+def test_a_pipe_from_one_verb_to_another(capsys, path, tmp_path, monkeypatch):
+    out = strata_(capsys, "kv", "scan", path, "--nl")[1]
+    piped(monkeypatch, out.encode())
+    assert strata_(capsys, "kv", "put-many", tmp_path / "copy")[0] == 0
+    assert strata_(capsys, "kv", "scan", tmp_path / "copy", "--nl")[1] == out
+
+
+def test_a_bad_line_is_named_and_nothing_is_written(capsys, path, monkeypatch):
+    piped(monkeypatch, b'["x", 1]\n["y", 2\n')
+    code, out, errors = strata_(capsys, "kv", "put-many", path)
+    assert (code, out) == (1, "") and "line 2" in errors
+    assert strata_(capsys, "kv", "exists", path, "x")[1] == "false\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kv", "get", "NONE", "a"], ["version", "NONE"], ["branches", "create", "NONE", "b"],
+        ["kv", "put", "NONE", "k", "{"], ["db", "forget", "PATH", "kv", "--key", "a"],
+        ["kv", "put", "PATH", "k", "1", "--ttl", "soon"], ["events", "get", "PATH", "one"],
+        ["kv", "get", "strata://none:1", "k", "--key-file", "x"],
+        ["kv", "get", "PATH", "k", "--token-file", "x"],
+        ["indexes", "create", "PATH", "n", "kv", "--options", '{"uniq": 1}'],
+        ["kv", "scan", "PATH", "--limit", "-1"],
+        ["db", "rotate-key", "PATH", "no-such-file"], ["events", "append", "PATH", "t", "[]"],
+    ],
+)  # fmt: skip
+def test_errors_are_lines_on_standard_error(capsys, path, words):
+    names = {"PATH": path, "NONE": os.path.join(os.path.dirname(path), "NONE")}
+    code, out, errors = strata_(capsys, *(names.get(word, word) for word in words))
+    assert (code, out) == (1, "") and errors.startswith("error: ")
+    assert not os.path.exists(names["NONE"])
+
+
+def test_none_as_a_word(capsys, path):
+    out = strata_(capsys, "events", "between", path, "null", "2030-01-01T00:00Z")[1]
+    assert json.loads(out) == []
+
+
+def test_groups_and_near_misses(capsys):
+    code, out, _ = strata_(capsys, "branches", "--help")
+    assert code == 0 and "cherry-pick" in out and "list the branches" in out
+    code, out, errors = strata_(capsys, "kv", "gett", "x")
+    assert (code, out) == (2, "") and "get-many" in errors
+    assert "'explain'" in strata_(capsys, "expalin")[2]
+    assert strata_(capsys)[0] == 2
+
+
+def test_urls_are_connected_to_with_a_token(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def connect(url, *, token):
+        asked.append((url, token))
+        return strata.open()
+
+    monkeypatch.setattr(strata, "connect", connect, raising=False)
+    (tmp_path / "token").write_text("t1\n")
+    monkeypatch.setenv("STRATA_TOKEN", "t2")
+    assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "token")[:2] == (0, "0\n")
+    assert strata_(capsys, "version", "unix:/x")[0] == 0
+    assert asked == [("strata://h:1", "t1"), ("unix:/x", "t2")]
+    assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "none")[0] == 1
+    assert main(["version", "strata://h:1"]) == 0
