@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -315,3 +317,19 @@ def test_urls_are_connected_to_with_a_token(capsys, monkeypatch, tmp_path):
     assert asked == [("strata://h:1", "t1"), ("unix:/x", "t2")]
     assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "none")[0] == 1
     assert main(["version", "strata://h:1"]) == 0
+
+
+def test_a_simple_verb_loads_little(path):
+    """Start-up is most of what a command costs: help, schemas and completion must not be paid by all."""
+    code = (
+        "import sys; from strata.cli import main; main(sys.argv[1:]);"
+        "print(*(name for name in sys.modules if name.split('.')[0] in"
+        " ('strata', 'asyncio', 'prompt_toolkit', 'csv', 'sqlite3', 'subprocess', 'email', 'pyarrow')))"
+    )
+    command = [sys.executable, "-c", code, "kv", "get", path, "a"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    loaded = set(out[-1].split())
+    assert out[0] == '"later"' and "strata.cli.verbs" in loaded
+    assert not {"asyncio", "prompt_toolkit", "csv", "sqlite3", "subprocess", "email", "pyarrow"} & loaded
+    heavy = ("api.examples", "api.schema", "api.revive", "api.info", "cli.data", "cli.shell", "agents")
+    assert not {f"strata.{name}" for name in heavy} & loaded

@@ -7,14 +7,13 @@ import os
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from strata.api.branches import Branches
 from strata.api.encryption import OneKey, key_bytes
 from strata.api.face import make_primitive
 from strata.api.forget import ForgetInfo, Where, erasure_of, forget
 from strata.api.indexes import Indexes
-from strata.api.info import DatabaseInfo, info
 from strata.api.place import Place
 from strata.api.portable import BackupInfo, BundleInfo, backup, export
 from strata.api.retention import Retention
@@ -24,6 +23,9 @@ from strata.core.keys import check_name
 from strata.core.protocols import Store
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
+
+if TYPE_CHECKING:
+    from strata.api.info import DatabaseInfo
 
 
 class Closes(Protocol):
@@ -138,6 +140,8 @@ class Database(Place):
 
         Cost: reads counters and asks for the size of each file; nothing waits for it.
         """
+        from strata.api.info import info  # many records, which few programs ask for
+
         return info(self._store, None if self.path is None else str(self.path))
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:

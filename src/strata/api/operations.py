@@ -192,7 +192,16 @@ class Operation:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        return get_type_hints(self._function)
+        return get_type_hints(self._function, localns=self._later)
+
+    @property
+    def _later(self) -> dict[str, Any] | None:
+        """The types in annotations whose modules are imported only when they are needed."""
+        if self.name != "info":
+            return None
+        from strata.api.info import DatabaseInfo
+
+        return {"DatabaseInfo": DatabaseInfo}
 
     @cached_property
     def _function(self) -> Any:

@@ -26,7 +26,7 @@ class Command:
 
     def parser(self, name: str) -> Parser:
         """Return the parser of what follows its name."""
-        parser = Parser(f"strata {name}", description=f"{self.summary[0].upper()}{self.summary[1:]}.")
+        parser = Parser(f"strata {name}", lambda: (f"{self.summary[0].upper()}{self.summary[1:]}.", ""))
         if self.has_path:
             parser.add_argument("path", metavar="PATH", help="the database's directory, or a URL")
         self.add_arguments(parser)

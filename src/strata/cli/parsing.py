@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 KEY_FILE: Final = "STRATA_KEY_FILE"
 TOKEN: Final = "STRATA_TOKEN"
@@ -12,8 +13,16 @@ TOKEN: Final = "STRATA_TOKEN"
 class Parser(ArgumentParser):
     """An argparse parser whose options are written out, and whose help keeps its lines."""
 
-    def __init__(self, prog: str, **settings: Any) -> None:
-        super().__init__(prog, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+    def __init__(self, prog: str, texts: Callable[[], tuple[str, str]]) -> None:
+        super().__init__(prog, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+        self._texts = texts  # description and example, which only help needs
+
+    def format_help(self) -> str:
+        """Return the help, with the description and the example."""
+        description, example = self._texts()
+        self.description = description.replace("%", "%%")
+        self.epilog = f"example: {example}".replace("%", "%%") if example else None
+        return super().format_help()
 
     def add_secrets(self, with_token: bool = True) -> None:
         """Take what opens a database: in files, as other users and the shell's history see command lines."""

@@ -98,12 +98,7 @@ class Verb:
 
     def parser(self, prog: str = "strata") -> Parser:
         """Return the parser of what follows its words."""
-        example = self.example()
-        parser = Parser(
-            f"{prog} {self.name}",
-            description=self.operation.docs.replace("%", "%%"),
-            epilog=f"example: {example}".replace("%", "%%") if example else None,
-        )
+        parser = Parser(f"{prog} {self.name}", lambda: (self.operation.docs, self.example()))
         if prog == "strata":
             parser.add_argument("path", metavar="PATH", help="the database's directory, or a URL")
         needed = [argument for argument in self.arguments if argument.is_needed]
