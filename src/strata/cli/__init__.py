@@ -27,8 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, run, rest = _command(words)
     given = parser.parse_intermixed_args(rest)
+    return guarded(lambda: run(given))
+
+
+def guarded(run: Callable[[], int | None]) -> int:
+    """Run something, and return its exit code; errors are printed."""
     try:
-        return run(given)
+        return run() or 0
     except StrataError as error:
         say_error(error)
         return 1
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except SystemExit as end:  # of argparse, which has said why
+        return end.code if isinstance(end.code, int) else 1
 
 
 def say_error(error: StrataError) -> None:

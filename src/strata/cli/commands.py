@@ -257,6 +257,12 @@ def _search(search: Parser) -> None:
     search.add_argument("--json", action="store_true", help="print it as JSON")
 
 
+def _shell(shell: Parser) -> None:
+    shell.add_argument("--branch", default="main", help="where to begin (main)")
+    shell.add_argument("--space", default="default", help="where to begin (default)")
+    shell.add_argument("--read-only", action="store_true", help="change nothing")
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command(
         "see an agent's memory work on real text", "demo:run", _demo, has_path=False, opens=False
@@ -267,6 +273,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "get": Command("print the value of a key as JSON", "data:get", _get),
     "put": Command("put a value, given as JSON, under a key", "data:put", _put),
     "search": Command("find what fits best", "search:run", _search),
+    "shell": Command("run verbs line by line, with transactions and completion", "shell:run", _shell),
     "fork": Command("make a branch that begins as another is, or was", "branching:fork", _fork),
     "diff": Command("say what differs between two branches or versions", "branching:diff", _diff),
     "merge": Command("bring what changed on a branch into another", "branching:merge", _merge),

@@ -12,12 +12,11 @@ Needed fields are given by place, the others as options. `null` is None where a 
 
 from __future__ import annotations
 
-import sys
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin
 
 from msgspec import NODEFAULT, Struct
 
@@ -108,7 +107,7 @@ class Argument:
         """Let a parser take it."""
         settings: dict[str, Any] = {"help": self.help or None}
         if self.kind == "choice":
-            settings["choices"] = _choices(self.field.type)
+            settings["choices"] = choices(self.field.type)
         if self.is_needed:
             many = self.kind in ("texts", "picks") and is_last
             nargs = ("*" if many else "?") if self.reads_stdin and is_last else "+" if many else None
@@ -124,15 +123,15 @@ class Argument:
             action = "append" if self.kind == "texts" else "store"
             parser.add_argument(self.option, metavar=self.metavar, action=action, **settings)
 
-    def read(self, said: Any) -> Any:
-        """Return the plain data that words stand for.
+    def read(self, said: Any, stdin: IO[bytes] | None = None) -> Any:
+        """Return the plain data that words stand for, or that `stdin` has where they say so.
 
         Raises: InvalidInput, naming the field.
         """
         if self.kind == "flag" or (self.may_be_null and said == _NULL):
             return said if self.kind == "flag" else None
         if self.reads_stdin and said in (STDIN, [STDIN], [], None):
-            return self._from_stdin()
+            return self._from(stdin)
         if self.kind == "texts":
             return self._texts(said if isinstance(said, list) else [said])
         if self.kind == "picks":
@@ -173,14 +172,12 @@ class Argument:
         except InvalidInput as error:
             raise InvalidInput(f"{self.name}: {error.message}", hint=error.hint or _QUOTES) from None
 
-    def _from_stdin(self) -> Any:
+    def _from(self, stdin: IO[bytes] | None) -> Any:
         """Return one JSON text; where several items are wanted, also one a line."""
-        said = sys.stdin.buffer.read()
+        said = b"" if stdin is None else stdin.read()
         lines = [line for line in said.splitlines() if line.strip()]
         if not lines:
-            raise InvalidInput(
-                f"{self.name}: standard input is empty", hint="it is read where no value is given"
-            )
+            raise InvalidInput(f"{self.name}: there is no value, and nothing on standard input", hint=_QUOTES)
         takes_list = any(get_origin(kind) is list for kind in _alternatives(self.field.type))
         if not takes_list:
             return self._json(said)
@@ -264,7 +261,8 @@ def _alternatives(kind: Any, with_none: bool = False) -> tuple[Any, ...]:
     return tuple(part for part in get_args(kind) if with_none or part is not NoneType)
 
 
-def _choices(kind: Any) -> list[str]:
+def choices(kind: Any) -> list[str]:
+    """Return the texts that a type allows."""
     return [name for part in _alternatives(kind) for name in get_args(part)]
 
 
@@ -298,8 +296,8 @@ def arguments_of(operation: Operation) -> list[Argument]:
     return sorted(found, key=lambda argument: not argument.is_needed)
 
 
-def request_of(operation: Operation, given: dict[str, Any]) -> Struct:
-    """Return the request that the words of a command line are.
+def request_of(operation: Operation, given: dict[str, Any], stdin: IO[bytes] | None = None) -> Struct:
+    """Return the request that the words of a command line, and what `stdin` has for it, are.
 
     Raises: InvalidInput, naming the field.
     """
@@ -308,5 +306,5 @@ def request_of(operation: Operation, given: dict[str, Any]) -> Struct:
     said = {}
     for argument in arguments_of(operation):
         if argument.dest in given:
-            said[argument.name] = argument.read(given[argument.dest])
+            said[argument.name] = argument.read(given[argument.dest], stdin)
     return read(operation, said)

@@ -14,7 +14,7 @@ import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from strata.api.operations import OPERATIONS, Operation
 from strata.cli.fields import Argument, arguments_of, request_of
@@ -98,7 +98,7 @@ class Verb:
 
     def parser(self, prog: str = "strata") -> Parser:
         """Return the parser of what follows its words."""
-        parser = Parser(f"{prog} {self.name}", lambda: (self.operation.docs, self.example()))
+        parser = Parser(f"{prog} {self.name}".strip(), lambda: (self.operation.docs, self.example()))
         if prog == "strata":
             parser.add_argument("path", metavar="PATH", help="the database's directory, or a URL")
         needed = [argument for argument in self.arguments if argument.is_needed]
@@ -164,14 +164,14 @@ class Verb:
         said = {name: getattr(given, name) for name in self.commit_options}
         return Options(**said) if any(value is not None for value in said.values()) else None
 
-    def request(self, given: Namespace) -> Any:
+    def request(self, given: Namespace, stdin: IO[bytes] | None = None) -> Any:
         """Return the request that was parsed.
 
         Raises: InvalidInput, naming the field, for words that say nothing it takes.
         """
         if self.operation.name in IRREVERSIBLE and not given.yes:
             raise InvalidInput(f"{self.name} cannot be undone", hint="say --yes to do it")
-        return request_of(self.operation, vars(given))
+        return request_of(self.operation, vars(given), stdin)
 
 
 def run(given: Namespace) -> int:
@@ -181,7 +181,7 @@ def run(given: Namespace) -> int:
     from strata.cli.output import show
 
     verb: Verb = given.verb
-    operation, request = verb.operation, verb.request(given)
+    operation, request = verb.operation, verb.request(given, sys.stdin.buffer)
     where, commit = verb.where(given), verb.commit(given)
     read_only = operation.access_for(request) == "read"
     with open_database(given, create=verb.creates, read_only=read_only) as database:
