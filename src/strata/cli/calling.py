@@ -7,11 +7,13 @@ in one transaction, so that they are of one version.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from strata.api.dispatch import HERE, Inside, Options, Where, dispatch, resolve, run
+from strata.api.view import View
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -40,14 +42,23 @@ def _rows(
     if inside is not None:
         yield from _pages(database, operation, request, inside)
     elif operation.in_transactions and where.at is None:
-        place: Any = resolve(database, operation, where)
-        tx = place.transaction(isolation="snapshot")
-        try:
+        with snapshot(resolve(database, operation, where)) as tx:
             yield from _pages(database, operation, request, tx)
-        finally:
-            tx.rollback()
     else:
         yield from _pages(database, operation, request, resolve(database, operation, where))
+
+
+@contextmanager
+def snapshot(place: Place | View) -> Iterator[Any]:
+    """Yield the face of a place at one version: of a place the newest, and of a view its own."""
+    if isinstance(place, View):
+        yield place
+        return
+    tx = place.transaction(isolation="snapshot")  # a view would show what has expired since the last commit
+    try:
+        yield tx
+    finally:
+        tx.rollback()
 
 
 def _pages(database: Database, operation: Operation, request: Any, at: Place | Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, cast
 
-from strata.cli.parsing import Parser
+from strata.cli.parsing import Parser, Secret
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Command:
     run: str  # module:function, imported when it is called
     add_arguments: Callable[[Parser], None]
     has_path: bool = True  # first, of a database, or its URL
-    opens: bool = True
+    secrets: tuple[Secret, ...] = ("key", "token")
 
     def parser(self, name: str) -> Parser:
         """Return the parser of what follows its name."""
@@ -30,8 +30,7 @@ class Command:
         if self.has_path:
             parser.add_argument("path", metavar="PATH", help="the database's directory, or a URL")
         self.add_arguments(parser)
-        if self.opens:
-            parser.add_secrets(with_token=self.has_path)
+        parser.add_secrets(*self.secrets)
         return parser
 
     def call(self, given: Namespace) -> int:
@@ -129,16 +128,38 @@ def _inspect(inspect: Parser) -> None:
 
 
 def _export(export: Parser) -> None:
-    export.add_argument("bundle", metavar="FILE", help="the file to make")
-    export.add_argument("--branch", help="one branch instead of all")
-    export.add_argument("--history", action="store_true", help="all versions, not only the newest")
-    export.add_argument("--bundle-key-file", metavar="KEYFILE", help="encrypt FILE with this key")
+    export.add_argument("file", metavar="FILE", help="the file to make; - is standard output")
+    export.add_argument("--branch", help="one branch: of bundles instead of all, of other formats (main)")
+    export.add_argument("--history", action="store_true", help="bundle: all versions, not only the newest")
+    export.add_argument("--bundle-key-file", metavar="KEYFILE", help="bundle: encrypt FILE with this key")
+    _data(export)
+    export.add_argument("--at", metavar="WHEN", help="as it was at a version, a time, or tag:NAME")
+    export.add_argument("--prefix", help="only keys that begin so")
 
 
 def _import(take: Parser) -> None:
-    take.add_argument("bundle", metavar="FILE", help="the file that export made")
-    take.add_argument("path", metavar="PATH", nargs="?", help="the directory to make")
-    take.add_argument("--check", action="store_true", help="only check the file; PATH can be left out")
+    take.add_argument("path", metavar="PATH", help="the database; of a bundle the directory to make")
+    take.add_argument("file", metavar="FILE", nargs="?", help="the file to take in; - is standard input")
+    take.add_argument("--check", action="store_true", help="bundle: only check FILE; PATH is left out")
+    take.add_argument("--branch", help="where to (main)")
+    take.add_argument("--message", metavar="TEXT", help="what the commit says about itself")
+    take.add_argument("--text", action="store_true", help="csv: every cell is a text")
+    _data(take)
+
+
+def _data(command: Parser) -> None:
+    """Say which data, where the file is no bundle."""
+    command.add_argument(
+        "--format",
+        choices=("bundle", "jsonl", "csv", "arrow", "parquet", "sqlite"),
+        help="of FILE, where its extension says nothing or something else (a bundle)",
+    )
+    command.add_argument("--primitive", choices=("kv", "json", "events", "vectors"), help="of what (kv)")
+    command.add_argument("--space", help="the space (default)")
+    command.add_argument("--key", metavar="COLUMN", help="the key; the other columns together are the value")
+    command.add_argument("--stream", help="events: the stream (main)")
+    command.add_argument("--collection", help="vectors: the collection")
+    command.add_argument("--table", help="sqlite: the table (called as the primitive)")
 
 
 def _backup(backup: Parser) -> None:
@@ -265,7 +286,7 @@ def _shell(shell: Parser) -> None:
 
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command(
-        "see an agent's memory work on real text", "demo:run", _demo, has_path=False, opens=False
+        "see an agent's memory work on real text", "demo:run", _demo, has_path=False, secrets=()
     ),
     "info": Command("say what a database is and holds", "data:info", _info),
     "branches": Command("list the branches", "data:branches", _nothing),
@@ -294,14 +315,20 @@ COMMANDS: Final[dict[str, Command]] = {
         "encrypt all files with another key, or for the first time", "upkeep:rotate_key", _rotate
     ),
     "inspect": Command(
-        "say what stands in a file, also a damaged one", "inspect:run", _inspect, has_path=False
+        "say what stands in a file, also a damaged one", "inspect:run", _inspect,
+        has_path=False, secrets=("key",),
     ),
-    "export": Command("write a database to one portable file", "portable:export", _export),
-    "import": Command("make a database of such a file", "portable:import_", _import, has_path=False),
+    "export": Command(
+        "write a database to one portable file, or data to a file of others", "portable:export", _export
+    ),
+    "import": Command(
+        "make a database of a portable file, or take in data of others", "portable:import_", _import,
+        has_path=False,
+    ),
     "backup": Command("make a directory a backup, or bring one up to date", "portable:backup", _backup),
     "restore": Command(
         "make a database of a backup, also of an earlier version", "portable:restore", _restore,
-        has_path=False,
+        has_path=False, secrets=("key",),
     ),
     "salvage": Command("make a database of what is whole of a damaged one", "portable:salvage", _salvage),
 }  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
+
+Secret = Literal["key", "token"]
 
 KEY_FILE: Final = "STRATA_KEY_FILE"
 TOKEN: Final = "STRATA_TOKEN"
@@ -24,15 +26,16 @@ class Parser(ArgumentParser):
         self.epilog = f"example: {example}".replace("%", "%%") if example else None
         return super().format_help()
 
-    def add_secrets(self, with_token: bool = True) -> None:
+    def add_secrets(self, *names: Secret) -> None:
         """Take what opens a database: in files, as other users and the shell's history see command lines."""
-        self.add_argument(
-            "--key-file",
-            metavar="FILE",
-            action="append",
-            help=f"the key of what is encrypted: 32 bytes, 64 hex digits ({KEY_FILE}); again for older keys",
-        )
-        if with_token:
+        if "key" in names:
+            self.add_argument(
+                "--key-file",
+                metavar="FILE",
+                action="append",
+                help=f"a key of what is encrypted: 32 bytes or 64 hex digits ({KEY_FILE}); again for older",
+            )
+        if "token" in names:
             self.add_argument(
                 "--token-file", metavar="FILE", help=f"the token for a URL ({TOKEN} has the token itself)"
             )

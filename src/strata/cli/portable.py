@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import strata
 from strata.api.portable import BundleInfo
+from strata.cli.formats import format_of
 from strata.cli.opening import keys_of, open_database
 from strata.core.errors import InvalidInput
 
 
-def export(arguments: Namespace) -> int:
-    """Write a bundle; print what is in it."""
-    key = Path(arguments.bundle_key_file) if arguments.bundle_key_file else None
-    with open_database(arguments, create=False, read_only=True) as db:
-        _say(db.export(arguments.bundle, branch=arguments.branch, history=arguments.history, key=key))
+def export(given: Namespace) -> int:
+    """Write a bundle, or the data of one primitive in another format; print what is in it."""
+    name = format_of(given.file, given.format)
+    _check(given, name, _OF_BUNDLES, _OF_DATA)
+    if name is not None:
+        from strata.cli import transfer
+
+        return transfer.export(given, name)
+    key = Path(given.bundle_key_file) if given.bundle_key_file else None
+    with open_database(given, create=False, read_only=True) as db:
+        _say(db.export(given.file, branch=given.branch, history=given.history, key=key))
     return 0
 
 
-def import_(arguments: Namespace) -> int:
-    """Make a database of a bundle, or only check it; print what is in it."""
-    if arguments.check:
-        _say(strata.verify_bundle(arguments.bundle, key=keys_of(arguments)))
+def import_(given: Namespace) -> int:
+    """Make a database of a bundle or only check it, or take in a file of another format; print what was."""
+    if given.check:
+        _say(strata.verify_bundle(given.file or given.path, key=keys_of(given)))
         return 0
-    if arguments.path is None:
-        raise InvalidInput("say which directory to make", hint="or --check to make none")
-    _say(strata.import_(arguments.bundle, arguments.path, key=keys_of(arguments)))
+    if given.file is None:
+        raise InvalidInput("say PATH and FILE", hint="or --check FILE, which makes nothing")
+    if Path(given.path).is_file() and not Path(given.file).is_file():
+        given.path, given.file = given.file, given.path  # a database is never a file
+    name = format_of(given.file, given.format)
+    _check(given, name, ("check",), (*_OF_DATA, "branch", "message", "text"))
+    if name is not None:
+        from strata.cli import transfer
+
+        return transfer.import_(given, name)
+    _say(strata.import_(given.file, given.path, key=keys_of(given)))
     return 0
+
+
+_OF_BUNDLES: Final = ("history", "bundle_key_file")
+_OF_DATA: Final = ("space", "at", "prefix", "stream", "collection", "table", "key", "primitive")
+
+
+def _check(given: Namespace, name: str | None, of_bundles: Iterable[str], of_data: Iterable[str]) -> None:
+    """Refuse options of bundles with other formats, and those of other formats with bundles."""
+    wrong = of_data if name is None else of_bundles
+    said = next((option for option in wrong if getattr(given, option, None)), None)
+    if said is not None:
+        what = f"{name or 'a bundle'} takes no --{said.replace('_', '-')}"
+        raise InvalidInput(what, hint="the format is that of FILE's extension, or --format")
 
 
 def backup(arguments: Namespace) -> int:

@@ -117,7 +117,7 @@ class Verb:
         form.add_argument("--table", action="store_const", dest="form", const="table", help="as a table")
         form.add_argument("--csv", action="store_const", dest="form", const="csv", help="as CSV")
         if prog == "strata":
-            parser.add_secrets()
+            parser.add_secrets("key", "token")
         parser.set_defaults(form="json", verb=self)
         return parser
 
