@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sqlite3
@@ -254,7 +253,7 @@ def test_standard_input_and_output(capsys, path, tmp_path, monkeypatch):
         capsys, "export", path, "-", "--format", "csv", "--branch", "draft", "--prefix", "a"
     )
     assert out == "key,value\na,2\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(out))
+    piped(monkeypatch, out.encode())
     assert strata_(capsys, "import", tmp_path / "copy", "-", "--format", "csv", "--branch", "main")[0] == 0
     assert content(tmp_path / "copy")["kv"] == {"a": 2}
 

@@ -51,7 +51,8 @@ strata kv scan notes.strata --nl | strata kv put-many copy.strata
 of its own, `--table` and `--csv` columns: texts as they are, nothing for null, all else as JSON.
 
 **Exit codes**: 0 well; 1 an error, which is printed on standard error with a hint; 2 a command line that
-makes no sense; 130 interrupted. `verify`, `inspect` and `salvage` exit with 1 when something is damaged.
+makes no sense; 130 interrupted. `verify`, `inspect`, `salvage` and `doctor` exit with 1 when something is
+damaged or wrong.
 
 **Keys and tokens** are never given on the command line. `--key-file FILE` (all that open a database) has the
 key of what is [encrypted](../how-to/encryption.md): 32 bytes, or 64 hex digits; again for older keys. Left
@@ -71,6 +72,15 @@ AFTER = {
     "search": "[How to search](../how-to/search.md).",
     "inspect": "[How to](../how-to/inspect.md). It opens nothing: it reads files, also of a database in use.",
     "ingest": "[How to](../how-to/ingest.md).",
+    "shell": "[How to](../how-to/shell.md).",
+    "export": "[How to](../how-to/export.md).",
+    "import": "[How to](../how-to/export.md). Whichever of PATH and FILE is a file is FILE.",
+    "doctor": "It looks at versions, permissions, disk, file system, lock, key, format and content, and "
+    "changes nothing.",
+    "bench": "It makes a database in DIR, or where temporary files are, and removes it. Each operation is "
+    "timed by itself; the figures have the clock in them, and the load of the machine stands beside.",
+    "completion": "`source <(strata completion bash)` in `~/.bashrc`, likewise for zsh; "
+    "`strata completion fish | source`.",
     "salvage": "[How to](../how-to/salvage.md). Says what is lost.",
 }
 EVERYWHERE = {"-h", "--help", "--key-file", "--token-file", "--nl", "--table", "--csv"}

@@ -14,6 +14,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from strata.cli.commands import COMMANDS, Command
 from strata.cli.parsing import Parser
@@ -24,6 +25,8 @@ SHARED = frozenset({"branches", "retention"})  # commands that have the name of 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code. An error becomes a line or two, never a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(encoding="utf-8")  # what is stored may be any text, and JSON is UTF-8
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, run, rest = _command(words)
     given = parser.parse_intermixed_args(rest)

@@ -284,6 +284,21 @@ def _shell(shell: Parser) -> None:
     shell.add_argument("--read-only", action="store_true", help="change nothing")
 
 
+def _doctor(doctor: Parser) -> None:
+    doctor.add_argument("--full", action="store_true", help="read everything, also where that takes long")
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _bench(bench: Parser) -> None:
+    bench.add_argument("path", metavar="DIR", nargs="?", help="a directory on the disk to measure")
+    bench.add_argument("--quick", action="store_true", help="few rounds, whose figures say little")
+    bench.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _completion(completion: Parser) -> None:
+    completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="for which shell")
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command(
         "see an agent's memory work on real text", "demo:run", _demo, has_path=False, secrets=()
@@ -331,4 +346,12 @@ COMMANDS: Final[dict[str, Command]] = {
         has_path=False, secrets=("key",),
     ),
     "salvage": Command("make a database of what is whole of a damaged one", "portable:salvage", _salvage),
+    "doctor": Command("check a database and where it lies, and say what to do", "doctor:run", _doctor),
+    "bench": Command(
+        "measure a few operations on this machine", "bench:run", _bench, has_path=False, secrets=()
+    ),
+    "completion": Command(
+        "print what a shell needs to complete command lines", "scripts:run", _completion,
+        has_path=False, secrets=(),
+    ),
 }  # fmt: skip

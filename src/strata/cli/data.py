@@ -13,6 +13,7 @@ from strata.api.plain import decode_json
 from strata.api.table import show_time, text_table
 from strata.cli.opening import open_database
 from strata.cli.output import json_text
+from strata.cli.parsing import stdin
 from strata.core.errors import InvalidInput, NotFound
 from strata.primitives import PRIMITIVES, Events, Vectors
 
@@ -140,6 +141,11 @@ def _when(text: str) -> int | str:
 def _value(said: str | None) -> Any:
     """Return the value that a word, or without one standard input, says as JSON."""
     try:
-        return decode_json(sys.stdin.buffer.read() if said in (None, "-") else said)
+        return decode_json(_read() if said is None or said == "-" else said)
     except InvalidInput as error:
         raise InvalidInput(error.message, hint=error.hint or "a text needs its quotes: '\"text\"'") from None
+
+
+def _read() -> bytes:
+    found = stdin()
+    return b"" if found is None else found.read()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import IO, Final, Literal
 
 Secret = Literal["key", "token"]
 
 KEY_FILE: Final = "STRATA_KEY_FILE"
 TOKEN: Final = "STRATA_TOKEN"
+
+
+def stdin() -> IO[bytes] | None:
+    """Return standard input, or None where it is closed."""
+    return getattr(sys.stdin, "buffer", None)
 
 
 class Parser(ArgumentParser):

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from strata.api.operations import OPERATIONS, Operation
 from strata.cli.fields import Argument, arguments_of, request_of
-from strata.cli.parsing import Parser
+from strata.cli.parsing import Parser, stdin
 from strata.core.errors import InvalidInput
 from strata.primitives import PRIMITIVES
 
@@ -142,7 +142,7 @@ class Verb:
         """End with a usage error where a value is missing that nothing can be read for."""
         for argument in self.arguments:
             missing = argument.is_needed and getattr(given, argument.dest) in (None, [])
-            if missing and sys.stdin.isatty():
+            if missing and (sys.stdin is None or sys.stdin.isatty()):
                 self.parser().error(f"the following arguments are required: {argument.metavar}")
 
     def where(self, given: Namespace, **place: Any) -> Where:
@@ -181,7 +181,7 @@ def run(given: Namespace) -> int:
     from strata.cli.output import show
 
     verb: Verb = given.verb
-    operation, request = verb.operation, verb.request(given, sys.stdin.buffer)
+    operation, request = verb.operation, verb.request(given, stdin())
     where, commit = verb.where(given), verb.commit(given)
     read_only = operation.access_for(request) == "read"
     with open_database(given, create=verb.creates, read_only=read_only) as database:

@@ -10,6 +10,7 @@ from strata.api.plain import decode_json
 from strata.cli.formats import STDIO, Options, Records, replaced, taken
 from strata.cli.formats.columns import listed
 from strata.cli.output import json_text
+from strata.cli.parsing import stdin
 from strata.core.errors import InvalidInput
 
 UNIT: Final = "line"
@@ -19,7 +20,7 @@ def read(file: str, options: Options) -> Iterator[tuple[int, Any]]:
     """Yield each line's record, or list, and its number."""
     with taken(file):
         if file == STDIO:
-            yield from _records(sys.stdin.buffer)
+            yield from _records(stdin() or [])
             return
         with open(file, "rb") as lines:
             yield from _records(lines)

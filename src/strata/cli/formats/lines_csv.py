@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator
+from io import BytesIO, TextIOWrapper
 from typing import IO, Any, Final
 
 from strata.api.plain import decode_json
 from strata.cli.formats import STDIO, Options, Record, Records, replaced, taken
 from strata.cli.formats.columns import survey, to_text
+from strata.cli.parsing import stdin
 from strata.core.errors import InvalidInput
 
 UNIT: Final = "line"
@@ -28,7 +30,8 @@ def read(file: str, options: Options) -> Iterator[tuple[int, Record]]:
     csv.field_size_limit(sys.maxsize)
     with taken(file):
         if file == STDIO:
-            yield from _records(sys.stdin, options.text)
+            piped = TextIOWrapper(stdin() or BytesIO(), encoding="utf-8-sig", newline="")
+            yield from _records(piped, options.text)
             return
         with open(file, encoding="utf-8-sig", newline="") as lines:
             yield from _records(lines, options.text)
