@@ -105,12 +105,17 @@ def test_large_databases_are_read_when_asked(capsys, path, monkeypatch):
 
 
 def test_a_url(capsys, monkeypatch):
-    def connect(url, *, token):
-        return strata.open()
-
-    monkeypatch.setattr(strata, "connect", connect, raising=False)
+    monkeypatch.setattr(strata, "connect", lambda url, **_: strata.open())
     code, checks = found(capsys, "strata://h:1")
     assert code == 0 and "permissions" not in checks and "format" in checks
+
+
+def test_who_has_it_open(capsys, path):
+    with strata.open(path):
+        code, checks = found(capsys, path)
+        assert code == 0 and f"pid {os.getpid()}" in checks["lock"]["said"] and "content" in checks
+    code, checks = found(capsys, f"unix:{path}/none")
+    assert code == 1 and checks["server"]["state"] == "bad"
 
 
 def test_bench(capsys, tmp_path):

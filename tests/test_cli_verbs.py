@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -22,6 +23,7 @@ from strata.api.requests import read
 from strata.cli import COMMANDS, SHARED, main
 from strata.cli.fields import KEY_EXAMPLE, arguments_of
 from strata.cli.verbs import VERBS, Verb, find, groups
+from strata.server.server import Server
 from strata.testing import FakeClock
 
 EACH = pytest.mark.parametrize("verb", VERBS.values(), ids=[verb.name for verb in VERBS.values()])
@@ -305,16 +307,19 @@ def test_groups_and_near_misses(capsys):
 def test_urls_are_connected_to_with_a_token(capsys, monkeypatch, tmp_path):
     asked = []
 
-    def connect(url, *, token):
-        asked.append((url, token))
+    def connect(url, *, token, read_only):
+        asked.append((url, token, read_only))
         return strata.open()
 
-    monkeypatch.setattr(strata, "connect", connect, raising=False)
+    monkeypatch.setattr(strata, "connect", connect)
     (tmp_path / "token").write_text("t1\n")
     monkeypatch.setenv("STRATA_TOKEN", "t2")
     assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "token")[:2] == (0, "0\n")
     assert strata_(capsys, "version", "unix:/x")[0] == 0
-    assert asked == [("strata://h:1", "t1"), ("unix:/x", "t2")]
+    assert strata_(capsys, "kv", "put", "strata+tls://h:1", "k", "1")[0] == 0
+    assert asked == [
+        ("strata://h:1", "t1", True), ("unix:/x", "t2", True), ("strata+tls://h:1", "t2", False),
+    ]  # fmt: skip
     assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "none")[0] == 1
     assert main(["version", "strata://h:1"]) == 0
 
@@ -333,3 +338,50 @@ def test_a_simple_verb_loads_little(path):
     assert not {"asyncio", "prompt_toolkit", "csv", "sqlite3", "subprocess", "email", "pyarrow"} & loaded
     heavy = ("api.examples", "api.schema", "api.revive", "api.info", "cli.data", "cli.shell", "agents")
     assert not {f"strata.{name}" for name in heavy} & loaded
+
+
+@pytest.fixture
+def url(tmp_path):
+    """The address of a server, which holds a database in memory."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "s"))
+    listening.listen()
+    listening.setblocking(False)
+    with strata.open() as db:
+        server = Server(db._store)
+        server.listen_on(listening)
+        yield f"unix:{tmp_path / 's'}"
+        server.close()
+
+
+def test_verbs_and_the_shell_at_a_server(capsys, url, monkeypatch):
+    """What a path takes, a URL takes: reads, writes, pages, streams from a pipe, transactions."""
+    assert (
+        strata_(capsys, "kv", "put", url, "a", "1", "--message", "why", "--idempotency-key", "x")[1] == "1\n"
+    )
+    piped(monkeypatch, b"".join(b'["%05d", 1]\n' % number for number in range(1_500)))
+    assert strata_(capsys, "kv", "put-many", url, "-")[0] == 0
+    assert strata_(capsys, "kv", "keys", url, "--nl")[1].count("\n") == 1_501
+    assert json.loads(strata_(capsys, "db", "log", url, "--after", "1")[1])[0]["version"] == 2
+    assert strata_(capsys, "get", url, "a", "--at", "1")[1] == "1\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("begin\nput a 2\nget a\ncommit both\nget a\n"))
+    assert strata_(capsys, "shell", url)[1] == "2\n3\n2\n"
+    assert strata_(capsys, "export", url, "-", "--format", "jsonl", "--prefix", "a")[1] == (
+        '{"key": "a", "value": 2}\n'
+    )
+    assert strata_(capsys, "doctor", url)[0] == 0
+    assert strata_(capsys, "kv", "get", url, "a", "--branch", "none")[0] == 1
+
+
+def test_a_path_that_another_process_has_open(capsys, path, tmp_path):
+    code = "import strata, sys; db = strata.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, path], **pipes) as owner:
+        assert owner.stdout.readline() == b"open\n"
+        assert strata_(capsys, "kv", "put", path, "a", '"shared"')[0] == 0
+        assert strata_(capsys, "kv", "get", path, "a")[1] == '"shared"\n'
+        for words in (("verify",), ("doctor",), ("info",), ("log",), ("db", "verify"), ("version",)):
+            assert strata_(capsys, *words, path)[0] == 0, words
+        assert strata_(capsys, "export", path, tmp_path / "all.bundle")[0] == 0
+        assert strata_(capsys, "export", path, tmp_path / "kv.csv")[0] == 0
+        owner.stdin.close()

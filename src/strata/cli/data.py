@@ -11,7 +11,7 @@ from typing import Any
 import strata
 from strata.api.plain import decode_json
 from strata.api.table import show_time, text_table
-from strata.cli.opening import open_database
+from strata.cli.opening import open_database, open_whole
 from strata.cli.output import json_text
 from strata.cli.parsing import stdin
 from strata.core.errors import InvalidInput, NotFound
@@ -95,7 +95,7 @@ def put(arguments: Namespace) -> int:
 
 def verify(arguments: Namespace) -> int:
     """Read everything; print what was read, or each place that is damaged. Exit code 1 when there is one."""
-    with _open(arguments) as db:
+    with open_whole(arguments) as db:
         report = db.verify(progress=_shown if sys.stderr.isatty() else None)
     for problem in report.problems:
         print(f"{problem.place} at {problem.at}: {problem.reason}")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import strata
-from strata.cli.opening import is_url, open_database
+from strata.cli.opening import is_url, open_database, open_whole
 from strata.cli.output import json_text
-from strata.core.errors import Locked, NeedsKey, StrataError
+from strata.core.errors import AccessDenied, Locked, NeedsKey, RemoteError, StrataError
 
 if TYPE_CHECKING:
     from strata.api.info import DatabaseInfo
@@ -167,17 +167,30 @@ def _file_system(path: Path) -> str:
 
 def _database(given: Namespace) -> Iterator[Finding]:
     try:
-        with open_database(given, create=False, read_only=True) as database:
+        yield _lock(given)
+        with open_whole(given) as database:
             info = database.info()
-            yield Finding("lock", "ok", "nobody keeps us out")
             yield from _said(info)
             yield _verified(database, info, given)
     except Locked as error:
-        yield Finding("lock", "warn", str(error), "it is in use, and was not looked into; try when that ends")
+        yield Finding("open", "warn", str(error), "it is in use, and was not looked into: try when that ends")
     except NeedsKey as error:
         yield Finding("encryption", "bad", str(error), "say --key-file FILE, or set STRATA_KEY_FILE")
+    except RemoteError as error:
+        yield Finding("server", "bad", str(error), error.hint or "see whether it runs: strata serve")
     except StrataError as error:
         yield Finding("open", "bad", str(error), error.hint or "strata inspect PATH says where; then salvage")
+
+
+def _lock(given: Namespace) -> Finding:
+    """Say who has it open: the process that holds the lock serves all others."""
+    if is_url(given.path):
+        return Finding("server", "ok", given.path)
+    try:
+        open_database(given, create=False, read_only=True, shared=False).close()
+    except Locked as error:
+        return Finding("lock", "ok", f"open in another process: {error.owner}")
+    return Finding("lock", "ok", "nobody has it open")
 
 
 def _said(info: DatabaseInfo) -> Iterator[Finding]:
@@ -196,7 +209,10 @@ def _said(info: DatabaseInfo) -> Iterator[Finding]:
 def _verified(database: strata.Database, info: DatabaseInfo, given: Namespace) -> Finding:
     if info.files.bytes > QUICK and not given.full:
         return Finding("content", "ok", f"{_size(info.files.bytes)} were not read: --full does")
-    report = database.verify()
+    try:
+        report = database.verify()
+    except AccessDenied:
+        return Finding("content", "ok", "not read, which takes a token that allows admin")
     if report.ok:
         return Finding("content", "ok", f"{report.rows:,} rows and {report.records:,} records are whole")
     first = report.problems[0]

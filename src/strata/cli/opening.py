@@ -1,6 +1,6 @@
 """Open the database that a command names, with the key or token that was given for it.
 
-A path is opened in this process, and a URL (strata://host:port, unix:path) connected to.
+A path is opened, whoever has it open, and a URL (strata://host:port, strata+tls://, unix:path) connected to.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import strata
 from strata.cli.parsing import KEY_FILE, TOKEN
-from strata.core.errors import InvalidInput
+from strata.core.errors import InvalidInput, Locked
 
-_SCHEMES: Final = ("strata://", "unix:")
+_SCHEMES: Final = ("strata://", "strata+tls://", "unix:")
 
 
 def keys_of(given: Namespace) -> list[Path] | None:
@@ -34,19 +34,29 @@ def open_database(given: Namespace, **settings: Any) -> strata.Database:
     Raises: InvalidInput for a token that cannot be read, or for what only a path has; what opening raises.
     """
     if is_url(given.path):
-        return _connect(given)
+        return _connect(given, settings.get("read_only", False))
     if given.token_file is not None:
         raise InvalidInput("a token is for a URL", hint="the key of files is --key-file")
     return strata.open(given.path, key=keys_of(given), **settings)
 
 
-def _connect(given: Namespace) -> strata.Database:
+def open_whole(given: Namespace) -> strata.Database:
+    """Open what is there to read all of it: as only reader, or by asking who has it open.
+
+    A guest that says it only reads is not let at what concerns the whole database, as verify does.
+    """
+    if is_url(given.path):
+        return open_database(given)
+    try:
+        return open_database(given, create=False, read_only=True, shared=False)
+    except Locked:
+        return open_database(given, create=False)
+
+
+def _connect(given: Namespace, read_only: bool) -> strata.Database:
     if given.key_file is not None:
         raise InvalidInput("a server has the key of its files", hint="for a URL there is --token-file")
-    connect = getattr(strata, "connect", None)
-    if connect is None:
-        raise InvalidInput(f"this build of strata connects to no server: {given.path}", hint="give a path")
-    return cast(strata.Database, connect(given.path, token=_token(given)))
+    return strata.connect(given.path, token=_token(given), read_only=read_only)
 
 
 def _token(given: Namespace) -> str | None:

@@ -10,7 +10,7 @@ from typing import Final
 import strata
 from strata.api.portable import BundleInfo
 from strata.cli.formats import format_of
-from strata.cli.opening import keys_of, open_database
+from strata.cli.opening import keys_of, open_database, open_whole
 from strata.core.errors import InvalidInput
 
 
@@ -23,7 +23,7 @@ def export(given: Namespace) -> int:
 
         return transfer.export(given, name)
     key = Path(given.bundle_key_file) if given.bundle_key_file else None
-    with open_database(given, create=False, read_only=True) as db:
+    with open_whole(given) as db:
         _say(db.export(given.file, branch=given.branch, history=given.history, key=key))
     return 0
 
