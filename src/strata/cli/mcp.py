@@ -1,0 +1,76 @@
+"""Serve a database to agent hosts: `strata mcp`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import strata
+from strata.cli.opening import open_database
+from strata.core.errors import Corrupt, InvalidInput, NotFound, StorageError
+
+
+def run(arguments: Namespace) -> int:
+    """Serve over standard input and output until the host closes them, or over HTTP until a signal."""
+    try:
+        import anyio
+
+        from strata.server.mcp.host import make_server, serve_stdio
+        from strata.server.mcp.http import serve_http
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("strata"):
+            raise
+        raise NotFound(
+            f"strata mcp needs the package {error.name}",
+            what="package",
+            name=error.name,
+            hint="pip install 'strata-embedded[mcp]'",
+        ) from None
+    from strata.server.mcp.scope import Scope
+
+    address = None if arguments.http is None else _address(arguments.http)
+    tokens = [] if arguments.token_file is None else _tokens(Path(arguments.token_file))
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    scope = Scope(arguments.branch, arguments.space, arguments.read_only)
+    with _open(arguments) as db:
+        server = make_server(db, scope)
+        if address is None:
+            anyio.run(serve_stdio, server)
+        else:
+            print(f"strata mcp: http://{arguments.http}/mcp", file=sys.stderr, flush=True)
+            anyio.run(serve_http, server, *address, tokens)
+    return 0
+
+
+def _open(arguments: Namespace) -> strata.Database:
+    """Open the database. A host that only reads opens it like others, so that these may write meanwhile."""
+    if not arguments.read_only:
+        return open_database(arguments)
+    try:
+        return open_database(arguments, create=False)
+    except Corrupt:
+        raise
+    except StorageError:  # files that we may not write to
+        return open_database(arguments, create=False, read_only=True)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise InvalidInput(f"{text!r} is no address", hint="as in 127.0.0.1:8765")
+    return host.strip("[]"), int(port)
+
+
+def _tokens(file: Path) -> list[str]:
+    """Return the tokens of a file, one a line."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise NotFound(what="file", name=str(file)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the tokens cannot be read: {error}") from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

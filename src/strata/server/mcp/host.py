@@ -1,0 +1,127 @@
+"""The host's side: tools, resources and prompts as a server of the official SDK, and how it is served.
+
+It is built on the SDK's `Server` rather than `MCPServer`, which reads JSON out of texts that it is given (a
+value to store must stay the text that it is), takes numbers for texts, drops unknown arguments without a
+word, lists the same resources forever, and installs a log handler of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio.to_thread
+import mcp_types as types
+import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.stdio import stdio_server
+
+import strata
+from strata.api.database import Database
+from strata.api.plain import error_data
+from strata.core.errors import InternalError, StrataError
+from strata.server.mcp.guidance import advice
+from strata.server.mcp.scope import Door, Scope
+from strata.server.mcp.shown import NOTICE, Budget, clean
+from strata.server.mcp.tools import Tool, tools
+
+log = logging.getLogger("strata.mcp")
+T = TypeVar("T")
+Context = ServerRequestContext[Any]
+
+_ACTOR_CHARS: Final = 100
+
+
+def make_server(database: Database, scope: Scope | None = None) -> Server[Any]:
+    """Return a server for a database, of which hosts reach what a scope says (all, where left out)."""
+    door = Door(database, scope or Scope())
+    host = Host(door)
+    return Server(
+        "strata",
+        title="Strata memory",
+        version=strata.__version__,
+        instructions="A memory that lasts. " + "; ".join(advice(door)) + ".",
+        on_list_tools=host.list_tools,
+        on_call_tool=host.call_tool,
+    )
+
+
+class Host:
+    """Answers the requests of a host."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._tools = tools(door.scope)
+
+    async def list_tools(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[_shown(tool, self._door.scope) for tool in self._tools.values()])
+
+    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        tool = self._tools.get(params.name)
+        if tool is None:
+            there = ", ".join(self._tools)
+            return _failed(
+                {"code": "not_found", "message": f"there is no tool {params.name[:100]!r}", "hint": there}
+            )
+        call = partial(tool.call, self._door, params.arguments or {}, _actor(context))
+        try:
+            found = await anyio.to_thread.run_sync(call)
+        except Exception as error:
+            return _failed(_error(error, tool.name))
+        return types.CallToolResult(content=[_json(found)], structured_content=found)
+
+
+def _shown(tool: Tool, scope: Scope) -> types.Tool:
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema(scope),
+        output_schema=tool.output_schema(),
+        annotations=types.ToolAnnotations(
+            title=tool.title,
+            read_only_hint=not tool.writes,
+            destructive_hint=tool.destroys,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=False,
+        ),
+    )
+
+
+def _actor(context: Context) -> str:
+    """Return who calls, as commits are to say it: the program, by the name that it gives itself."""
+    params = context.session.client_params
+    name = "" if params is None else clean(params.client_info.name)[:_ACTOR_CHARS].strip()
+    return f"mcp:{name}" if name else "mcp"
+
+
+def _json(found: dict[str, Any]) -> types.TextContent:
+    """Return an answer as text, for hosts that show no structure: JSON, which no stored text gets out of."""
+    return types.TextContent(type="text", text=msgspec.json.encode(found).decode())
+
+
+def _error(error: Exception, what: str) -> dict[str, Any]:
+    """Return what went wrong as a tool's error: code, message, hint and typed fields.
+
+    Whatever is no error of ours is a bug: it is logged, and the host learns no more than that.
+    """
+    if not isinstance(error, StrataError):
+        log.error("%s failed", what, exc_info=error)
+        error = InternalError(f"{what} failed; the server's log says how")
+    shown: dict[str, Any] = Budget().fit(error_data(error))[0]
+    return shown
+
+
+def _failed(error: dict[str, Any]) -> types.CallToolResult:
+    found = {"notice": NOTICE, "error": error}
+    return types.CallToolResult(content=[_json(found)], structured_content=found, is_error=True)
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve one host over standard input and output, until it closes them."""
+    async with stdio_server() as (reading, writing):
+        await server.run(reading, writing, server.create_initialization_options())

@@ -1,0 +1,79 @@
+"""Streamable HTTP: several hosts on one port, each with the same scope.
+
+On a loopback address anybody of this machine may connect, as with a local file that they may read; requests
+that a web page sends there are refused by their Host and Origin. Any other address needs a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.lowlevel.server import Server
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+
+from strata.core.errors import InvalidInput
+
+PATH: Final = "/mcp"
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+SESSIONS_MAX: Final = 1_000
+_TOKEN_CHARS: Final = 16  # fewer can be guessed
+
+
+class Tokens:
+    """Knows tokens by their digests, and takes as long for a wrong one as for a right one."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        short = [token for token in tokens if len(token) < _TOKEN_CHARS]
+        if short or not tokens:
+            raise InvalidInput(
+                f"a token has at least {_TOKEN_CHARS} characters",
+                hint="make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            )
+        self._digests = [_digest(token) for token in tokens]
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Return what the SDK wants to know of a token, or None for a wrong one."""
+        digest = _digest(token)
+        known = [hmac.compare_digest(digest, each) for each in self._digests]
+        return AccessToken(token=token, client_id="strata", scopes=[]) if any(known) else None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def make_app(server: Server[Any], host: str, port: int, tokens: Sequence[str] = ()) -> Starlette:
+    """Return the application that serves at `/mcp`.
+
+    Raises: InvalidInput for an address that others may reach, without a token.
+    """
+    if host not in LOOPBACK and not tokens:
+        raise InvalidInput(
+            f"{host} can be reached by others, so it needs a token", hint="--token-file, or 127.0.0.1"
+        )
+    auth = None
+    if tokens:
+        issuer = AnyHttpUrl(f"http://{host if ':' not in host else f'[{host}]'}:{port}")
+        auth = AuthSettings(issuer_url=issuer, resource_server_url=None)
+    return server.streamable_http_app(
+        streamable_http_path=PATH,
+        host=host,
+        max_sessions=SESSIONS_MAX,
+        auth=auth,
+        token_verifier=Tokens(tokens) if tokens else None,
+    )
+
+
+async def serve_http(server: Server[Any], host: str, port: int, tokens: Sequence[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT, which let what is in flight end."""
+    import uvicorn
+
+    app = make_app(server, host, port, tokens)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
+    await uvicorn.Server(config).serve()

@@ -1,0 +1,208 @@
+"""Remember and recall: memories are json documents, indexed as they are written.
+
+    key     memory/<key>; of a text without a key the first half of its SHA-256, so that it is kept once;
+            with an idempotency key that of this, so that a retry names the same memory
+    value   {"text", "tags", "metadata", "vector"}, of which only the text must be there
+
+The index over words is declared with the first memory of a space, the one over vectors with the first that
+has a vector: its length is then that of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from strata.api.plain import from_json
+from strata.api.transaction import Transaction
+from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
+from strata.core.refs import EntityRef
+from strata.core.values import same
+from strata.search import Results
+from strata.server.mcp.answers import Hit, NearMiss, Recalled, Remembered, Term, Why
+from strata.server.mcp.requests import Recall, Remember
+from strata.server.mcp.scope import DEFAULT, Door
+from strata.server.mcp.shown import Budget, clean
+
+PREFIX: Final = "memory/"
+HIT_CHARS: Final = 4_000  # of one hit; `read` has the rest
+_PATHS: Final = {"$.text": 1.0, "$.tags": 0.5}  # and what words there count
+_NAME_BYTES: Final = 200  # of a space, in the name of its index
+_BUDGET_MS: Final = 5_000.0  # for a search; an agent waits for it
+
+
+def remember(door: Door, request: Remember, actor: str | None) -> Remembered:
+    """Keep a text, and return the memory that is there now.
+
+    Raises: InvalidInput for an empty text and a vector of another length than others; Conflict.
+    """
+    if not request.text.strip():
+        raise InvalidInput("the text of a memory is empty", hint="say what is to be remembered")
+    place = door.place(request.branch, request.space)
+    space = door.space(request.space)
+    declare(door, space, request.vector)
+    key = PREFIX + (request.key or _digest(request.idempotency_key or request.text))
+    outcome = "unchanged"
+
+    def body(tx: Transaction) -> Transaction:
+        nonlocal outcome
+        old, new = tx.json.get(key), _document(request)
+        if old is not None and request.key is None:
+            new = _joined(old, new)
+        outcome = "created" if old is None else "replaced"
+        if same(old, new) and request.expires_in_s is None:
+            outcome = "unchanged"
+        else:
+            tx.json.set(key, "$", new, request.expires_in_s)
+        return tx
+
+    tx = place.transact(body, actor=actor, message="remember", idempotency_key=request.idempotency_key)
+    assert tx.version is not None  # it was committed
+    if tx.version <= tx.snapshot:  # nothing was written: it was there, or this is a retry
+        outcome = "unchanged"
+    ref = EntityRef(door.branch(request.branch), space, "json", key)
+    return Remembered(ref=str(ref), key=clean(key), version=tx.version, outcome=outcome)  # type: ignore[arg-type]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _document(request: Remember) -> dict[str, Any]:
+    found: dict[str, Any] = {"text": request.text}
+    if request.tags:
+        found["tags"] = list(dict.fromkeys(request.tags))
+    if request.metadata:
+        found["metadata"] = from_json(request.metadata)
+    if request.vector is not None:
+        found["vector"] = [float(number) for number in request.vector]
+    return found
+
+
+def _joined(old: Any, new: dict[str, Any]) -> dict[str, Any]:
+    """Return a memory that is remembered again, with what either says beside the text."""
+    if not isinstance(old, dict):
+        return new
+    tags = list(dict.fromkeys([*_listed(old.get("tags")), *new.get("tags", [])]))
+    metadata = {**_mapped(old.get("metadata")), **new.get("metadata", {})}
+    return {**old, **new, **({"tags": tags} if tags else {}), **({"metadata": metadata} if metadata else {})}
+
+
+def _listed(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _mapped(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def declare(door: Door, space: str, vector: list[float] | None) -> None:
+    """Declare the indexes over memories of a space that are not there yet.
+
+    Raises: InvalidInput for a vector that is not as long as those that are there.
+    """
+    there = {index.name: index for index in door.database.indexes.list()}
+    words, near = index_names(space)
+    where: dict[str, Any] = {"primitive": "json", "space": space, "prefix": PREFIX}
+    try:
+        if words not in there:
+            door.database.indexes.create(words, **where, paths=_PATHS)
+        if vector is not None and near not in there:
+            door.database.indexes.create(near, **where, kind="vector", paths="$.vector", dim=len(vector))
+    except AlreadyExists:  # another host was first
+        there = {index.name: index for index in door.database.indexes.list()}
+    if vector is not None and near in there:
+        dim = there[near].options.get("dim")
+        if dim != len(vector):
+            raise InvalidInput(f"vectors of memories have {dim} numbers here, and this one {len(vector)}")
+
+
+def index_names(space: str) -> tuple[str, str]:
+    """Return the names of the indexes over memories of a space: of words, and of vectors."""
+    if space == DEFAULT:
+        return "memories", "memories by vector"
+    name = space if len(space.encode()) <= _NAME_BYTES else _digest(space)
+    return f"memories of {name}", f"memories of {name} by vector"
+
+
+def recall(door: Door, request: Recall, actor: str | None) -> Recalled:
+    """Return what fits best: memories, and whatever else has an index.
+
+    Raises: InvalidInput for neither words nor a vector, and for a filter that is none; HistoryTrimmed.
+    """
+    place = door.place(request.branch, request.space)
+    try:
+        found = place.search(
+            request.query,
+            vector=request.vector,
+            where=_filter(request),
+            start=request.since,
+            end=request.until,
+            k=request.k,
+            offset=request.offset,
+            at=None if request.at is None else door.instant(request.at),
+            scan=request.everything,
+            explain=request.why,
+            budget_ms=_BUDGET_MS,
+        )
+    except NotIndexed:
+        return Recalled(hits=[], version=place.version, hint=_nothing(request))
+    return _recalled(found, request.why)
+
+
+def _filter(request: Recall) -> dict[str, Any] | None:
+    parts: list[dict[str, Any]] = [{"$.tags": {"contains": tag}} for tag in request.tags or ()]
+    if request.where is not None:
+        parts.append(from_json(request.where))
+    return {"and": parts} if parts else None
+
+
+def _nothing(request: Recall) -> str:
+    if request.query is None:
+        return "there are no vectors here; search for words"
+    return "nothing is indexed here: nothing was remembered yet; everything=true reads all there is"
+
+
+def _recalled(found: Results, why: bool) -> Recalled:
+    budget = Budget()
+    hits = []
+    for hit in found:
+        if budget.left <= 0:
+            budget.cut = True
+            break
+        stored, cut = budget.fit(_without_vector(hit.value), HIT_CHARS)
+        snippet, _ = budget.fit(hit.snippet.marked(), HIT_CHARS)
+        hits.append(
+            Hit(
+                ref=str(hit.ref), key=clean(hit.key), score=hit.score, rank=hit.rank, snippet=snippet,
+                stored=stored, truncated=cut, why=_why(hit.signals) if why else [],
+            )
+        )  # fmt: skip
+    misses = [
+        NearMiss(ref=str(miss.ref), score=miss.score, reason=clean(miss.reason)) for miss in found.near_misses
+    ]
+    return Recalled(
+        hits=hits, version=found.version, near_misses=misses, truncated=found.truncated or budget.cut
+    )
+
+
+def _without_vector(value: Any) -> Any:
+    """Return a memory without its numbers, which say nothing to a model."""
+    if isinstance(value, dict) and isinstance(value.get("vector"), list):
+        return {name: item for name, item in value.items() if name != "vector"}
+    return value
+
+
+def _why(signals: Any) -> list[Why]:
+    return [
+        Why(
+            index=clean(name),
+            score=signal.score,
+            rank=signal.rank,
+            terms=[
+                Term(text=clean(term.text), contribution=term.contribution, documents=term.documents)
+                for term in signal.terms
+            ],
+        )
+        for name, signal in signals.items()
+    ]

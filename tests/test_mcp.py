@@ -1,0 +1,280 @@
+"""The tools of `strata mcp`, each through the official client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp")
+
+from mcp_client import Refused, Tools, tools_of
+
+import strata
+from strata.server.mcp.scope import Scope
+
+ALL = {"recall", "read", "history", "explain", "guide", "remember", "write", "branch", "merge"}
+READING = {"recall", "read", "history", "explain", "guide", "branch"}
+
+
+@pytest.fixture
+def db() -> Iterator[strata.Database]:
+    with strata.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def tools(db: strata.Database) -> Iterator[Tools]:
+    with tools_of(db) as connected:
+        yield connected
+
+
+def test_the_tools_are_few_and_described(tools: Tools) -> None:
+    listed = tools.run(tools.client.list_tools).tools
+    assert {tool.name for tool in listed} == ALL
+    for tool in listed:
+        assert 60 < len(tool.description) < 500
+        assert tool.input_schema["additionalProperties"] is False
+        silent = [
+            name for name, field in tool.input_schema["properties"].items() if "description" not in field
+        ]
+        assert not silent, f"{tool.name}: say what {silent} are"
+        assert tool.output_schema["type"] == "object"
+    assert sum(len(str(tool.input_schema)) for tool in listed) < 20_000  # a model reads them each time
+
+
+def test_hints_say_which_tools_write(tools: Tools) -> None:
+    listed = tools.run(tools.client.list_tools).tools
+    read_only = {tool.name for tool in listed if tool.annotations.read_only_hint}
+    assert read_only == {"recall", "read", "history", "explain", "guide"}
+
+
+# -- remember and recall
+
+
+def test_what_is_remembered_is_recalled_at_once(tools: Tools, db: strata.Database) -> None:
+    made = tools.remember(text="Ada moved to Turin", tags=["home"], metadata={"sure": 0.9})
+    assert made["outcome"] == "created"
+    (hit,) = tools.recall(query="where does she move?")["hits"]
+    assert hit["ref"] == made["ref"] and hit["rank"] == 1
+    assert hit["stored"] == {"text": "Ada moved to Turin", "tags": ["home"], "metadata": {"sure": 0.9}}
+    assert "**moved**" in hit["snippet"]
+    assert db.json.get(made["key"], "$.text") == "Ada moved to Turin"
+
+
+def test_the_same_text_is_kept_once(tools: Tools, db: strata.Database) -> None:
+    first = tools.remember(text="Likes tea", tags=["a"], metadata={"x": 1})
+    again = tools.remember(text="Likes tea", tags=["b"], metadata={"y": 2})
+    assert again["ref"] == first["ref"] and again["outcome"] == "replaced"
+    assert db.json.get(first["key"]) == {
+        "text": "Likes tea",
+        "tags": ["a", "b"],
+        "metadata": {"x": 1, "y": 2},
+    }
+    third = tools.remember(text="Likes tea")
+    assert third["outcome"] == "unchanged" and third["version"] == again["version"]
+
+
+def test_a_key_is_replaced_and_its_history_stays(tools: Tools) -> None:
+    tools.remember(text="lives in Turin", key="user/home", tags=["home"])
+    made = tools.remember(text="lives in Lisbon", key="user/home")
+    assert made["outcome"] == "replaced"
+    assert tools.read(ref=made["ref"])["stored"] == {"text": "lives in Lisbon"}
+    versions = tools.history(ref=made["ref"])["versions"]
+    assert [version["stored"]["text"] for version in versions] == ["lives in Lisbon", "lives in Turin"]
+    assert not tools.recall(query="Turin")["hits"]
+    assert tools.recall(query="Turin", at=versions[-1]["version"])["hits"]
+
+
+def test_an_idempotency_key_makes_a_retry_change_nothing(tools: Tools, db: strata.Database) -> None:
+    made = tools.remember(text="one", idempotency_key="call-1")
+    again = tools.remember(text="two", idempotency_key="call-1")
+    assert again == {**made, "outcome": "unchanged"}
+    assert db.json.get(made["key"], "$.text") == "one" and db.json.count("memory/") == 1
+
+
+def test_memories_expire(tools: Tools, db: strata.Database) -> None:
+    made = tools.remember(text="for an hour", expires_in_s=3600.0)
+    entry = db.json.entry(made["key"])
+    assert entry is not None and entry.expires is not None
+    assert tools.read(ref=made["ref"])["expires"] == entry.expires.isoformat().replace("+00:00", "Z")
+
+
+def test_words_and_vectors_are_searched_together(tools: Tools) -> None:
+    near = tools.remember(text="the sky is blue", vector=[1.0, 0.0])
+    far = tools.remember(text="tea is green", vector=[0.0, 1.0])
+    assert [hit["ref"] for hit in tools.recall(vector=[0.9, 0.1])["hits"]] == [near["ref"], far["ref"]]
+    found = tools.recall(query="tea", vector=[0.9, 0.1], why=True)
+    both = {hit["ref"]: {why["index"] for why in hit["why"]} for hit in found["hits"]}
+    assert both[far["ref"]] == {"memories", "memories by vector"}
+    assert "vector" not in found["hits"][0]["stored"]
+    with pytest.raises(Refused, match="invalid_input"):
+        tools.remember(text="of another length", vector=[1.0])
+    with pytest.raises(Refused, match="invalid_input"):
+        tools.recall(vector=[1.0])
+
+
+def test_filters_pages_and_reasons(tools: Tools) -> None:
+    for number in range(6):
+        tags = ["even"] if number % 2 == 0 else ["odd"]
+        tools.remember(text=f"note number {number}", tags=tags, metadata={"n": number})
+    even = tools.recall(query="note", tags=["even"])["hits"]
+    assert {hit["stored"]["metadata"]["n"] for hit in even} == {0, 2, 4}
+    big = tools.recall(query="note", tags=["even"], where={"$.metadata.n": {"gt": 1}})["hits"]
+    assert {hit["stored"]["metadata"]["n"] for hit in big} == {2, 4}
+    first, second = tools.recall(query="note", k=4), tools.recall(query="note", k=4, offset=4)
+    refs = [hit["ref"] for hit in first["hits"] + second["hits"]]
+    assert len(set(refs)) == 6
+    said = tools.recall(query="note 3", k=1, why=True)
+    assert {term["text"] for term in said["hits"][0]["why"][0]["terms"]} == {"note", "3"}
+    assert said["near_misses"]
+
+
+def test_recall_where_nothing_is_indexed_says_so(tools: Tools, db: strata.Database) -> None:
+    db.kv.put("goal", "rest")
+    found = tools.recall(query="rest")
+    assert found["hits"] == [] and "everything" in found["hint"]
+    assert tools.recall(query="rest", everything=True)["hits"][0]["ref"] == "strata://main/default/kv/goal"
+    assert tools.recall(query="rest", space="elsewhere")["hits"] == []
+
+
+# -- read, write, history
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stored"),
+    [
+        ({"primitive": "kv", "key": "a", "value": {"x": [1, None, "[1]"]}}, {"x": [1, None, "[1]"]}),
+        ({"primitive": "kv", "key": "a", "value": "null"}, "null"),
+        ({"primitive": "kv", "key": "a", "value": {"$bytes": "aGk="}}, {"$bytes": "aGk="}),
+        ({"primitive": "json", "key": "doc", "value": {"name": "Ada"}}, {"name": "Ada"}),
+        ({"primitive": "json", "key": "doc", "path": "$.a.b", "value": 1}, {"a": {"b": 1}}),
+        ({"primitive": "state", "key": "mood", "value": "calm"}, "calm"),
+    ],
+)
+def test_what_is_written_is_read(tools: Tools, arguments: dict[str, Any], stored: Any) -> None:
+    made = tools.write(**arguments, message="because")
+    assert made["changed"]
+    found = tools.read(primitive=arguments["primitive"], key=arguments["key"])
+    assert found["found"] and found["stored"] == stored and found["version"] == made["version"]
+    (version,) = tools.history(primitive=arguments["primitive"], key=arguments["key"])["versions"]
+    assert version["message"] == "because" and version["actor"].startswith("mcp")
+
+
+def test_events_are_appended_and_read(tools: Tools) -> None:
+    made = [tools.write(primitive="events", key="log", type="ask", value={"n": n}) for n in range(3)]
+    assert made[2]["ref"] == "strata://main/default/events/log/2"
+    assert tools.read(ref=made[1]["ref"])["stored"]["payload"] == {"n": 1}
+    stream = tools.read(primitive="events", key="log")
+    assert [event["sequence"] for event in stream["events"]] == [0, 1, 2]
+    again = [tools.write(primitive="events", key="log", type="x", idempotency_key="k") for _ in range(2)]
+    assert again[0]["ref"] == again[1]["ref"] and [each["changed"] for each in again] == [True, False]
+
+
+def test_everything_has_an_address(tools: Tools, db: strata.Database) -> None:
+    db.traces.record("thought", "plan", id="t1", output="go")
+    db.runs.begin("plan", id="r1")
+    db.vectors.create_collection("facts", 2)
+    db.vectors.upsert("facts", "sky", [1.0, 0.0], {"colour": "blue"})
+    assert tools.read(primitive="traces", key="t1")["stored"]["output"] == "go"
+    assert tools.read(ref="strata://main/default/runs/r1")["stored"]["status"] == "active"
+    assert tools.read(primitive="vectors", key="facts/sky")["stored"]["metadata"] == {"colour": "blue"}
+    assert tools.read(primitive="vectors", key="facts")["stored"]["vectors"] == 1
+    assert tools.read(primitive="kv", key="nothing")["found"] is False
+    assert tools.read(primitive="traces", key="t9")["found"] is False
+
+
+def test_reading_earlier_versions_and_places_in_documents(tools: Tools, db: strata.Database) -> None:
+    tools.write(primitive="json", key="doc", value={"name": "Ada", "tags": ["x"]})
+    db.branches.tag("first")
+    tools.write(primitive="json", key="doc", path="$.name", value="Ada L.")
+    assert tools.read(primitive="json", key="doc", path="$.name")["stored"] == "Ada L."
+    for at in (1, "1", "first"):
+        assert tools.read(primitive="json", key="doc", path="$.name", at=at)["stored"] == "Ada"
+    assert tools.read(ref="strata://main/default/json/doc#$.name@1")["stored"] == "Ada"
+    assert tools.read(primitive="json", key="doc", path="$.age")["found"] is False
+
+
+def test_expected_version_and_deletion(tools: Tools) -> None:
+    tools.write(primitive="kv", key="a", value=1, expected_version=0)
+    began = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        tools.write(primitive="kv", key="a", value=2, expected_version=0)
+    assert refused.value.code == "conflict" and time.monotonic() - began < 5  # it does not retry in vain
+    tools.write(primitive="kv", key="a", value=2, expected_version=1)
+    assert tools.write(primitive="kv", key="a", action="delete")["changed"]
+    assert tools.read(primitive="kv", key="a")["found"] is False
+    versions = tools.history(primitive="kv", key="a")["versions"]
+    assert [version.get("deleted", False) for version in versions] == [True, False, False]
+
+
+def test_history_in_pages(tools: Tools) -> None:
+    for number in range(5):
+        tools.write(primitive="kv", key="a", value=number)
+    page = tools.history(primitive="kv", key="a", limit=2)
+    rest = tools.history(primitive="kv", key="a", before=page["next_before"])
+    assert [version["stored"] for version in page["versions"] + rest["versions"]] == [4, 3, 2, 1, 0]
+    commits = tools.history(limit=3)
+    assert [commit["version"] for commit in commits["commits"]] == [5, 4, 3] and commits["next_before"] == 3
+
+
+# -- branches
+
+
+def test_a_branch_from_fork_to_merge(tools: Tools, db: strata.Database) -> None:
+    tools.write(primitive="kv", key="goal", value="rest")
+    assert tools.branch(action="fork", name="try")["branches"][0]["parent"] == "main"
+    tools.write(primitive="kv", key="goal", value="work", branch="try")
+    (change,) = tools.branch(action="diff", old="main", new="try")["changes"]
+    assert (change["old"], change["new"]) == ("rest", "work")
+    preview = tools.merge(source="try", preview=True)
+    assert preview["preview"] and preview["changes"] and db.kv.get("goal") == "rest"
+    assert tools.merge(source="try", message="take it")["version"] == db.version
+    assert db.kv.get("goal") == "work"
+    tools.branch(action="delete", name="try")
+    assert [line["name"] for line in tools.branch(action="list")["branches"]] == ["main"]
+
+
+def test_conflicts_are_named(tools: Tools, db: strata.Database) -> None:
+    tools.write(primitive="kv", key="goal", value="rest")
+    tools.branch(action="fork", name="try")
+    tools.write(primitive="kv", key="goal", value="work", branch="try")
+    tools.write(primitive="kv", key="goal", value="play")
+    with pytest.raises(Refused) as refused:
+        tools.merge(source="try")
+    (conflict,) = refused.value.fields["conflicts"]
+    assert refused.value.code == "merge_conflict" and db.kv.get("goal") == "play"
+    assert conflict == {
+        "ref": "strata://main/default/kv/goal", "base": "rest", "source": "work", "target": "play",
+    }  # fmt: skip
+    assert tools.merge(source="try", strategy="source")["conflicts"] == [conflict]
+
+
+def test_explain_and_guide(tools: Tools) -> None:
+    tools.remember(text="Likes tea", key="drink")
+    (reason,) = tools.explain(primitive="json", key="memory/drink")["reasons"]
+    assert reason["message"] == "remember" and reason["stored"] == {"text": "Likes tea"} and reason["unknown"]
+    guide = tools.guide()
+    assert guide["holds"] == [{"primitive": "json", "count": 1, "examples": ["memory/drink"]}]
+    assert [index["name"] for index in guide["indexes"]] == ["memories"] and len(guide["advice"]) > 4
+    with pytest.raises(Refused) as refused:
+        tools.explain(primitive="kv", key="never")
+    assert refused.value.code == "not_found"
+
+
+# -- scopes
+
+
+def test_read_only_has_no_tool_that_writes(db: strata.Database, tools: Tools) -> None:
+    tools.remember(text="Likes tea")
+    with tools_of(db, Scope(read_only=True)) as reading:
+        assert reading.names() == READING
+        assert reading.recall(query="tea")["hits"] and reading.guide()["read_only"]
+        for name in ALL - READING:
+            with pytest.raises(Refused, match="not_found"):
+                reading.call(name, {"text": "x"})
+        with pytest.raises(Refused, match="invalid_input"):
+            reading.branch(action="fork", name="x")
+    assert db.version == 1
