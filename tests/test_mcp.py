@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from mcp_client import Refused, Tools, tools_of
 
 import strata
 from strata.server.mcp.scope import Scope
+from strata.server.mcp.shown import NOTICE
 
 ALL = {"recall", "read", "history", "explain", "guide", "remember", "write", "branch", "merge"}
 READING = {"recall", "read", "history", "explain", "guide", "branch"}
@@ -278,3 +280,194 @@ def test_read_only_has_no_tool_that_writes(db: strata.Database, tools: Tools) ->
         with pytest.raises(Refused, match="invalid_input"):
             reading.branch(action="fork", name="x")
     assert db.version == 1
+
+
+def test_a_pinned_branch_is_the_only_one(db: strata.Database) -> None:
+    db.kv.put("goal", "rest")
+    db.branches.fork("main", "mine")
+    db.branches.fork("main", "secret")
+    db.branch("secret").kv.put("password", "hunter2")
+    with tools_of(db, Scope(branch="mine")) as tools:
+        assert tools.names() == ALL - {"merge"}
+        tools.write(primitive="kv", key="a", value=1)
+        assert db.branch("mine").kv.get("a") == 1 and db.kv.get("a") is None
+        assert tools.read(primitive="kv", key="goal")["stored"] == "rest"
+        assert [line["name"] for line in tools.branch(action="list")["branches"]] == ["mine"]
+        assert tools.guide()["branches"] == ["mine"]
+        outside: list[tuple[str, dict[str, Any]]] = [
+            ("read", {"ref": "strata://secret/default/kv/password"}),
+            ("read", {"primitive": "kv", "key": "password", "branch": "secret"}),
+            ("write", {"primitive": "kv", "key": "x", "value": 1, "branch": "main"}),
+            ("remember", {"text": "x", "branch": "main"}),
+            ("recall", {"query": "x", "branch": "main"}),
+            ("history", {"branch": "main"}),
+            ("explain", {"ref": "strata://main/default/kv/goal"}),
+            ("branch", {"action": "diff", "old": "secret"}),
+            ("branch", {"action": "diff", "old": 1, "new": "secret"}),
+            ("branch", {"action": "fork", "name": "x"}),
+            ("guide", {"branch": "secret"}),
+        ]
+        for name, arguments in outside:
+            with pytest.raises(Refused) as refused:
+                tools.call(name, arguments)
+            assert refused.value.code == "invalid_input", name
+        schemas = tools.run(tools.client.list_tools).tools
+        assert all("branch" not in tool.input_schema["properties"] for tool in schemas)
+
+
+def test_a_pinned_space_is_the_only_one(db: strata.Database) -> None:
+    with db.transaction(message="both", actor="import") as tx:
+        tx.kv.put("secret", "hunter2")
+        tx.space("notes").kv.put("open", 1)
+        tx.traces.record("thought", "secret", id="t1")
+    with tools_of(db, Scope(space="notes")) as tools:
+        assert tools.read(primitive="kv", key="open")["stored"] == 1
+        assert tools.guide()["spaces"] == ["notes"]
+        tools.remember(text="Likes tea")
+        assert tools.recall(query="tea")["hits"][0]["ref"].startswith("strata://main/notes/")
+        (reason,) = tools.explain(primitive="kv", key="open")["reasons"]
+        assert "also_wrote" not in reason and "traces" not in reason
+        tools.branch(action="fork", name="try")
+        db.branch("try").kv.put("secret", "more")
+        tools.write(primitive="kv", key="open", value=2, branch="try")
+        assert len(tools.branch(action="diff", old="main", new="try")["changes"]) == 1
+        assert len(tools.merge(source="try")["changes"]) == 1 and db.kv.get("secret") == "hunter2"
+        outside: list[tuple[str, dict[str, Any]]] = [
+            ("read", {"ref": "strata://main/default/kv/secret"}),
+            ("write", {"primitive": "kv", "key": "x", "value": 1, "space": "default"}),
+            ("merge", {"source": "try", "space": "default"}),
+            ("branch", {"action": "delete", "name": "try"}),
+            ("history", {}),
+        ]
+        for name, arguments in outside:
+            with pytest.raises(Refused) as refused:
+                tools.call(name, arguments)
+            assert refused.value.code == "invalid_input", name
+
+
+def test_an_explanation_ends_where_the_scope_does(db: strata.Database) -> None:
+    db.kv.put("base", 1)
+    db.branches.fork("main", "mine")
+    db.branches.fork("main", "secret")
+    db.branch("secret").kv.put("merged", "from the secret branch")
+    db.branches.merge("secret", "mine")
+    with tools_of(db, Scope(branch="mine")) as tools:
+        reasons = tools.explain(primitive="kv", key="merged")["reasons"]
+    assert [reason["ref"].split("@")[0] for reason in reasons] == ["strata://mine/default/kv/merged"]
+
+
+# -- resources, prompts, completion
+
+
+def text_of(tools: Tools, uri: str) -> dict[str, Any]:
+    (content,) = tools.run(tools.client.read_resource, uri).contents
+    assert content.mime_type == "application/json"
+    found: dict[str, Any] = json.loads(content.text)
+    assert found.pop("notice") == NOTICE
+    return found
+
+
+def test_resources_are_listed_and_read(tools: Tools, db: strata.Database) -> None:
+    tools.write(primitive="kv", key="a/b#c", value="x", message="why not")
+    tools.write(primitive="events", key="log", type="t", value={"n": 1})
+    db.space("notes").kv.put("n", 1)
+    db.kv.put("gone", 1)
+    db.kv.delete("gone")
+    db.branches.fork("main", "try")
+    listed = tools.run(tools.client.list_resources).resources
+    uris = [str(resource.uri) for resource in listed]
+    assert uris == [
+        "strata+recent://main",
+        "strata://main",
+        "strata://try",
+        "strata://main/default",
+        "strata://main/notes",
+        "strata://main/notes/kv/n",
+        "strata://main/default/events/log/0",
+        "strata://main/default/kv/a/b%23c",
+    ]
+    assert all(text_of(tools, uri) for uri in uris)
+    assert text_of(tools, uris[-1])["stored"] == "x"
+    assert text_of(tools, "strata://main")["spaces"] == ["default", "notes"]
+    assert text_of(tools, "strata://main/notes")["holds"][0]["examples"] == ["n"]
+    recent = text_of(tools, "strata+recent://main")["writes"]
+    assert [write["ref"] for write in recent] == uris[5:] and recent[-1]["message"] == "why not"
+    (template,) = tools.run(tools.client.list_resource_templates).resource_templates
+    assert template.uri_template == "strata://{branch}/{space}/{primitive}/{+key}"
+
+
+def test_a_long_list_of_resources_has_pages(tools: Tools, db: strata.Database) -> None:
+    for number in range(120):
+        db.branches.create(f"b{number:03}")
+    first = tools.run(tools.client.list_resources)
+    rest = tools.run(lambda: tools.client.list_resources(cursor=first.next_cursor))
+    uris = [str(each.uri) for each in first.resources + rest.resources]
+    assert len(uris) == len(set(uris)) == 123 and rest.next_cursor is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["strata://main/default/kv/nothing", "strata://nope", "strata://main/nope", "strata://main/default/kv",
+     "strata://", "strata:///", "strata+recent://", "file:///etc/passwd", "x", "strata://main/default/nope/k",
+     "strata://main/default/kv/a@x", "strata://main/default/kv/%ff", "strata://main/../kv/../../x"],
+)  # fmt: skip
+def test_what_is_no_resource_is_refused(tools: Tools, uri: str) -> None:
+    from mcp.shared.exceptions import MCPError
+
+    with pytest.raises(MCPError) as refused:
+        tools.run(tools.client.read_resource, uri)
+    assert refused.value.error.code == -32602 and refused.value.error.data["code"]
+
+
+def test_scopes_hold_for_resources(db: strata.Database) -> None:
+    from mcp.shared.exceptions import MCPError
+
+    with db.transaction() as tx:
+        tx.kv.put("secret", 1)
+        tx.space("notes").kv.put("open", 1)
+    db.branches.fork("main", "other")
+    with tools_of(db, Scope("main", "notes")) as tools:
+        uris = [str(each.uri) for each in tools.run(tools.client.list_resources).resources]
+        assert uris == [
+            "strata+recent://main", "strata://main", "strata://main/notes", "strata://main/notes/kv/open"
+        ]  # fmt: skip
+        for uri in ("strata://other", "strata://main/default", "strata://main/default/kv/secret"):
+            with pytest.raises(MCPError):
+                tools.run(tools.client.read_resource, uri)
+        assert text_of(tools, "strata://main")["spaces"] == ["notes"]
+
+
+def test_prompts(tools: Tools, db: strata.Database) -> None:
+    from mcp.shared.exceptions import MCPError
+
+    names = {prompt.name for prompt in tools.run(tools.client.list_prompts).prompts}
+    assert names == {"what-do-you-know", "take-notes"}
+    got = tools.run(tools.client.get_prompt, "what-do-you-know", {"topic": "{tea} and so on"})
+    assert got.messages[0].content.text.endswith("Topic: {tea} and so on")
+    for name, arguments in (("nope", {}), ("take-notes", {}), ("take-notes", {"topic": "x"})):
+        with pytest.raises(MCPError):
+            tools.run(tools.client.get_prompt, name, arguments)
+    with tools_of(db, Scope(read_only=True)) as reading:
+        assert [each.name for each in reading.run(reading.client.list_prompts).prompts] == [
+            "what-do-you-know"
+        ]
+
+
+def test_addresses_are_completed(tools: Tools, db: strata.Database) -> None:
+    from mcp_types import ResourceTemplateReference
+
+    db.kv.put_many({"user/name": 1, "user/home": 2, "goal": 3})
+    db.branches.fork("main", "mind")
+    reference = ResourceTemplateReference(uri="strata://{branch}/{space}/{primitive}/{+key}")
+
+    def completed(name: str, value: str, **known: str) -> list[str]:
+        argument = {"name": name, "value": value}
+        found = tools.run(lambda: tools.client.complete(reference, argument, known or None))
+        values: list[str] = found.completion.values
+        return values
+
+    assert completed("branch", "m") == ["main", "mind"]
+    assert completed("space", "") == ["default"]
+    assert completed("primitive", "k") == ["kv"]
+    assert completed("key", "user/", primitive="kv") == ["user/home", "user/name"]
+    assert completed("key", "", branch="nope") == [] and completed("other", "") == []

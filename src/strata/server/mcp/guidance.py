@@ -116,7 +116,7 @@ def guide(door: Door, request: Guide, actor: str | None) -> Guided:
         read_only=door.scope.read_only,
         branches=[clean(name) for name in branches[:_NAMES]],
         spaces=[clean(name) for name in spaces[:_NAMES]],
-        holds=list(_holdings(place)) if is_there else [],
+        holds=list(holdings(place)) if is_there else [],
         indexes=[
             IndexLine(
                 name=clean(index.name), primitive=index.primitive, kind=index.kind,
@@ -139,28 +139,27 @@ def advice(door: Door) -> list[str]:
     return found
 
 
-def _holdings(place: Any) -> Iterator[Holding]:
-    for name in PRIMITIVES:
-        primitive = getattr(place, name)
-        count, examples = _holding(name, primitive)
+def holdings(place: Any, names: int = _EXAMPLES) -> Iterator[Holding]:
+    """Yield how much of each primitive a space has, with the names of some."""
+    for kind in PRIMITIVES:
+        count, examples = _holding(kind, getattr(place, kind), names)
         if count:
             shown = [clean(example) for example in examples]
-            yield Holding(primitive=name, count=count, examples=shown)  # type: ignore[arg-type]  # one of them
+            yield Holding(primitive=kind, count=count, examples=shown)  # type: ignore[arg-type]  # one of them
 
 
-def _holding(name: str, primitive: Any) -> tuple[int, list[str]]:
-    """Return how many things a primitive has, and the names of some."""
-    if name == "events":
+def _holding(kind: str, primitive: Any, names: int) -> tuple[int, list[str]]:
+    if kind == "events":
         streams = primitive.streams()
-        return sum(primitive.len(stream) for stream in streams), streams[:_EXAMPLES]
-    if name == "vectors":
+        return sum(primitive.len(stream) for stream in streams), streams[:names]
+    if kind == "vectors":
         made = primitive.collections()
-        return sum(primitive.count(each.name) for each in made), [each.name for each in made[:_EXAMPLES]]
+        return sum(primitive.count(each.name) for each in made), [each.name for each in made[:names]]
     count = primitive.count()
     if not count:
         return 0, []
-    rows = primitive.keys(limit=_EXAMPLES) if name == "kv" else primitive.list(limit=_EXAMPLES)
-    return count, [_name(row) for row in islice(rows, _EXAMPLES)]
+    rows = primitive.keys(limit=names) if kind == "kv" else primitive.list(limit=names)
+    return count, [_name(row) for row in islice(rows, names)]
 
 
 def _name(row: Any) -> str:

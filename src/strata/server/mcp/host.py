@@ -8,6 +8,7 @@ word, lists the same resources forever, and installs a log handler of its own.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -17,12 +18,15 @@ import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPError
 
 import strata
 from strata.api.database import Database
 from strata.api.plain import error_data
-from strata.core.errors import InternalError, StrataError
+from strata.core.errors import InternalError, InvalidInput, NotFound, StrataError
+from strata.server.mcp import resources
 from strata.server.mcp.guidance import advice
+from strata.server.mcp.prompts import filled, prompts
 from strata.server.mcp.scope import Door, Scope
 from strata.server.mcp.shown import NOTICE, Budget, clean
 from strata.server.mcp.tools import Tool, tools
@@ -35,30 +39,39 @@ _ACTOR_CHARS: Final = 100
 
 
 def make_server(database: Database, scope: Scope | None = None) -> Server[Any]:
-    """Return a server for a database, of which hosts reach what a scope says (all, where left out)."""
-    door = Door(database, scope or Scope())
-    host = Host(door)
+    """Return a server for a database, of which hosts reach what a scope says (all, where left out).
+
+    The database stays the caller's to close.
+    """
+    host = Host(Door(database, scope or Scope()))
     return Server(
         "strata",
         title="Strata memory",
         version=strata.__version__,
-        instructions="A memory that lasts. " + "; ".join(advice(door)) + ".",
+        instructions="A memory that lasts. " + "; ".join(advice(host.door)) + ".",
         on_list_tools=host.list_tools,
         on_call_tool=host.call_tool,
+        on_list_resources=host.list_resources,
+        on_list_resource_templates=host.list_templates,
+        on_read_resource=host.read_resource,
+        on_list_prompts=host.list_prompts,
+        on_get_prompt=host.get_prompt,
+        on_completion=host.complete,
     )
 
 
 class Host:
-    """Answers the requests of a host."""
+    """Answers the requests of a host. What touches the database runs in a thread, since it may wait."""
 
     def __init__(self, door: Door) -> None:
-        self._door = door
+        self.door = door
         self._tools = tools(door.scope)
+        self._prompts = prompts(door.scope)
 
     async def list_tools(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[_shown(tool, self._door.scope) for tool in self._tools.values()])
+        return types.ListToolsResult(tools=[_shown(tool, self.door.scope) for tool in self._tools.values()])
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         tool = self._tools.get(params.name)
@@ -67,12 +80,93 @@ class Host:
             return _failed(
                 {"code": "not_found", "message": f"there is no tool {params.name[:100]!r}", "hint": there}
             )
-        call = partial(tool.call, self._door, params.arguments or {}, _actor(context))
+        call = partial(tool.call, self.door, params.arguments or {}, _actor(context))
         try:
             found = await anyio.to_thread.run_sync(call)
         except Exception as error:
             return _failed(_error(error, tool.name))
         return types.CallToolResult(content=[_json(found)], structured_content=found)
+
+    async def list_resources(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        cursor = None if params is None else params.cursor
+        lines, following = await _asked(resources.listed, self.door, cursor)
+        shown = [
+            types.Resource(
+                uri=line.uri,
+                name=line.name,
+                title=line.title,
+                description=line.description,
+                mime_type=resources.JSON,
+            )
+            for line in lines
+        ]
+        return types.ListResourcesResult(resources=shown, next_cursor=following)
+
+    async def list_templates(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        template = types.ResourceTemplate(
+            uri_template=resources.TEMPLATE,
+            name="thing",
+            title="A stored thing",
+            description="One thing by its address; @version at the end for an earlier one.",
+            mime_type=resources.JSON,
+        )
+        return types.ListResourceTemplatesResult(resource_templates=[template])
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        text = await _asked(resources.read, self.door, params.uri)
+        shown = types.TextResourceContents(uri=params.uri, mime_type=resources.JSON, text=text)
+        return types.ReadResourceResult(contents=[shown])
+
+    async def list_prompts(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        shown = [
+            types.Prompt(
+                name=prompt.name,
+                title=prompt.title,
+                description=prompt.description,
+                arguments=[
+                    types.PromptArgument(name=prompt.argument, description=prompt.about, required=True)
+                ],
+            )
+            for prompt in self._prompts.values()
+        ]
+        return types.ListPromptsResult(prompts=shown)
+
+    async def get_prompt(
+        self, context: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        prompt, text = await _asked(filled, self._prompts, params.name, params.arguments or {})
+        content = types.TextContent(type="text", text=text)
+        message = types.PromptMessage(role="user", content=content)
+        return types.GetPromptResult(description=prompt.description, messages=[message])
+
+    async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        is_address = isinstance(params.ref, types.ResourceTemplateReference)
+        known = {} if params.context is None else params.context.arguments or {}
+        begun = params.argument
+        found = (
+            await _asked(resources.completions, self.door, begun.name, begun.value, known)
+            if is_address
+            else []
+        )
+        return types.CompleteResult(completion=types.Completion(values=found))
+
+
+async def _asked(function: Callable[..., T], *arguments: Any) -> T:
+    """Return what a function returns, and let its errors be those of the protocol."""
+    try:
+        return await anyio.to_thread.run_sync(function, *arguments)
+    except Exception as error:
+        found = _error(error, function.__name__)
+        code = types.INVALID_PARAMS if isinstance(error, NotFound | InvalidInput) else types.INTERNAL_ERROR
+        raise MCPError(code=code, message=found["message"], data=found) from None
 
 
 def _shown(tool: Tool, scope: Scope) -> types.Tool:
