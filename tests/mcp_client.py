@@ -35,6 +35,7 @@ class Tools:
     def __init__(self, portal: BlockingPortal, client: Client) -> None:
         self._portal = portal
         self.client = client
+        self.database: Any = None
 
     def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
         return lambda **arguments: self.call(name, arguments)
@@ -60,13 +61,20 @@ def portal() -> BlockingPortal:
 @contextmanager
 def connected(server: Any, **options: Any) -> Iterator[Tools]:
     """A client of a server: one of ours, a command to run, or an address."""
+    failed = None
     with portal().wrap_async_context_manager(Client(server, **options)) as client:
-        yield Tools(portal(), client)
+        try:
+            yield Tools(portal(), client)
+        except BaseException as error:  # the client would wrap it into a group of errors, twice
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 @contextmanager
 def tools_of(db: strata.Database, scope: Scope | None = None) -> Iterator[Tools]:
     with connected(make_server(db, scope)) as tools:
+        tools.database = db
         yield tools
 
 

@@ -209,6 +209,8 @@ def converted(data: Any, kind: type[Any], what: str) -> Any:
         return msgspec.convert(data, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise InvalidInput(f"{what}: {_said(error)}", hint=_hint(kind)) from None
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what}: a name of a field is no Unicode text", hint=_hint(kind)) from None
     except RecursionError:
         raise InvalidInput(f"{what}: nested too deep") from None
 
