@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("mcp")
 
-from mcp_client import Refused, Tools, tools_of
+from mcp_client import Refused, Tools, connected, tools_of
 
 import strata
+from strata.server.mcp.host import make_server
 from strata.server.mcp.scope import Scope
 from strata.server.mcp.shown import NOTICE
 
@@ -45,6 +47,22 @@ def test_the_tools_are_few_and_described(tools: Tools) -> None:
         assert not silent, f"{tool.name}: say what {silent} are"
         assert tool.output_schema["type"] == "object"
     assert sum(len(str(tool.input_schema)) for tool in listed) < 20_000  # a model reads them each time
+
+
+def test_the_reference_has_every_tool_and_argument(tools: Tools) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "mcp.md").read_text("utf-8")
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    for tool in tools.run(tools.client.list_tools).tools:
+        arguments = set(tool.input_schema["properties"]) - {"branch", "space"}
+        missing = sorted(name for name in arguments if f"`{name}`" not in rows[tool.name])
+        assert not missing, f"docs/reference/mcp.md: {tool.name} lacks {', '.join(missing)}"
+
+
+def test_hosts_of_earlier_protocols_are_served(db: strata.Database) -> None:
+    with connected(make_server(db), mode="legacy") as tools:
+        assert tools.remember(text="Likes tea")["outcome"] == "created"
+        assert tools.recall(query="tea")["hits"]
+        assert tools.client.instructions
 
 
 def test_hints_say_which_tools_write(tools: Tools) -> None:

@@ -2,50 +2,216 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("mcp")
 
+import httpx2
 from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp_client import Tools, connected
 
 import strata
+from strata.cli import main
 
 SOURCE = str(Path(strata.__file__).parent.parent)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
+TOKEN = "a-token-that-nobody-guesses"
+CALLS: dict[str, dict[str, Any]] = {
+    "remember": {"text": "Likes green tea", "key": "drink"},
+    "recall": {"query": "tea"},
+    "write": {"primitive": "kv", "key": "goal", "value": {"what": "rest"}},
+    "read": {"primitive": "kv", "key": "goal"},
+    "history": {"primitive": "kv", "key": "goal"},
+    "branch": {"action": "fork", "name": "try"},
+    "merge": {"source": "try", "preview": True},
+    "explain": {"primitive": "kv", "key": "goal"},
+    "guide": {},
+}
+
+
+def command(path: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "strata.cli", "mcp", str(path), *options]
 
 
 @contextmanager
-def host(path: Path, *options: str) -> Iterator[Tools]:
+def host(path: Path, *options: str, mode: str = "auto") -> Iterator[Tools]:
     """A host of the database: the official client, which runs the command."""
-    command = [sys.executable, "-m", "strata.cli", "mcp", str(path), *options]
-    environment = {**os.environ, "PYTHONPATH": SOURCE}
-    server = StdioServerParameters(command=command[0], args=command[1:], env=environment)
-    with connected(server) as tools:
+    program, *arguments = command(path, *options)
+    server = StdioServerParameters(command=program, args=arguments, env=ENVIRONMENT)
+    with connected(server, mode=mode) as tools:
         yield tools
 
 
-def test_every_tool_over_stdio(tmp_path: Path) -> None:
-    with host(tmp_path / "a.strata") as tools:
-        calls = {
-            "remember": {"text": "Likes green tea", "key": "drink"},
-            "recall": {"query": "tea"},
-            "write": {"primitive": "kv", "key": "goal", "value": {"what": "rest"}},
-            "read": {"primitive": "kv", "key": "goal"},
-            "history": {"primitive": "kv", "key": "goal"},
-            "branch": {"action": "fork", "name": "try"},
-            "merge": {"source": "try", "preview": True},
-            "explain": {"primitive": "kv", "key": "goal"},
-            "guide": {},
-        }
-        assert tools.names() == calls.keys()
-        answers = {name: tools.call(name, arguments) for name, arguments in calls.items()}
+@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.slow)])
+def test_every_tool_over_stdio(tmp_path: Path, mode: str) -> None:
+    with host(tmp_path / "a.strata", mode=mode) as tools:
+        assert tools.names() == CALLS.keys()
+        answers = {name: tools.call(name, arguments) for name, arguments in CALLS.items()}
+        assert tools.run(tools.client.list_resources).resources
     assert answers["recall"]["hits"][0]["stored"] == {"text": "Likes green tea"}
     assert answers["read"]["stored"] == {"what": "rest"}
-    with strata.open(tmp_path / "a.strata") as db:
+    with strata.open(tmp_path / "a.strata", create=False) as db:
         assert db.json.get("memory/drink", "$.text") == "Likes green tea" and "try" in db.branches
+        assert (db.log(limit=1)[0].actor or "").startswith("mcp")
+
+
+def test_what_is_no_message_ends_nothing(tmp_path: Path) -> None:
+    """A host that sends rubbish gets on; on standard output there is nothing but messages."""
+    who = {"name": "\x1b[31m", "version": "1"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
+    place = {"primitive": "kv", "key": "a"}
+    lines = [
+        b"rubbish",
+        b'{"jsonrpc": "2.0"}',
+        b"\xff\xfe\x00",
+        b"[" * 10_000,
+        message(1, "initialize", hello),
+        b'{"jsonrpc": "2.0", "method": "notifications/initialized"}',
+        message(
+            2, "tools/call", {"name": "write", "arguments": {"primitive": "kv", "key": "a", "value": "null"}}
+        ),
+        message(3, "tools/call", {"name": 5}),
+        message(4, "no/such/method", {}),
+        message(5, "tools/call", {"name": "read", "arguments": place}),
+    ]
+    with subprocess.Popen(
+        command(tmp_path / "a.strata"), env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(b"\n".join(lines) + b"\n")
+        server.stdin.flush()
+        answers: dict[Any, Any] = {}
+        while 5 not in answers:
+            found = json.loads(server.stdout.readline())
+            answers[found.get("id")] = found
+        server.stdin.close()
+        assert server.stdout.read() == b"" and server.wait(30) == 0
+    assert answers[5]["result"]["structuredContent"]["stored"] == "null"
+    assert "error" in answers[3] and "error" in answers[4]
+    with strata.open(tmp_path / "a.strata") as db:
+        assert db.log(limit=1)[0].actor == "mcp:\\u001b[31m"
+
+
+def message(id: int, method: str, params: dict[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode()
+
+
+def test_two_hosts_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.strata"
+    with strata.open(path):
+        try:
+            subprocess.run(
+                [*command(path)[:3], "branches", str(path)], env=ENVIRONMENT, check=True, capture_output=True
+            )
+        except subprocess.CalledProcessError as error:
+            assert b"is open elsewhere" in error.stderr
+            pytest.skip("a second process is not served by the first one yet")
+    with host(path) as one, host(path, "--read-only") as other:
+        one.remember(text="Likes green tea")
+        assert other.recall(query="tea")["hits"] and "remember" not in other.names()
+
+
+# -- over HTTP
+
+
+@contextmanager
+def served(path: Path, *options: str) -> Iterator[str]:
+    """The address of a server, which is told to end and does."""
+    with subprocess.Popen(
+        command(path, "--http", "127.0.0.1:0", *options), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stderr is not None
+        try:
+            first = server.stderr.readline()
+            assert first.startswith("strata mcp: http://127.0.0.1:"), first
+            yield first.split()[-1]
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+
+
+def test_every_tool_over_http_with_a_token(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# of the desk\n{TOKEN}\n")
+    with served(tmp_path / "a.strata", "--token-file", str(tokens)) as url:
+        client = httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"})
+        with connected(streamable_http_client(url, http_client=client)) as tools:
+            assert tools.names() == CALLS.keys()
+            answers = {name: tools.call(name, arguments) for name, arguments in CALLS.items()}
+        assert answers["recall"]["hits"]
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+            assert posted(url, **headers).status_code == 401
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert posted(url, **right, Host="evil.example").status_code == 421
+        assert posted(url, **right, Origin="http://evil.example").status_code == 403
+        assert httpx2.post(url, headers=right, content=b"x" * 5_000_000).status_code == 413
+        assert httpx2.get(url.replace("/mcp", "/../etc/passwd")).status_code == 404
+    with strata.open(tmp_path / "a.strata", create=False) as db:
+        assert "try" in db.branches
+
+
+def posted(url: str, **headers: str) -> httpx2.Response:
+    accept = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    return httpx2.post(url, headers={**accept, **headers}, content=message(1, "ping", {}))
+
+
+# -- what the command refuses
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--http", "0.0.0.0:0"], "needs a token"),
+        (["--http", "nowhere"], "is no address"),
+        (["--http", "127.0.0.1:99999"], "is no address"),
+        (["--http", "127.0.0.1:0", "--token-file", "nothing"], "does not exist"),
+        (["--http", "0.0.0.0:0", "--token-file", "short"], "at least 16 characters"),
+        (["--http", "0.0.0.0:0", "--token-file", "empty"], "needs a token"),
+        (["--branch", "nope"], "does not exist"),
+        (["--space", "_mine"], "reserved"),
+        (["--token-file", "short"], "no tokens"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short").write_text("short\n")
+    Path("empty").write_text("\n# nothing\n")
+    assert main(["mcp", "a.strata", *options]) == 1
+    printed = capsys.readouterr()
+    assert said in printed.err and not printed.out
+
+
+def test_read_only_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mcp", str(tmp_path / "none"), "--read-only"]) == 1
+    assert "error:" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_without_the_package_it_says_which_extra_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("host", "http"):
+        monkeypatch.delitem(sys.modules, f"strata.server.mcp.{name}", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("mcp", "mcp_types")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("mcp", "mcp_types"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["mcp", str(tmp_path / "a.strata")]) == 1
+    assert "[mcp]" in capsys.readouterr().err and not (tmp_path / "a.strata").exists()

@@ -18,7 +18,7 @@ def run(arguments: Namespace) -> int:
         import anyio
 
         from strata.server.mcp.host import make_server, serve_stdio
-        from strata.server.mcp.http import serve_http
+        from strata.server.mcp.http import PATH, check_exposure, listen, serve_http
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("strata"):
             raise
@@ -32,6 +32,10 @@ def run(arguments: Namespace) -> int:
 
     address = None if arguments.http is None else _address(arguments.http)
     tokens = [] if arguments.token_file is None else _tokens(Path(arguments.token_file))
+    if address is not None:
+        check_exposure(address[0], tokens)
+    elif tokens:
+        raise InvalidInput("over standard input and output there are no tokens", hint="--http")
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -40,9 +44,12 @@ def run(arguments: Namespace) -> int:
         server = make_server(db, scope)
         if address is None:
             anyio.run(serve_stdio, server)
-        else:
-            print(f"strata mcp: http://{arguments.http}/mcp", file=sys.stderr, flush=True)
-            anyio.run(serve_http, server, *address, tokens)
+            return 0
+        with listen(*address) as listening:
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"strata mcp: http://{shown}:{port}{PATH}", file=sys.stderr, flush=True)
+            anyio.run(serve_http, server, listening, tokens)
     return 0
 
 

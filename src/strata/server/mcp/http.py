@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from strata.core.errors import InvalidInput
 PATH: Final = "/mcp"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 SESSIONS_MAX: Final = 1_000
+GRACE_S: Final = 3  # for streams that hosts hold open
 _TOKEN_CHARS: Final = 16  # fewer can be guessed
 
 
@@ -48,15 +50,20 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def check_exposure(host: str, tokens: Sequence[str]) -> None:
+    """Raise InvalidInput for an address that others may reach, without a token."""
+    if host not in LOOPBACK and not tokens:
+        raise InvalidInput(
+            f"{host} can be reached by others, so it needs a token", hint="--token-file, or 127.0.0.1"
+        )
+
+
 def make_app(server: Server[Any], host: str, port: int, tokens: Sequence[str] = ()) -> Starlette:
     """Return the application that serves at `/mcp`.
 
     Raises: InvalidInput for an address that others may reach, without a token.
     """
-    if host not in LOOPBACK and not tokens:
-        raise InvalidInput(
-            f"{host} can be reached by others, so it needs a token", hint="--token-file, or 127.0.0.1"
-        )
+    check_exposure(host, tokens)
     auth = None
     if tokens:
         issuer = AnyHttpUrl(f"http://{host if ':' not in host else f'[{host}]'}:{port}")
@@ -70,10 +77,23 @@ def make_app(server: Server[Any], host: str, port: int, tokens: Sequence[str] = 
     )
 
 
-async def serve_http(server: Server[Any], host: str, port: int, tokens: Sequence[str] = ()) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 is any that is free.
+
+    Raises: InvalidInput for an address that cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InvalidInput(f"there is no listening on {host} port {port}: {error}") from None
+
+
+async def serve_http(server: Server[Any], listening: socket.socket, tokens: Sequence[str] = ()) -> None:
     """Serve until SIGTERM or SIGINT, which let what is in flight end."""
     import uvicorn
 
+    host, port = listening.getsockname()[:2]
     app = make_app(server, host, port, tokens)
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
-    await uvicorn.Server(config).serve()
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S)
+    await uvicorn.Server(config).serve(sockets=[listening])

@@ -39,13 +39,17 @@ class Scope:
 
 
 class Door:
-    """A database, as far as a scope goes."""
+    """A database, as far as a scope goes.
+
+    Raises: NotFound for a scope whose branch is not there; InvalidInput for what is no name.
+    """
 
     __slots__ = ("database", "scope")
 
     def __init__(self, database: Database, scope: Scope) -> None:
         self.database = database
         self.scope = scope
+        self.place()
 
     def branch(self, name: str | None) -> str:
         """Return the name of a branch, that of the scope when left out.
