@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("mcp")
 
+import anyio
 from mcp_client import Refused, Tools, connected, tools_of
 
 import strata
@@ -105,7 +106,12 @@ def test_a_key_is_replaced_and_its_history_stays(tools: Tools) -> None:
     versions = tools.history(ref=made["ref"])["versions"]
     assert [version["stored"]["text"] for version in versions] == ["lives in Lisbon", "lives in Turin"]
     assert not tools.recall(query="Turin")["hits"]
-    assert tools.recall(query="Turin", at=versions[-1]["version"])["hits"]
+    (hit,) = tools.recall(query="Turin", at=versions[-1]["version"])["hits"]
+    assert hit["time"] == versions[-1]["time"]
+    again = tools.remember(text="lives in Porto", key=made["key"])  # as answers have it
+    assert again["ref"] == made["ref"]
+    tools.write(primitive="json", key=made["key"], action="delete")
+    assert not tools.recall(query="Porto")["hits"]
 
 
 def test_an_idempotency_key_makes_a_retry_change_nothing(tools: Tools, db: strata.Database) -> None:
@@ -113,6 +119,24 @@ def test_an_idempotency_key_makes_a_retry_change_nothing(tools: Tools, db: strat
     again = tools.remember(text="two", idempotency_key="call-1")
     assert again == {**made, "outcome": "unchanged"}
     assert db.json.get(made["key"], "$.text") == "one" and db.json.count("memory/") == 1
+
+
+def test_many_calls_at_once_lose_nothing(tools: Tools, db: strata.Database) -> None:
+    """A host may call without waiting for answers; two of its models may remember under one key."""
+
+    async def together() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(24):
+                arguments = {"text": f"note {number}", "key": f"key/{number % 3}", "tags": [str(number)]}
+                group.start_soon(tools.client.call_tool, "remember", arguments)
+                group.start_soon(tools.client.call_tool, "write", event)
+                group.start_soon(tools.client.call_tool, "recall", {"query": "note"})
+
+    event = {"primitive": "events", "key": "log", "type": "t", "value": {}}
+    tools.run(together)
+    assert db.events.len("log") == 24 and db.json.count("memory/") == 3
+    assert sum(len(db.json.history(f"memory/key/{number}")) for number in range(3)) == 24
+    assert len(tools.recall(query="note")["hits"]) == 3
 
 
 def test_memories_expire(tools: Tools, db: strata.Database) -> None:

@@ -53,6 +53,7 @@ class Hit(Answer):
     rank: int
     snippet: str  # with ** around what was asked for
     stored: Any
+    time: str | None = None  # when it was written
     truncated: bool = False  # `read` has all of it
     why: list[Why] = []
 

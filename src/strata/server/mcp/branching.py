@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final
 
+from strata.api.plain import plain
 from strata.core.changes import Change
 from strata.core.errors import InvalidInput, MergeConflict
-from strata.core.patches import ABSENT
 from strata.history.merge import MergeInfo
-from strata.history.plan import Contested
 from strata.server.mcp.answers import Branched, BranchLine, Conflict, Difference, Merged
 from strata.server.mcp.requests import BranchChange, BranchLook, Differing, Merge
 from strata.server.mcp.scope import Door
@@ -152,17 +151,18 @@ def _merged(info: MergeInfo, request: Merge) -> Merged:
     )
 
 
-def conflicts(found: Iterable[Contested], target: str, budget: Budget, limit: int = 50) -> list[Conflict]:
-    """Return the first of some conflicts as answers have them."""
+def conflicts(found: Iterable[Any], target: str, budget: Budget, limit: int = 50) -> list[Conflict]:
+    """Return the first of some conflicts as answers have them; they may come from another process."""
     shown = []
     for contested in islice(found, limit):
         if budget.left <= 0:
             break
+        data = plain(contested)  # without the sides where there is nothing
         sides = {
-            name: budget.fit(side, SIDE_CHARS)[0]
+            name: budget.fit(data[name], SIDE_CHARS)[0]
             for name in ("base", "source", "target")
-            if (side := getattr(contested, name, ABSENT)) is not ABSENT
+            if name in data
         }
-        change = Change("changed", contested.space, contested.primitive, contested.key, contested.path)
+        change = Change("changed", data["space"], data["primitive"], data["key"], data.get("path"))
         shown.append(Conflict(ref=str(change.ref(target)), **sides))
     return shown

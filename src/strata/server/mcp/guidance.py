@@ -32,6 +32,7 @@ _ALWAYS: Final = (
 _WRITING: Final = (
     "remember one fact at a time, in words that make sense alone",
     "what may change, such as user/name, gets a key: remember it again under this key when it does",
+    "to take a memory back: write with primitive json, its key and action delete; its history stays",
     "write is for what has a structure: kv, json documents, counted cells, streams of events",
 )
 _BRANCHING: Final = (
@@ -101,7 +102,10 @@ def _reason(door: Door, node: Explanation, level: int, budget: Budget) -> Reason
 
 
 def guide(door: Door, request: Guide, actor: str | None) -> Guided:
-    """Return how to use this memory, and what is in it."""
+    """Return how to use this memory, and what is in it.
+
+    Cost: counts what there is, some 5 ms for 100,000 keys.
+    """
     place = door.place(request.branch, request.space)
     branch, space = door.branch(request.branch), door.space(request.space)
     spaces = [name for name in place.spaces.list() if door.scope.holds(branch, name)]

@@ -13,16 +13,19 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+from strata.api.place import Space
 from strata.api.plain import from_json
 from strata.api.transaction import Transaction
+from strata.api.view import View
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.refs import EntityRef
 from strata.core.values import same
+from strata.search import Hit as Found
 from strata.search import Results
 from strata.server.mcp.answers import Hit, NearMiss, Recalled, Remembered, Term, Why
 from strata.server.mcp.requests import Recall, Remember
 from strata.server.mcp.scope import DEFAULT, Door
-from strata.server.mcp.shown import Budget, clean
+from strata.server.mcp.shown import Budget, clean, shown_time
 
 PREFIX: Final = "memory/"
 HIT_CHARS: Final = 4_000  # of one hit; `read` has the rest
@@ -41,13 +44,13 @@ def remember(door: Door, request: Remember, actor: str | None) -> Remembered:
     place = door.place(request.branch, request.space)
     space = door.space(request.space)
     declare(door, space, request.vector)
-    key = PREFIX + (request.key or _digest(request.idempotency_key or request.text))
+    key = PREFIX + (_key(request) or _digest(request.idempotency_key or request.text))
     outcome = "unchanged"
 
     def body(tx: Transaction) -> Transaction:
         nonlocal outcome
         old, new = tx.json.get(key), _document(request)
-        if old is not None and request.key is None:
+        if old is not None and not _key(request):
             new = _joined(old, new)
         outcome = "created" if old is None else "replaced"
         if same(old, new) and request.expires_in_s is None:
@@ -62,6 +65,11 @@ def remember(door: Door, request: Remember, actor: str | None) -> Remembered:
         outcome = "unchanged"
     ref = EntityRef(door.branch(request.branch), space, "json", key)
     return Remembered(ref=str(ref), key=clean(key), version=tx.version, outcome=outcome)  # type: ignore[arg-type]
+
+
+def _key(request: Remember) -> str:
+    """Return the key that is given, also where it is given as answers have it."""
+    return (request.key or "").removeprefix(PREFIX)
 
 
 def _digest(text: str) -> str:
@@ -147,7 +155,8 @@ def recall(door: Door, request: Recall, actor: str | None) -> Recalled:
         )
     except NotIndexed:
         return Recalled(hits=[], version=place.version, hint=_nothing(request))
-    return _recalled(found, request.why)
+    state = place if request.at is None else place.at(found.version)
+    return _recalled(found, state, request.why)
 
 
 def _filter(request: Recall) -> dict[str, Any] | None:
@@ -163,7 +172,7 @@ def _nothing(request: Recall) -> str:
     return "nothing is indexed here: nothing was remembered yet; everything=true reads all there is"
 
 
-def _recalled(found: Results, why: bool) -> Recalled:
+def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
     budget = Budget()
     hits = []
     for hit in found:
@@ -175,7 +184,7 @@ def _recalled(found: Results, why: bool) -> Recalled:
         hits.append(
             Hit(
                 ref=str(hit.ref), key=clean(hit.key), score=hit.score, rank=hit.rank, snippet=snippet,
-                stored=stored, truncated=cut, why=_why(hit.signals) if why else [],
+                stored=stored, time=_time(hit, state), truncated=cut, why=_why(hit.signals) if why else [],
             )
         )  # fmt: skip
     misses = [
@@ -184,6 +193,14 @@ def _recalled(found: Results, why: bool) -> Recalled:
     return Recalled(
         hits=hits, version=found.version, near_misses=misses, truncated=found.truncated or budget.cut
     )
+
+
+def _time(hit: Found, state: Space | View) -> str | None:
+    """Return when what was found was written, where that is another time than its value says."""
+    if hit.ref.primitive not in ("kv", "json", "state"):
+        return None
+    entry = getattr(state, hit.ref.primitive).entry(hit.key)
+    return None if entry is None else shown_time(entry.timestamp)
 
 
 def _without_vector(value: Any) -> Any:
