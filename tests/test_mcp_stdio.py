@@ -27,6 +27,11 @@ from strata.cli import main
 SOURCE = str(Path(strata.__file__).parent.parent)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
 TOKEN = "a-token-that-nobody-guesses"
+HELLO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "\x1b[31m", "version": "1"},
+}
 CALLS: dict[str, dict[str, Any]] = {
     "remember": {"text": "Likes green tea", "key": "drink"},
     "recall": {"query": "tea"},
@@ -68,15 +73,13 @@ def test_every_tool_over_stdio(tmp_path: Path, mode: str) -> None:
 
 def test_what_is_no_message_ends_nothing(tmp_path: Path) -> None:
     """A host that sends rubbish gets on; on standard output there is nothing but messages."""
-    who = {"name": "\x1b[31m", "version": "1"}
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
     place = {"primitive": "kv", "key": "a"}
     lines = [
         b"rubbish",
         b'{"jsonrpc": "2.0"}',
         b"\xff\xfe\x00",
         b"[" * 10_000,
-        message(1, "initialize", hello),
+        message(1, "initialize", HELLO),
         b'{"jsonrpc": "2.0", "method": "notifications/initialized"}',
         message(
             2, "tools/call", {"name": "write", "arguments": {"primitive": "kv", "key": "a", "value": "null"}}
@@ -102,6 +105,29 @@ def test_what_is_no_message_ends_nothing(tmp_path: Path) -> None:
     assert "error" in answers[3] and "error" in answers[4]
     with strata.open(tmp_path / "a.strata") as db:
         assert db.log(limit=1)[0].actor == "mcp:\\u001b[31m"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_ends_it_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """A thread waits for input that nobody sends; Ctrl-C had no effect until there was some."""
+    call = {"name": "write", "arguments": {"primitive": "kv", "key": "a", "value": 1}}
+    with subprocess.Popen(
+        command(tmp_path / "a.strata"), env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        hello = {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "x", "version": "1"},
+        }
+        for line in (message(1, "initialize", HELLO), message(2, "tools/call", call)):
+            server.stdin.write(line + b"\n")
+            server.stdin.flush()
+            server.stdout.readline()
+        server.send_signal(number)
+        assert server.wait(30) == 128 + number
+    with strata.open(tmp_path / "a.strata", create=False) as db:
+        assert db.kv.get("a") == 1
 
 
 def message(id: int, method: str, params: dict[str, Any]) -> bytes:
@@ -202,6 +228,29 @@ def test_what_cannot_be_served_is_refused(
 def test_read_only_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mcp", str(tmp_path / "none"), "--read-only"]) == 1
     assert "error:" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_read_only_serves_files_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strata.open(tmp_path / "a.strata").close()
+    opened: list[dict[str, Any]] = []
+
+    def refuses_to_write(arguments: Any, **settings: Any) -> strata.Database:
+        opened.append(settings)
+        if not settings.get("read_only"):
+            raise strata.errors.StorageError("the files cannot be written")
+        return strata.open(arguments.path, **settings)
+
+    async def served(server: Any) -> None:
+        assert server.name == "strata"
+
+    monkeypatch.setattr("strata.cli.mcp.open_database", refuses_to_write)
+    monkeypatch.setattr("strata.server.mcp.host.serve_stdio", served)
+    monkeypatch.setattr("strata.cli.mcp._end_at_signals", lambda db: None)
+    assert main(["mcp", str(tmp_path / "a.strata"), "--read-only"]) == 0
+    assert opened == [{"create": False}, {"create": False, "read_only": True}]
+    assert main(["mcp", str(tmp_path / "a.strata")]) == 1
 
 
 def test_without_the_package_it_says_which_extra_brings_it(

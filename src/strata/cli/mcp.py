@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -43,6 +45,7 @@ def run(arguments: Namespace) -> int:
     with _open(arguments) as db:
         server = make_server(db, scope)
         if address is None:
+            _end_at_signals(db)
             anyio.run(serve_stdio, server)
             return 0
         with listen(*address) as listening:
@@ -51,6 +54,17 @@ def run(arguments: Namespace) -> int:
             print(f"strata mcp: http://{shown}:{port}{PATH}", file=sys.stderr, flush=True)
             anyio.run(serve_http, server, listening, tokens)
     return 0
+
+
+def _end_at_signals(db: strata.Database) -> None:
+    """Close the database and end the process at a signal: nothing else ends a thread that waits for input."""
+
+    def end(number: int, _: object) -> None:
+        db.close()
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def _open(arguments: Namespace) -> strata.Database:
