@@ -18,6 +18,7 @@ from mcp_client import Refused, Tools, tools_of
 
 import strata
 from strata.errors import InternalError, StrataError
+from strata.server.mcp import resources
 from strata.server.mcp.scope import Door, Scope
 from strata.server.mcp.shown import ANSWER_CHARS, NOTICE, Budget, clean
 from strata.server.mcp.tools import tools as tools_for
@@ -332,3 +333,59 @@ def test_the_client_gets_an_answer_to_every_call(made: list[tuple[str, dict[str,
             except UnicodeEncodeError:
                 assert "\\ud800" in json.dumps(arguments)  # which the client cannot send
         assert tools.guide()["advice"]
+
+
+ADDRESSES = st.builds("{}{}".format, st.sampled_from(["strata://", "strata+recent://", ""]), NAMES | ODD)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(SCOPES), REFS | ADDRESSES)
+def test_no_address_does_more_than_answer_or_refuse(scope: Scope, uri: str) -> None:
+    with furnished() as db:
+        door = Door(db, scope)
+        try:
+            assert resources.read(door, uri).startswith('{"notice":')
+        except StrataError as error:
+            assert not isinstance(error, InternalError)
+        assert all(resources.read(door, line.uri) for line in resources.listed(door, None)[0])
+        known = {"branch": uri, "primitive": "kv"}
+        for part in ("branch", "space", "primitive", "key", uri):
+            assert isinstance(resources.completions(door, part, uri[:3], known), list)
+
+
+def test_no_answer_is_longer_than_agents_bear(db: strata.Database) -> None:
+    """Names as long as may be, of characters that become six each, many of all that there can be many of."""
+    long = "\u202e" * 300
+    for number in range(60):
+        name = f"{number:03}" + long
+        with db.transaction(message=long * 20, actor=long * 20, cause=long * 20) as tx:
+            tx.kv.put(name, "word " + long)
+            tx.kv.put("one", {name: long * 10})
+            tx.json.create(name, {"text": "word " * 500, name: long})
+            tx.state.init(name, long)
+            tx.events.append("t", {name: long * 10})
+            tx.traces.record("thought", id=f"t{number}", output=long * 10, tags=[f"{number}" + long[:80]])
+        if number < 30:
+            db.branches.fork("main", f"{number:03}" + long[:80])
+            db.branches.protect(f"{number:03}" + long[:80], long * 20)
+    other = "000" + long[:80]
+    door, known = Door(db, Scope()), tools_for(Scope())
+    for name, arguments in [
+        ("recall", {"query": "word " * 1_000, "k": 50, "why": True, "everything": True}),
+        ("read", {"primitive": "kv", "key": "one"}),
+        ("read", {"primitive": "events", "key": "main"}),
+        ("history", {"limit": 200}),
+        ("history", {"primitive": "kv", "key": "one", "limit": 200}),
+        ("explain", {"primitive": "kv", "key": "one", "depth": 10}),
+        ("branch", {"action": "list"}),
+        ("branch", {"action": "diff", "old": 1, "limit": 200}),
+        ("branch", {"action": "diff", "old": other, "new": "main", "limit": 200}),
+        ("merge", {"source": "main", "target": other, "preview": True, "limit": 200}),
+        ("guide", {}),
+    ]:
+        found = known[name].call(door, arguments, None)
+        size = len(json.dumps(found, ensure_ascii=False))
+        assert size < 3 * ANSWER_CHARS, (name, size)
+        assert found.get("truncated") or name in ("explain", "read", "guide"), name
+    for uri in ("strata://main", "strata://main/default", "strata+recent://main"):
+        assert len(resources.read(door, uri)) < 3 * ANSWER_CHARS

@@ -115,11 +115,6 @@ def test_a_signal_ends_it_and_loses_nothing(tmp_path: Path, number: signal.Signa
         command(tmp_path / "a.strata"), env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as server:
         assert server.stdin is not None and server.stdout is not None
-        hello = {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "x", "version": "1"},
-        }
         for line in (message(1, "initialize", HELLO), message(2, "tools/call", call)):
             server.stdin.write(line + b"\n")
             server.stdin.flush()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from strata.api.plain import plain
 from strata.core.changes import Change
 from strata.core.errors import InvalidInput, MergeConflict
+from strata.core.protocols import BranchInfo
 from strata.history.merge import MergeInfo
 from strata.server.mcp.answers import Branched, BranchLine, Conflict, Difference, Merged
 from strata.server.mcp.requests import BranchChange, BranchLook, Differing, Merge
@@ -34,38 +35,39 @@ def branch(door: Door, request: BranchLook | BranchChange, actor: str | None) ->
 
 
 def _list(door: Door) -> Branched:
-    lines = [
-        BranchLine(
-            name=clean(info.name),
-            head=info.head,
-            parent=clean(info.parent) if info.parent is not None and door.scope.holds(info.parent) else None,
-            fork_version=info.fork_version,
-            protected=said(info.sealed),
-        )
-        for info in door.database.branches.list()
-        if door.scope.holds(info.name)
-    ]
-    return Branched(branches=lines[:BRANCHES_SHOWN], truncated=len(lines) > BRANCHES_SHOWN)
+    budget = Budget()
+    lines: list[BranchLine] = []
+    for info in door.database.branches.list():
+        if not door.scope.holds(info.name):
+            continue
+        if budget.over or len(lines) == BRANCHES_SHOWN:
+            return Branched(branches=lines, truncated=True)
+        lines.append(_line(door, info))
+        budget.named(lines[-1].name, lines[-1].parent, lines[-1].protected)
+    return Branched(branches=lines)
+
+
+def _line(door: Door, info: BranchInfo) -> BranchLine:
+    is_seen = info.parent is not None and door.scope.holds(info.parent)
+    return BranchLine(
+        name=clean(info.name),
+        head=info.head,
+        parent=clean(info.parent or "") if is_seen else None,
+        fork_version=info.fork_version,
+        protected=said(info.sealed),
+    )
 
 
 def _fork(door: Door, request: BranchChange) -> Branched:
     at = None if request.at is None else door.instant(request.at)
     made = door.database.branches.fork(door.branch(request.branch), _named(request), at=at)
-    return Branched(branches=[_line(door, made.name)])
+    return Branched(branches=[_line(door, door.database.branches.get(made.name))])
 
 
 def _delete(door: Door, request: BranchChange) -> Branched:
     if door.scope.space is not None:
         raise InvalidInput("a branch has all spaces, and this server reaches one: it deletes none")
     return Branched(version=door.database.branches.delete(_named(request)))
-
-
-def _line(door: Door, name: str) -> BranchLine:
-    info = door.database.branches.get(name)
-    return BranchLine(
-        name=clean(info.name), head=info.head, parent=info.parent and clean(info.parent),
-        fork_version=info.fork_version,
-    )  # fmt: skip
 
 
 def _named(request: BranchChange) -> str:
@@ -106,12 +108,14 @@ def differences(
     shown: list[Difference] = []
     cut = False
     for change in islice(found, limit + 1):
-        if len(shown) == limit or budget.left <= 0:
+        if len(shown) == limit or budget.over:
             return shown, True
+        ref = str(change.ref(branch))
+        budget.named(ref)
         old, old_cut = budget.fit(change.old, SIDE_CHARS)
         new, new_cut = budget.fit(change.new, SIDE_CHARS)
         cut = cut or old_cut or new_cut
-        shown.append(Difference(what=change.what, ref=str(change.ref(branch)), old=old, new=new))
+        shown.append(Difference(what=change.what, ref=ref, old=old, new=new))
     return shown, cut
 
 
@@ -155,7 +159,7 @@ def conflicts(found: Iterable[Any], target: str, budget: Budget, limit: int = 50
     """Return the first of some conflicts as answers have them; they may come from another process."""
     shown = []
     for contested in islice(found, limit):
-        if budget.left <= 0:
+        if budget.over:
             break
         data = plain(contested)  # without the sides where there is nothing
         sides = {
@@ -165,4 +169,5 @@ def conflicts(found: Iterable[Any], target: str, budget: Budget, limit: int = 50
         }
         change = Change("changed", data["space"], data["primitive"], data["key"], data.get("path"))
         shown.append(Conflict(ref=str(change.ref(target)), **sides))
+        budget.named(shown[-1].ref)
     return shown

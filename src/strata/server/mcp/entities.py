@@ -108,8 +108,7 @@ def _stream(ref: EntityRef, found: list[Event]) -> Thing:
     """Return the newest events of a stream, as many as fit."""
     budget, shown = Budget(), []
     for event in reversed(found[-_STREAM_EVENTS:]):
-        if budget.left <= 0:
-            budget.cut = True
+        if budget.over:
             break
         shown.append(budget.fit(_line(event), VERSION_CHARS)[0])
     cut = budget.cut or len(found) > _STREAM_EVENTS
@@ -307,7 +306,7 @@ def history(door: Door, request: History, actor: str | None) -> Past:
     rows = _versions(where, request)
     budget, shown = Budget(), []
     for row in rows[: request.limit]:
-        if budget.left <= 0:
+        if budget.over:
             break
         shown.append(_version(row, budget, where))
     has_more = len(rows) > len(shown)
@@ -334,17 +333,18 @@ def _versions(where: Address, request: History) -> list[Any]:
 
 
 def _version(row: Any, budget: Budget, where: Address) -> Entry:
-    value = row.value if hasattr(row, "value") else row
-    stored, cut = budget.fit(None if row.deleted else value, VERSION_CHARS)
+    stored, cut = budget.fit(None if row.deleted else getattr(row, "value", row), VERSION_CHARS)
     commits = where.place.log(after=row.version - 1, before=row.version + 1, limit=1) if row.version else []
     by = commits[0] if commits else None
+    actor, message = (None, None) if by is None else (said(by.actor), said(by.message))
+    budget.named(actor, message)
     return Entry(
         version=row.version,
         time=shown_time(row.timestamp),
         stored=stored,
         deleted=row.deleted,
-        actor=said(None if by is None else by.actor),
-        message=said(None if by is None else by.message),
+        actor=actor,
+        message=message,
         truncated=cut,
     )
 
@@ -357,16 +357,22 @@ def _log(door: Door, request: History) -> Past:
         )
     place = door.place(request.branch, request.space)
     commits = list(place.log(before=request.before, limit=request.limit + 1))
-    shown = [
-        Commit(
-            version=commit.version,
-            branch=clean(commit.branch),
-            time=shown_time(commit.time) or "",
-            actor=said(commit.actor),
-            message=said(commit.message),
-            cause=said(commit.cause),
-        )
-        for commit in commits[: request.limit]
-    ]
+    budget, shown = Budget(), []
+    for commit in commits[: request.limit]:
+        if budget.over:
+            break
+        shown.append(_commit(commit))
+        budget.named(shown[-1].branch, shown[-1].actor, shown[-1].message, shown[-1].cause)
     has_more = len(commits) > len(shown)
     return Past(commits=shown, next_before=shown[-1].version if has_more else None, truncated=has_more)
+
+
+def _commit(commit: Any) -> Commit:
+    return Commit(
+        version=commit.version,
+        branch=clean(commit.branch),
+        time=shown_time(commit.time) or "",
+        actor=said(commit.actor),
+        message=said(commit.message),
+        cause=said(commit.cause),
+    )

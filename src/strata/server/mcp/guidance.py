@@ -53,10 +53,10 @@ def explain(door: Door, request: Explain, actor: str | None) -> Explained:
     budget, reasons = Budget(), []
     cut = found.truncated
     for level, node in _walk(door, found, 0):
-        if budget.left <= 0:
-            cut = True
+        if budget.over:
             break
         reasons.append(_reason(door, node, level, budget))
+        budget.named(reasons[-1].ref, reasons[-1].message, reasons[-1].actor, *reasons[-1].also_wrote)
     return Explained(reasons=reasons, truncated=cut or budget.cut)
 
 
@@ -92,7 +92,7 @@ def _reason(door: Door, node: Explanation, level: int, budget: Budget) -> Reason
         time=None if commit is None else shown_time(commit.time),
         actor=said(None if commit is None else commit.actor),
         message=said(None if commit is None else commit.message),
-        also_wrote=[str(ref) for ref in others[:_NAMES]],
+        also_wrote=[str(ref) for ref in others[:_EXAMPLES]],
         traces=[clean(f"{trace.kind} {trace.id}") for trace in node.traces[:_EXAMPLES] if every_space],
         events=[
             clean(f"{event.stream}/{event.sequence}") for event in node.events[:_EXAMPLES] if every_space
@@ -145,10 +145,16 @@ def advice(door: Door) -> list[str]:
 
 def holdings(place: Any, names: int = _EXAMPLES) -> Iterator[Holding]:
     """Yield how much of each primitive a space has, with the names of some."""
+    budget = Budget()
     for kind in PRIMITIVES:
         count, examples = _holding(kind, getattr(place, kind), names)
         if count:
-            shown = [clean(example) for example in examples]
+            shown = []
+            for example in examples:
+                if budget.over:
+                    break
+                shown.append(clean(example))
+                budget.named(shown[-1])
             yield Holding(primitive=kind, count=count, examples=shown)  # type: ignore[arg-type]  # one of them
 
 

@@ -11,6 +11,7 @@ has a vector: its length is then that of all.
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from typing import Any, Final
 
 from strata.api.place import Space
@@ -25,12 +26,13 @@ from strata.search import Results
 from strata.server.mcp.answers import Hit, NearMiss, Recalled, Remembered, Term, Why
 from strata.server.mcp.requests import Recall, Remember
 from strata.server.mcp.scope import DEFAULT, Door
-from strata.server.mcp.shown import Budget, clean, shown_time
+from strata.server.mcp.shown import Budget, clean, said, shown_time
 
 PREFIX: Final = "memory/"
 HIT_CHARS: Final = 4_000  # of one hit; `read` has the rest
 _PATHS: Final = {"$.text": 1.0, "$.tags": 0.5}  # and what words there count
 _NAME_BYTES: Final = 200  # of a space, in the name of its index
+_MISSES, _SIGNALS, _TERMS = 10, 10, 10  # that are shown, of each search, hit and signal
 _BUDGET_MS: Final = 5_000.0  # for a search; an agent waits for it
 
 
@@ -176,9 +178,9 @@ def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
     budget = Budget()
     hits = []
     for hit in found:
-        if budget.left <= 0:
-            budget.cut = True
+        if budget.over:
             break
+        budget.named(str(hit.ref), clean(hit.key))
         stored, cut = budget.fit(_without_vector(hit.value), HIT_CHARS)
         snippet, _ = budget.fit(hit.snippet.marked(), HIT_CHARS)
         hits.append(
@@ -188,7 +190,8 @@ def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
             )
         )  # fmt: skip
     misses = [
-        NearMiss(ref=str(miss.ref), score=miss.score, reason=clean(miss.reason)) for miss in found.near_misses
+        NearMiss(ref=str(miss.ref), score=miss.score, reason=said(miss.reason) or "")
+        for miss in found.near_misses[:_MISSES]
     ]
     return Recalled(
         hits=hits, version=found.version, near_misses=misses, truncated=found.truncated or budget.cut
@@ -211,15 +214,16 @@ def _without_vector(value: Any) -> Any:
 
 
 def _why(signals: Any) -> list[Why]:
+    """Return what gave the most to the score of a hit."""
     return [
-        Why(
-            index=clean(name),
-            score=signal.score,
-            rank=signal.rank,
-            terms=[
-                Term(text=clean(term.text), contribution=term.contribution, documents=term.documents)
-                for term in signal.terms
-            ],
-        )
-        for name, signal in signals.items()
+        Why(index=clean(name), score=signal.score, rank=signal.rank, terms=_terms(signal.terms))
+        for name, signal in islice(signals.items(), _SIGNALS)
+    ]
+
+
+def _terms(terms: Any) -> list[Term]:
+    best = sorted(terms, key=lambda term: -term.contribution)[:_TERMS]
+    return [
+        Term(text=clean(term.text[:100]), contribution=term.contribution, documents=term.documents)
+        for term in best
     ]

@@ -201,9 +201,10 @@ def _recent_writes(door: Door, branch: str) -> Recent:
     place = door.place(branch)
     budget, writes = Budget(), []
     for commit, change in _recent(door, place):
-        if budget.left <= 0:
+        if budget.over:
             break
         ref = EntityRef(branch, change.space, change.primitive, change.key)
+        budget.named(str(ref), said(commit.actor), said(commit.message))
         writes.append(
             Written(
                 ref=str(ref), action=change.action, time=shown_time(commit.time), actor=said(commit.actor),

@@ -66,12 +66,23 @@ class Budget:
         Args:
             most: characters that it may take of what is left.
         """
-        allowed = self.left if most is None else min(most, self.left)
+        room = max(0, self.left)
+        allowed = room if most is None else min(most, room)
         cutter = _Cutter(allowed)
         found = cutter.take(to_json(plain(value)))
         self.left -= allowed - max(0, cutter.left)
         self.cut = self.cut or cutter.cut
         return found, cutter.cut
+
+    def named(self, *texts: str | None) -> None:
+        """Count what is shown whole, such as refs and names: cut ones would be of no use."""
+        self.left -= sum(len(text) + _MARKS for text in texts if text is not None)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no room for more; whoever asks and leaves something out has `cut` say so."""
+        self.cut = self.cut or self.left <= 0
+        return self.left <= 0
 
 
 class _Cutter:
