@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +129,26 @@ def message(id: int, method: str, params: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode()
 
 
-def test_two_hosts_at_once(tmp_path: Path) -> None:
+def test_several_hosts_at_once(tmp_path: Path) -> None:
+    """Each host opens the path itself; the one that owned it goes, and the others go on."""
     path = tmp_path / "a.strata"
     with strata.open(path):
-        try:
-            subprocess.run(
-                [*command(path)[:3], "branches", str(path)], env=ENVIRONMENT, check=True, capture_output=True
-            )
-        except subprocess.CalledProcessError as error:
-            assert b"is open elsewhere" in error.stderr
-            pytest.skip("a second process is not served by the first one yet")
-    with host(path) as one, host(path, "--read-only") as other:
-        one.remember(text="Likes green tea")
-        assert other.recall(query="tea")["hits"] and "remember" not in other.names()
+        looking = [*command(path)[:3], "branches", str(path)]
+        looked = subprocess.run(looking, env=ENVIRONMENT, capture_output=True)
+    if looked.returncode:
+        assert b"is open elsewhere" in looked.stderr
+        pytest.skip("a second process is not served by the first one yet")
+    with ExitStack() as owner:
+        one = owner.enter_context(host(path))
+        assert one.remember(text="Likes green tea", key="drink")["outcome"] == "created"
+        with host(path) as other, host(path, "--read-only") as reading:
+            for name, arguments in CALLS.items():
+                other.call(name, arguments)
+            assert one.read(primitive="kv", key="goal")["stored"] == {"what": "rest"}
+            assert reading.recall(query="tea")["hits"] and "remember" not in reading.names()
+            owner.close()
+            assert other.remember(text="Likes black tea")["outcome"] == "created"
+            assert len(reading.recall(query="tea")["hits"]) == 2
 
 
 # -- over HTTP
