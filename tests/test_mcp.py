@@ -94,6 +94,7 @@ def test_the_same_text_is_kept_once(tools: Tools, db: strata.Database) -> None:
         "tags": ["a", "b"],
         "metadata": {"x": 1, "y": 2},
     }
+    db.kv.put("meanwhile", 1)
     third = tools.remember(text="Likes tea")
     assert third["outcome"] == "unchanged" and third["version"] == again["version"]
 
@@ -239,6 +240,8 @@ def test_reading_earlier_versions_and_places_in_documents(tools: Tools, db: stra
         assert tools.read(primitive="json", key="doc", path="$.name", at=at)["stored"] == "Ada"
     assert tools.read(ref="strata://main/default/json/doc#$.name@1")["stored"] == "Ada"
     assert tools.read(primitive="json", key="doc", path="$.age")["found"] is False
+    with pytest.raises(Refused, match="invalid_input"):
+        tools.read(ref="strata://main/default/json/doc@1", at=2)
 
 
 def test_expected_version_and_deletion(tools: Tools) -> None:
@@ -299,6 +302,8 @@ def test_conflicts_are_named(tools: Tools, db: strata.Database) -> None:
 def test_explain_and_guide(tools: Tools) -> None:
     tools.remember(text="Likes tea", key="drink")
     (reason,) = tools.explain(primitive="json", key="memory/drink")["reasons"]
+    old = tools.explain(ref="strata://main/default/json/memory/drink@1")["reasons"]
+    assert old == [reason]
     assert reason["message"] == "remember" and reason["stored"] == {"text": "Likes tea"} and reason["unknown"]
     guide = tools.guide()
     assert guide["holds"] == [{"primitive": "json", "count": 1, "examples": ["memory/drink"]}]

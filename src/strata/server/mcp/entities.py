@@ -56,6 +56,8 @@ def address(door: Door, request: Any) -> Address:
         if request.primitive is not None or request.key is not None:
             raise InvalidInput("give a ref, or a primitive and a key, but not both")
         ref = door.ref(request.ref)
+        if at is not None and ref.version is not None:
+            raise InvalidInput("the ref has a version already: leave out at", hint="or its @version")
         at = ref.version if at is None else at
     else:
         if request.primitive is None or not request.key:

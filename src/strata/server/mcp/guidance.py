@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, Final
 
 from strata.core.errors import NotFound
-from strata.core.refs import EntityRef
 from strata.history.explain import Explanation
 from strata.primitives import PRIMITIVES
 from strata.server.mcp.answers import Explained, Guided, Holding, IndexLine, Reason
@@ -46,10 +45,7 @@ def explain(door: Door, request: Explain, actor: str | None) -> Explained:
     Raises: NotFound for what never was; HistoryTrimmed; InvalidInput.
     """
     where = address(door, request)
-    ref = where.ref
-    if request.ref is not None and EntityRef.parse(request.ref).version is not None:
-        ref = EntityRef.parse(request.ref)
-    found = where.place.explain(ref, depth=request.depth, limit=REASONS_MAX)
+    found = where.place.explain(where.ref, depth=request.depth, limit=REASONS_MAX)
     budget, reasons = Budget(), []
     cut = found.truncated
     for level, node in _walk(door, found, 0):

@@ -47,26 +47,27 @@ def remember(door: Door, request: Remember, actor: str | None) -> Remembered:
     space = door.space(request.space)
     declare(door, space, request.vector)
     key = PREFIX + (_key(request) or _digest(request.idempotency_key or request.text))
-    outcome = "unchanged"
+    outcome, written = "", 0
 
     def body(tx: Transaction) -> Transaction:
-        nonlocal outcome
-        old, new = tx.json.get(key), _document(request)
-        if old is not None and not _key(request):
-            new = _joined(old, new)
-        outcome = "created" if old is None else "replaced"
-        if same(old, new) and request.expires_in_s is None:
-            outcome = "unchanged"
+        nonlocal outcome, written
+        entry, new = tx.json.entry(key), _document(request)
+        if entry is not None and not _key(request):
+            new = _joined(entry.value, new)
+        outcome = "created" if entry is None else "replaced"
+        if entry is not None and same(entry.value, new) and request.expires_in_s is None:
+            outcome, written = "unchanged", entry.version
         else:
             tx.json.set(key, "$", new, request.expires_in_s)
         return tx
 
     tx = place.transact(body, actor=actor, message="remember", idempotency_key=request.idempotency_key)
     assert tx.version is not None  # it was committed
+    version = tx.version
     if tx.version <= tx.snapshot:  # nothing was written: it was there, or this is a retry
-        outcome = "unchanged"
+        outcome, version = "unchanged", written or tx.version
     ref = EntityRef(door.branch(request.branch), space, "json", key)
-    return Remembered(ref=str(ref), key=clean(key), version=tx.version, outcome=outcome)  # type: ignore[arg-type]
+    return Remembered(ref=str(ref), key=clean(key), version=version, outcome=outcome)  # type: ignore[arg-type]
 
 
 def _key(request: Remember) -> str:
@@ -140,6 +141,8 @@ def recall(door: Door, request: Recall, actor: str | None) -> Recalled:
 
     Raises: InvalidInput for neither words nor a vector, and for a filter that is none; HistoryTrimmed.
     """
+    if request.query is None and request.vector is None:
+        raise InvalidInput("what is looked for? give a query, a vector, or both")
     place = door.place(request.branch, request.space)
     try:
         found = place.search(
@@ -181,7 +184,7 @@ def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
         if budget.over:
             break
         budget.named(str(hit.ref), clean(hit.key))
-        stored, cut = budget.fit(_without_vector(hit.value), HIT_CHARS)
+        stored, cut = budget.fit(_shown(hit), HIT_CHARS)
         snippet, _ = budget.fit(hit.snippet.marked(), HIT_CHARS)
         hits.append(
             Hit(
@@ -206,9 +209,10 @@ def _time(hit: Found, state: Space | View) -> str | None:
     return None if entry is None else shown_time(entry.timestamp)
 
 
-def _without_vector(value: Any) -> Any:
-    """Return a memory without its numbers, which say nothing to a model."""
-    if isinstance(value, dict) and isinstance(value.get("vector"), list):
+def _shown(hit: Found) -> Any:
+    """Return what was found; a memory without its vector, whose numbers say nothing to a model."""
+    value = hit.value
+    if hit.ref.primitive == "json" and hit.key.startswith(PREFIX) and isinstance(value, dict):
         return {name: item for name, item in value.items() if name != "vector"}
     return value
 

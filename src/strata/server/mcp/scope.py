@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from strata.api.database import Database
 from strata.api.place import Space
-from strata.api.view import View
 from strata.core.errors import InvalidInput
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
@@ -82,10 +81,6 @@ class Door:
         self.branch(ref.branch)
         self.space(ref.space)
         return ref
-
-    def at(self, place: Space, when: int | str | None) -> Space | View:
-        """Return a place as it was: at a version, a tag by its name, or an instant."""
-        return place if when is None else place.at(self.instant(when))
 
     def instant(self, when: int | str) -> Any:
         """Return what a model wrote for a point in history as one: "12" is a version, a tag's name the tag.

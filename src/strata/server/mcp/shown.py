@@ -31,13 +31,13 @@ _ACTING: Final = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return a text with every character that acts or hides as a visible escape."""
+    """Return a text with every character that acts or hides as a visible escape, as JSON writes them."""
     return _ACTING.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def said(text: str | None) -> str | None:
@@ -99,7 +99,7 @@ class _Cutter:
             return [self.take(item) for item in data if self._has_room()]
         if isinstance(data, dict):
             return self._map(data)
-        self.left -= _ATOM
+        self.left -= len(str(data))
         return data
 
     def _text(self, text: str) -> str:
@@ -129,5 +129,4 @@ class _Cutter:
         return self.left > 0
 
 
-_ATOM: Final = 5  # characters that a number takes, about
 _MARKS: Final = 2  # quotes and commas
