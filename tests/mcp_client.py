@@ -72,8 +72,8 @@ def connected(server: Any, **options: Any) -> Iterator[Tools]:
 
 
 @contextmanager
-def tools_of(db: strata.Database, scope: Scope | None = None) -> Iterator[Tools]:
-    with connected(make_server(db, scope)) as tools:
+def tools_of(db: strata.Database, scope: Scope | None = None, embedder: Any = None) -> Iterator[Tools]:
+    with connected(make_server(db, scope, embedder)) as tools:
         tools.database = db
         yield tools
 

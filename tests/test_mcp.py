@@ -16,6 +16,7 @@ import anyio
 from mcp_client import Refused, Tools, connected, tools_of
 
 import strata
+from strata.search import CallableEmbedder, registered
 from strata.server.mcp.host import make_server
 from strata.server.mcp.scope import Scope
 from strata.server.mcp.shown import NOTICE
@@ -159,6 +160,35 @@ def test_words_and_vectors_are_searched_together(tools: Tools) -> None:
         tools.remember(text="of another length", vector=[1.0])
     with pytest.raises(Refused, match="invalid_input"):
         tools.recall(vector=[1.0])
+
+
+def test_an_embedder_makes_vectors_of_texts(db: strata.Database, tools: Tools) -> None:
+    tools.remember(text="the harbour at night")
+    with tools_of(db, embedder=registered("hashing-256")) as embedding:
+        assert embedding.recall(query="harbour")["hits"]  # before there are vectors
+        made = embedding.remember(text="favourite colour turquoise")
+        assert embedding.remember(text="favourite colour turquoise")["outcome"] == "unchanged"
+        assert len(db.json.get(made["key"], "$.vector")) == 256
+        assert not tools.recall(query="turqoise")["hits"]
+        found = embedding.recall(query="turqoise", why=True)["hits"]
+        assert found[0]["ref"] == made["ref"] and found[0]["why"][0]["index"] == "memories by vector"
+        assert embedding.recall(query="harbour")["hits"][0]["stored"]["text"] == "the harbour at night"
+    with tools_of(db, embedder=registered("hashing-512")) as other:
+        found = other.recall(query="turquoise")
+        assert len(found["hits"]) == 1 and "256" in found["hint"]
+        with pytest.raises(Refused, match="invalid_input"):
+            other.remember(text="of another length")
+
+
+def test_an_embedder_that_fails_keeps_nothing(db: strata.Database) -> None:
+    def fails(texts: list[str]) -> Any:
+        raise OSError("no route to the model")
+
+    with tools_of(db, embedder=CallableEmbedder(fails, name="broken", dim=8)) as tools:
+        with pytest.raises(Refused) as refused:
+            tools.remember(text="Likes tea")
+        assert refused.value.code == "remote_error" and db.json.count() == 0
+        assert tools.recall(query="tea")["hits"] == []
 
 
 def test_filters_pages_and_reasons(tools: Tools) -> None:

@@ -210,6 +210,9 @@ def posted(url: str, **headers: str) -> httpx2.Response:
         (["--branch", "nope"], "does not exist"),
         (["--space", "_mine"], "reserved"),
         (["--token-file", "short"], "no tokens"),
+        (["--embedder", "nope"], "no embedder"),
+        (["--embedder", "nope:nope"], "cannot be had"),
+        (["--embedder", "json:loads"], "embed"),
     ],
 )
 def test_what_cannot_be_served_is_refused(

@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 
 import strata
 from strata.cli.opening import open_database
+from strata.core.embedding import Embedder, check_embedder, registered
 from strata.core.errors import Corrupt, InvalidInput, NotFound, StorageError
 
 
@@ -41,9 +43,10 @@ def run(arguments: Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    embedder = None if arguments.embedder is None else _embedder(arguments.embedder)
     scope = Scope(arguments.branch, arguments.space, arguments.read_only)
     with _open(arguments) as db:
-        server = make_server(db, scope)
+        server = make_server(db, scope, embedder)
         if address is None:
             _end_at_signals(db)
             anyio.run(serve_stdio, server)
@@ -77,6 +80,19 @@ def _open(arguments: Namespace) -> strata.Database:
         raise
     except StorageError:  # files that we may not write to
         return open_database(arguments, create=False, read_only=True)
+
+
+def _embedder(text: str) -> Embedder:
+    """Return the embedder of a name that is registered, or what `module:name` is."""
+    module, colon, name = text.partition(":")
+    if not colon:
+        return registered(text)
+    try:
+        return check_embedder(getattr(import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise NotFound(
+            f"{text!r} cannot be had: {error}", what="embedder", name=text, hint="as in my_models:embedder"
+        ) from None
 
 
 def _address(text: str) -> tuple[str, int]:

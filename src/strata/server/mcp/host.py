@@ -23,6 +23,7 @@ from mcp.shared.exceptions import MCPError
 import strata
 from strata.api.database import Database
 from strata.api.plain import error_data
+from strata.core.embedding import Embedder
 from strata.core.errors import InternalError, InvalidInput, NotFound, StrataError
 from strata.server.mcp import resources
 from strata.server.mcp.guidance import advice
@@ -38,12 +39,17 @@ Context = ServerRequestContext[Any]
 _ACTOR_CHARS: Final = 100
 
 
-def make_server(database: Database, scope: Scope | None = None) -> Server[Any]:
-    """Return a server for a database, of which hosts reach what a scope says (all, where left out).
+def make_server(
+    database: Database, scope: Scope | None = None, embedder: Embedder | None = None
+) -> Server[Any]:
+    """Return a server for a database, which stays the caller's to close.
 
-    The database stays the caller's to close.
+    Args:
+        scope: what hosts reach; left out, all.
+        embedder: makes vectors of what is remembered, and of what is looked for.
+    Raises: NotFound when the branch of the scope is not there; InvalidInput for what is no embedder.
     """
-    host = Host(Door(database, scope or Scope()))
+    host = Host(Door(database, scope or Scope(), embedder))
     return Server(
         "strata",
         title="Strata memory",

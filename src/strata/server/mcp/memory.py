@@ -5,7 +5,7 @@
     value   {"text", "tags", "metadata", "vector"}, of which only the text must be there
 
 The index over words is declared with the first memory of a space, the one over vectors with the first that
-has a vector: its length is then that of all.
+has a vector: its length is then that of all. Vectors come from whoever calls, or from the door's embedder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from strata.api.place import Space
 from strata.api.plain import from_json
 from strata.api.transaction import Transaction
 from strata.api.view import View
+from strata.core.embedding import embed
 from strata.core.errors import AlreadyExists, InvalidInput, NotIndexed
 from strata.core.refs import EntityRef
 from strata.core.values import same
@@ -33,6 +34,8 @@ HIT_CHARS: Final = 4_000  # of one hit; `read` has the rest
 _PATHS: Final = {"$.text": 1.0, "$.tags": 0.5}  # and what words there count
 _NAME_BYTES: Final = 200  # of a space, in the name of its index
 _MISSES, _SIGNALS, _TERMS = 10, 10, 10  # that are shown, of each search, hit and signal
+# Something is always nearest, however far: a word that is there counts for a little more.
+_WORDS_FIRST: Final = {"vector": 0.9}
 _BUDGET_MS: Final = 5_000.0  # for a search; an agent waits for it
 
 
@@ -45,13 +48,14 @@ def remember(door: Door, request: Remember, actor: str | None) -> Remembered:
         raise InvalidInput("the text of a memory is empty", hint="say what is to be remembered")
     place = door.place(request.branch, request.space)
     space = door.space(request.space)
-    declare(door, space, request.vector)
+    vector = _embedded(door, request.vector, request.text)
+    declare(door, space, vector)
     key = PREFIX + (_key(request) or _digest(request.idempotency_key or request.text))
     outcome, written = "", 0
 
     def body(tx: Transaction) -> Transaction:
         nonlocal outcome, written
-        entry, new = tx.json.entry(key), _document(request)
+        entry, new = tx.json.entry(key), _document(request, vector)
         if entry is not None and not _key(request):
             new = _joined(entry.value, new)
         outcome = "created" if entry is None else "replaced"
@@ -79,14 +83,24 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _document(request: Remember) -> dict[str, Any]:
+def _embedded(door: Door, given: list[float] | None, text: str | None) -> list[float] | None:
+    """Return the vector that is given, or else that of a text, where there is an embedder.
+
+    Raises: RemoteError when that fails, or does not answer in time.
+    """
+    if given is not None or door.embedder is None or not text:
+        return given
+    return embed(door.embedder, [text])[0]
+
+
+def _document(request: Remember, vector: list[float] | None) -> dict[str, Any]:
     found: dict[str, Any] = {"text": request.text}
     if request.tags:
         found["tags"] = list(dict.fromkeys(request.tags))
     if request.metadata:
         found["metadata"] = from_json(request.metadata)
-    if request.vector is not None:
-        found["vector"] = [float(number) for number in request.vector]
+    if vector is not None:
+        found["vector"] = [float(number) for number in vector]
     return found
 
 
@@ -144,10 +158,11 @@ def recall(door: Door, request: Recall, actor: str | None) -> Recalled:
     if request.query is None and request.vector is None:
         raise InvalidInput("what is looked for? give a query, a vector, or both")
     place = door.place(request.branch, request.space)
+    vector, hint = _asked(door, request)
     try:
         found = place.search(
             request.query,
-            vector=request.vector,
+            vector=vector,
             where=_filter(request),
             start=request.since,
             end=request.until,
@@ -156,12 +171,27 @@ def recall(door: Door, request: Recall, actor: str | None) -> Recalled:
             at=None if request.at is None else door.instant(request.at),
             scan=request.everything,
             explain=request.why,
+            weights=None if request.vector is not None or vector is None else _WORDS_FIRST,
             budget_ms=_BUDGET_MS,
         )
     except NotIndexed:
         return Recalled(hits=[], version=place.version, hint=_nothing(request))
     state = place if request.at is None else place.at(found.version)
-    return _recalled(found, state, request.why)
+    return _recalled(found, state, request.why, hint)
+
+
+def _asked(door: Door, request: Recall) -> tuple[list[float] | None, str | None]:
+    """Return the vector to look near, and a hint where the embedder's cannot be."""
+    if request.vector is not None or door.embedder is None:
+        return request.vector, None
+    near = index_names(door.space(request.space))[1]
+    dims = [index.options.get("dim") for index in door.database.indexes.list() if index.name == near]
+    if not dims:
+        return None, None  # no memory has a vector yet
+    if dims[0] != door.embedder.dim:
+        lengths = f"memories have vectors of {dims[0]} numbers, and this server's of {door.embedder.dim}"
+        return None, f"only words were looked for: {lengths}"
+    return _embedded(door, None, request.query), None
 
 
 def _filter(request: Recall) -> dict[str, Any] | None:
@@ -177,7 +207,7 @@ def _nothing(request: Recall) -> str:
     return "nothing is indexed here: nothing was remembered yet; everything=true reads all there is"
 
 
-def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
+def _recalled(found: Results, state: Space | View, why: bool, hint: str | None) -> Recalled:
     budget = Budget()
     hits = []
     for hit in found:
@@ -197,7 +227,11 @@ def _recalled(found: Results, state: Space | View, why: bool) -> Recalled:
         for miss in found.near_misses[:_MISSES]
     ]
     return Recalled(
-        hits=hits, version=found.version, near_misses=misses, truncated=found.truncated or budget.cut
+        hits=hits,
+        version=found.version,
+        near_misses=misses,
+        hint=hint,
+        truncated=found.truncated or budget.cut,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from strata.api.database import Database
 from strata.api.place import Space
+from strata.core.embedding import Embedder, check_embedder
 from strata.core.errors import InvalidInput
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
@@ -38,16 +39,17 @@ class Scope:
 
 
 class Door:
-    """A database, as far as a scope goes.
+    """A database, as far as a scope goes; and what makes vectors of texts, if anything does.
 
     Raises: NotFound for a scope whose branch is not there; InvalidInput for what is no name.
     """
 
-    __slots__ = ("database", "scope")
+    __slots__ = ("database", "embedder", "scope")
 
-    def __init__(self, database: Database, scope: Scope) -> None:
+    def __init__(self, database: Database, scope: Scope, embedder: Embedder | None = None) -> None:
         self.database = database
         self.scope = scope
+        self.embedder = None if embedder is None else check_embedder(embedder)
         self.place()
 
     def branch(self, name: str | None) -> str:
