@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,14 +20,14 @@ pytest.importorskip("mcp")
 import httpx2
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp_client import Tools, connected
+from mcp_client import Refused, Tools, connected
 
 import strata
 from strata.cli import main
 
 SOURCE = str(Path(strata.__file__).parent.parent)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
-TOKEN = "a-token-that-nobody-guesses"
+TOKENS = {access: f"{access}-token-that-nobody-guesses" for access in ("read", "write", "admin")}
 HELLO = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
@@ -172,22 +173,41 @@ def served(path: Path, *options: str) -> Iterator[str]:
 
 def test_every_tool_over_http_with_a_token(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
-    tokens.write_text(f"# of the desk\n{TOKEN}\n")
-    with served(tmp_path / "a.strata", "--token-file", str(tokens)) as url:
-        client = httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"})
-        with connected(streamable_http_client(url, http_client=client)) as tools:
+    hashes = {hashlib.sha256(token.encode()).hexdigest(): access for access, token in TOKENS.items()}
+    tokens.write_text("# of the desk\n" + "".join(f"{each} {hashes[each]} desk\n" for each in hashes))
+    with served(tmp_path / "a.strata", "--tokens", str(tokens)) as url:
+        with over_http(url, "admin") as tools:
             assert tools.names() == CALLS.keys()
             answers = {name: tools.call(name, arguments) for name, arguments in CALLS.items()}
         assert answers["recall"]["hits"]
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+        with over_http(url, "write") as tools:
+            assert tools.names() == CALLS.keys() and tools.remember(text="more")["outcome"] == "created"
+            with pytest.raises(Refused, match="invalid_input"):
+                tools.branch(action="delete", name="try")
+        with over_http(url, "read") as tools:
+            assert tools.names() == CALLS.keys() - {"remember", "write", "merge"}
+            with pytest.raises(Refused, match="not_found"):
+                tools.remember(text="even more")
+            assert [each.name for each in tools.run(tools.client.list_prompts).prompts] == [
+                "what-do-you-know"
+            ]
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKENS["admin"]}):
             assert posted(url, **headers).status_code == 401
-        right = {"Authorization": f"Bearer {TOKEN}"}
+        right = {"Authorization": f"Bearer {TOKENS['read']}"}
         assert posted(url, **right, Host="evil.example").status_code == 421
         assert posted(url, **right, Origin="http://evil.example").status_code == 403
         assert httpx2.post(url, headers=right, content=b"x" * 5_000_000).status_code == 413
         assert httpx2.get(url.replace("/mcp", "/../etc/passwd")).status_code == 404
     with strata.open(tmp_path / "a.strata", create=False) as db:
         assert "try" in db.branches
+
+
+@contextmanager
+def over_http(url: str, access: str) -> Iterator[Tools]:
+    """A host with a token that allows so much."""
+    client = httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKENS[access]}"})
+    with connected(streamable_http_client(url, http_client=client)) as tools:
+        yield tools
 
 
 def posted(url: str, **headers: str) -> httpx2.Response:
@@ -204,12 +224,13 @@ def posted(url: str, **headers: str) -> httpx2.Response:
         (["--http", "0.0.0.0:0"], "needs a token"),
         (["--http", "nowhere"], "is no address"),
         (["--http", "127.0.0.1:99999"], "is no address"),
-        (["--http", "127.0.0.1:0", "--token-file", "nothing"], "does not exist"),
-        (["--http", "0.0.0.0:0", "--token-file", "short"], "at least 16 characters"),
-        (["--http", "0.0.0.0:0", "--token-file", "empty"], "needs a token"),
+        (["--http", "127.0.0.1:0", "--tokens", "nothing"], "does not exist"),
+        (["--http", "0.0.0.0:0", "--tokens", "short"], "line 1"),
+        (["--http", "0.0.0.0:0", "--tokens", "empty"], "has no token"),
+        (["--http", "127.0.0.1:0", "--tokens", "empty"], "has no token"),
         (["--branch", "nope"], "does not exist"),
         (["--space", "_mine"], "reserved"),
-        (["--token-file", "short"], "no tokens"),
+        (["--tokens", "short"], "no tokens"),
         (["--embedder", "nope"], "no embedder"),
         (["--embedder", "nope:nope"], "cannot be had"),
         (["--embedder", "json:loads"], "embed"),

@@ -9,11 +9,15 @@ import sys
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import strata
 from strata.cli.opening import open_database
 from strata.core.embedding import Embedder, check_embedder, registered
 from strata.core.errors import Corrupt, InvalidInput, NotFound, StorageError
+from strata.server.mcp.tokens import NOBODY, Tokens, read_tokens
+
+_LOG_FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
 
 
 def run(arguments: Namespace) -> int:
@@ -35,14 +39,10 @@ def run(arguments: Namespace) -> int:
     from strata.server.mcp.scope import Scope
 
     address = None if arguments.http is None else _address(arguments.http)
-    tokens = [] if arguments.token_file is None else _tokens(Path(arguments.token_file))
+    tokens = _tokens(arguments)
     if address is not None:
         check_exposure(address[0], tokens)
-    elif tokens:
-        raise InvalidInput("over standard input and output there are no tokens", hint="--http")
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_LOG_FORMAT)
     embedder = None if arguments.embedder is None else _embedder(arguments.embedder)
     scope = Scope(arguments.branch, arguments.space, arguments.read_only)
     with _open(arguments) as db:
@@ -57,6 +57,18 @@ def run(arguments: Namespace) -> int:
             print(f"strata mcp: http://{shown}:{port}{PATH}", file=sys.stderr, flush=True)
             anyio.run(serve_http, server, listening, tokens)
     return 0
+
+
+def _tokens(arguments: Namespace) -> Tokens:
+    """Return the tokens of the file that was given. One without any would let everybody in."""
+    if arguments.tokens is None:
+        return NOBODY
+    if arguments.http is None:
+        raise InvalidInput("over standard input and output there are no tokens", hint="--http")
+    found = read_tokens(Path(arguments.tokens))
+    if not found:
+        raise InvalidInput(f"{arguments.tokens} has no token in it")
+    return found
 
 
 def _end_at_signals(db: strata.Database) -> None:
@@ -100,14 +112,3 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise InvalidInput(f"{text!r} is no address", hint="as in 127.0.0.1:8765")
     return host.strip("[]"), int(port)
-
-
-def _tokens(file: Path) -> list[str]:
-    """Return the tokens of a file, one a line."""
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        raise NotFound(what="file", name=str(file)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the tokens cannot be read: {error}") from None
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import anyio.to_thread
 import mcp_types as types
@@ -22,6 +22,7 @@ from mcp.shared.exceptions import MCPError
 
 import strata
 from strata.api.database import Database
+from strata.api.operations import Access
 from strata.api.plain import error_data
 from strata.core.embedding import Embedder
 from strata.core.errors import InternalError, InvalidInput, NotFound, StrataError
@@ -71,18 +72,20 @@ class Host:
 
     def __init__(self, door: Door) -> None:
         self.door = door
-        self._tools = tools(door.scope)
-        self._prompts = prompts(door.scope)
+        self._tools = {access: tools(door.scope, access) for access in get_args(Access)}
+        self._prompts = {access: prompts(door.scope, access) for access in get_args(Access)}
 
     async def list_tools(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[_shown(tool, self.door.scope) for tool in self._tools.values()])
+        known = self._tools[_access(context)]
+        return types.ListToolsResult(tools=[_shown(tool, self.door.scope) for tool in known.values()])
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        tool = self._tools.get(params.name)
+        known = self._tools[_access(context)]
+        tool = known.get(params.name)
         if tool is None:
-            there = ", ".join(self._tools)
+            there = ", ".join(known)
             return _failed(
                 {"code": "not_found", "message": f"there is no tool {params.name[:100]!r}", "hint": there}
             )
@@ -141,14 +144,15 @@ class Host:
                     types.PromptArgument(name=prompt.argument, description=prompt.about, required=True)
                 ],
             )
-            for prompt in self._prompts.values()
+            for prompt in self._prompts[_access(context)].values()
         ]
         return types.ListPromptsResult(prompts=shown)
 
     async def get_prompt(
         self, context: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        prompt, text = await _asked(filled, self._prompts, params.name, params.arguments or {})
+        known = self._prompts[_access(context)]
+        prompt, text = await _asked(filled, known, params.name, params.arguments or {})
         content = types.TextContent(type="text", text=text)
         message = types.PromptMessage(role="user", content=content)
         return types.GetPromptResult(description=prompt.description, messages=[message])
@@ -190,6 +194,13 @@ def _shown(tool: Tool, scope: Scope) -> types.Tool:
             open_world_hint=False,
         ),
     )
+
+
+def _access(context: Context) -> Access:
+    """Return what whoever calls may do: what their token allows, and everything where none is asked for."""
+    user = None if context.request is None else context.request.scope.get("user")
+    scopes = getattr(user, "scopes", None)
+    return scopes[0] if scopes else "admin"
 
 
 def _actor(context: Context) -> str:

@@ -7,9 +7,7 @@ that a web page sends there are refused by their Host and Origin. Any other addr
 from __future__ import annotations
 
 import hashlib
-import hmac
 import socket
-from collections.abc import Sequence
 from typing import Any, Final
 
 from mcp.server.auth.provider import AccessToken
@@ -19,46 +17,38 @@ from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 
 from strata.core.errors import InvalidInput
+from strata.server.mcp.tokens import NOBODY, Tokens
 
 PATH: Final = "/mcp"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 SESSIONS_MAX: Final = 1_000
 GRACE_S: Final = 3  # for streams that hosts hold open
-_TOKEN_CHARS: Final = 16  # fewer can be guessed
 
 
-class Tokens:
-    """Knows tokens by their digests, and takes as long for a wrong one as for a right one."""
+class Verifier:
+    """Tells the SDK of tokens: what they allow becomes their scope, which `host` asks for."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        short = [token for token in tokens if len(token) < _TOKEN_CHARS]
-        if short or not tokens:
-            raise InvalidInput(
-                f"a token has at least {_TOKEN_CHARS} characters",
-                hint="make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )
-        self._digests = [_digest(token) for token in tokens]
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what the SDK wants to know of a token, or None for a wrong one."""
-        digest = _digest(token)
-        known = [hmac.compare_digest(digest, each) for each in self._digests]
-        return AccessToken(token=token, client_id="strata", scopes=[]) if any(known) else None
+        access = self._tokens.access_of(token)
+        if access is None:
+            return None
+        holder = hashlib.sha256(token.encode()).hexdigest()[:16]  # whose sessions are nobody else's
+        return AccessToken(token=token, client_id=holder, scopes=[access])
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def check_exposure(host: str, tokens: Sequence[str]) -> None:
+def check_exposure(host: str, tokens: Tokens) -> None:
     """Raise InvalidInput for an address that others may reach, without a token."""
     if host not in LOOPBACK and not tokens:
         raise InvalidInput(
-            f"{host} can be reached by others, so it needs a token", hint="--token-file, or 127.0.0.1"
+            f"{host} can be reached by others, so it needs a token", hint="--tokens, or 127.0.0.1"
         )
 
 
-def make_app(server: Server[Any], host: str, port: int, tokens: Sequence[str] = ()) -> Starlette:
+def make_app(server: Server[Any], host: str, port: int, tokens: Tokens = NOBODY) -> Starlette:
     """Return the application that serves at `/mcp`.
 
     Raises: InvalidInput for an address that others may reach, without a token.
@@ -73,7 +63,7 @@ def make_app(server: Server[Any], host: str, port: int, tokens: Sequence[str] = 
         host=host,
         max_sessions=SESSIONS_MAX,
         auth=auth,
-        token_verifier=Tokens(tokens) if tokens else None,
+        token_verifier=Verifier(tokens) if tokens else None,
     )
 
 
@@ -89,7 +79,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise InvalidInput(f"there is no listening on {host} port {port}: {error}") from None
 
 
-async def serve_http(server: Server[Any], listening: socket.socket, tokens: Sequence[str] = ()) -> None:
+async def serve_http(server: Server[Any], listening: socket.socket, tokens: Tokens = NOBODY) -> None:
     """Serve until SIGTERM or SIGINT, which let what is in flight end."""
     import uvicorn
 

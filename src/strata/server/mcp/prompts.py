@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from strata.api.operations import Access
 from strata.core.errors import InvalidInput, NotFound
 from strata.server.mcp.scope import Scope
 
@@ -41,9 +42,10 @@ _PROMPTS: Final = (
 )  # fmt: skip
 
 
-def prompts(scope: Scope) -> dict[str, Prompt]:
-    """Return the prompts that a scope leaves, by name."""
-    return {prompt.name: prompt for prompt in _PROMPTS if not (prompt.writes and scope.read_only)}
+def prompts(scope: Scope, access: Access = "admin") -> dict[str, Prompt]:
+    """Return the prompts that a scope and an access leave, by name."""
+    is_reading = scope.read_only or access == "read"
+    return {prompt.name: prompt for prompt in _PROMPTS if not (prompt.writes and is_reading)}
 
 
 def filled(known: dict[str, Prompt], name: str, arguments: dict[str, str]) -> tuple[Prompt, str]:

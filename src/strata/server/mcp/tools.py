@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from strata.api.operations import Access
 from strata.api.requests import converted
 from strata.server.mcp import answers, branching, entities, guidance, memory, requests
 from strata.server.mcp.scope import Door, Scope
@@ -139,12 +140,15 @@ _WRITING: Final = (
 )  # fmt: skip
 
 
-def tools(scope: Scope) -> dict[str, Tool]:
-    """Return the tools that a scope leaves, by name: none that writes, or needs a second branch."""
-    found = list(_READING)
-    if scope.read_only or scope.branch is not None:
-        found.append(_LOOK)
-    if not scope.read_only:
-        needs_branches = ("branch", "merge") if scope.branch is not None else ()
-        found += [tool for tool in _WRITING if tool.name not in needs_branches]
-    return {tool.name: tool for tool in found}
+def tools(scope: Scope, access: Access = "admin") -> dict[str, Tool]:
+    """Return the tools that a scope and an access leave, by name.
+
+    With one branch none needs a second one. Branches are made and deleted by admins, as in the catalogue.
+    """
+    found = {tool.name: tool for tool in (*_READING, _LOOK)}
+    if scope.read_only or access == "read":
+        return found
+    is_pinned = scope.branch is not None
+    without = {"branch"} if is_pinned or access != "admin" else set()
+    without |= {"merge"} if is_pinned else set()
+    return found | {tool.name: tool for tool in _WRITING if tool.name not in without}
