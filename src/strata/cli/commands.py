@@ -299,6 +299,32 @@ def _completion(completion: Parser) -> None:
     completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="for which shell")
 
 
+def _serve(serve: Parser) -> None:
+    from strata.cli.serve import add_arguments  # and with it the server, which no other command needs
+
+    add_arguments(serve)
+
+
+def _token(token: Parser) -> None:
+    token.add_argument("access", choices=("read", "write", "admin"), help="what it allows")
+    token.add_argument("name", nargs="?", default="", help="whose it is")
+
+
+def _mcp(mcp: Parser) -> None:
+    mcp.add_argument("--branch", help="reach this branch only (all)")
+    mcp.add_argument("--space", help="reach this space only (all)")
+    mcp.add_argument("--read-only", action="store_true", help="offer no tool that writes")
+    mcp.add_argument(
+        "--embedder",
+        metavar="NAME",
+        help="make vectors of texts with it: hashing-256, hashing-512, or module:name of your own (none)",
+    )
+    mcp.add_argument(
+        "--http", metavar="HOST:PORT", help="serve streamable HTTP there instead of standard input and output"
+    )
+    mcp.add_argument("--tokens", metavar="FILE", help="with --http: who may connect, and what they may do")
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command(
         "see an agent's memory work on real text", "demo:run", _demo, has_path=False, secrets=()
@@ -346,6 +372,11 @@ COMMANDS: Final[dict[str, Command]] = {
         has_path=False, secrets=("key",),
     ),
     "salvage": Command("make a database of what is whole of a damaged one", "portable:salvage", _salvage),
+    "serve": Command("serve a database to other processes and machines", "serve:run", _serve),
+    "token": Command(
+        "make a token for who connects to a server", "serve:token", _token, has_path=False, secrets=()
+    ),
+    "mcp": Command("serve a database to agent hosts, as their memory", "mcp:run", _mcp),
     "doctor": Command("check a database and where it lies, and say what to do", "doctor:run", _doctor),
     "bench": Command(
         "measure a few operations on this machine", "bench:run", _bench, has_path=False, secrets=()

@@ -62,12 +62,6 @@ def add_arguments(serve: ArgumentParser) -> None:
         serve.add_argument(f"--{name}", type=float, default=default, metavar="S", help=said)
 
 
-def add_token_arguments(token: ArgumentParser) -> None:
-    """Say what `strata token` takes."""
-    token.add_argument("access", choices=("read", "write", "admin"), help="what it allows")
-    token.add_argument("name", nargs="?", default="", help="whose it is")
-
-
 def token(arguments: Namespace) -> int:
     """Print a new token on standard error, and the line for the file of tokens on standard output."""
     made = new_token()
@@ -96,7 +90,8 @@ def run(arguments: Namespace) -> int:
         server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only)
         ends: list[Callable[[], None]] = [server.close]
         try:
-            addresses = _listen(arguments, db, server, tls, ends)
+            addresses = _listen(arguments, server, tls, ends)
+            addresses |= _listen_for_http(arguments, db, server, tls, ends)
             _banner(arguments, db, addresses)
             _wait(arguments, server, tls)
         finally:
@@ -117,9 +112,7 @@ def _tls(arguments: Namespace) -> ServerTls | None:
     return ServerTls(arguments.tls_certificate, arguments.tls_key, arguments.tls_client_authority)
 
 
-def _listen(
-    arguments: Namespace, db: strata.Database, server: Server, tls: ServerTls | None, ends: list[Any]
-) -> dict[str, str]:
+def _listen(arguments: Namespace, server: Server, tls: ServerTls | None, ends: list[Any]) -> dict[str, str]:
     """Begin to listen everywhere; return where, by what."""
     found: dict[str, str] = {}
     if arguments.socket is not None:
@@ -128,6 +121,35 @@ def _listen(
         host, port = host_and_port(arguments.listen or DEFAULT)
         made = server.listen_tcp(host, port, None if tls is None else tls.context)
         found["clients"] = f"strata{'+tls' if tls else ''}://{_shown(*made)}"
+    return found
+
+
+def _listen_for_http(
+    arguments: Namespace, db: strata.Database, server: Server, tls: ServerTls | None, ends: list[Any]
+) -> dict[str, str]:
+    """Begin to listen for HTTP, where that was asked for; return where, by what."""
+    from strata.server.http import Stats, admin_app, app, serve_http
+
+    found: dict[str, str] = {}
+    counted: list[Callable[[], Stats]] = [
+        lambda: Stats(server.counts, server.errors, len(server.connections), server.is_draining)
+    ]
+    if arguments.http is not None:
+        authorize = None if server.tokens is None else lambda token: server.access_of(token)
+        web = app(db, authorize=authorize, read_only=arguments.read_only)
+        ends.append(web.close)
+        serving = serve_http(web, *host_and_port(arguments.http), tls=tls)
+        ends.append(serving.close)
+        counted.append(serving.stats)
+        found["http"] = f"http{'s' if tls else ''}://{_shown(*serving.address)}"
+    if arguments.admin is not None:
+
+        def stats() -> Stats:
+            return sum((count() for count in counted[1:]), counted[0]())
+
+        serving = serve_http(admin_app(db, stats), *host_and_port(arguments.admin))
+        ends.append(serving.close)
+        found["admin"] = f"http://{_shown(*serving.address)}"
     return found
 
 

@@ -137,12 +137,19 @@ class Server:
         access: Access = "admin"
         if is_local:
             _check_peer(transport.get_extra_info("socket"))
-        elif self.tokens is not None:
-            access = self.tokens.access_of(hello.get("token"))
+        else:
+            access = self.access_of(hello.get("token"))
         if self.read_only or hello.get("read_only"):
             access = ACCESSES[0]
         strict = bool(hello.get("strict")) and not self.is_strict
         return Session(self._store, access=access, files=is_local, strict=strict)
+
+    def access_of(self, token: object) -> Access:
+        """Return what a token allows over the network.
+
+        Raises: AccessDenied.
+        """
+        return ACCESSES[-1] if self.tokens is None else self.tokens.access_of(token)
 
     def renew_tokens(self, tokens: Tokens) -> None:
         """Let these tokens count from now on; who is connected by one that no longer does is sent away."""
