@@ -116,6 +116,13 @@ class Opening:
             raise
 
 
+def version() -> str:
+    """Return the version of the package, which only the kernel knows."""
+    from strata.store import __version__
+
+    return __version__
+
+
 def _check_durability(durability: str, *, on_disk: bool) -> None:
     if durability not in _DURABILITIES:
         raise InvalidInput(f"durability {durability!r} is unknown", hint=f"one of {', '.join(_DURABILITIES)}")

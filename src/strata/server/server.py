@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from strata.api.database import Database
+from strata.api.opening import version
 from strata.core.errors import AccessDenied, InternalError, InvalidInput, LimitExceeded, StrataError
 from strata.core.protocols import Store
 from strata.server.access import Tokens
@@ -162,6 +163,7 @@ class Server:
         return {
             "protocol": PROTOCOL,
             "database": self._database,
+            "server": version(),
             "access": session.access,
             "frame_bytes_max": self.limits.frame_bytes,
         }

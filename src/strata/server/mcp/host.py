@@ -20,8 +20,8 @@ from mcp.server.lowlevel.server import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
-import strata
 from strata.api.database import Database
+from strata.api.opening import version
 from strata.api.operations import Access
 from strata.api.plain import error_data
 from strata.core.embedding import Embedder
@@ -54,7 +54,7 @@ def make_server(
     return Server(
         "strata",
         title="Strata memory",
-        version=strata.__version__,
+        version=version(),
         instructions="A memory that lasts. " + "; ".join(advice(host.door)) + ".",
         on_list_tools=host.list_tools,
         on_call_tool=host.call_tool,
