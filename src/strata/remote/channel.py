@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from strata.core.errors import InvalidInput, RemoteError
+from strata.core.errors import InvalidInput, RemoteError, StrataError
 from strata.wire.errors import from_wire
-from strata.wire.frames import PROTOCOL, Frame, Kind, Reader, decode_body, encode_body, frame
+from strata.wire.frames import HEADER, PROTOCOL, Frame, Kind, Reader, decode_body, encode_body, frame
 from strata.wire.session import Session
 
 _RECEIVED_BYTES: Final = 1 << 18
@@ -129,7 +129,7 @@ class SocketChannel:
 
         Raises: what the answer says went wrong; Lost; RemoteError for a request that is too long.
         """
-        if len(body) > self.frame_bytes_max:
+        if len(body) + HEADER.size > self.frame_bytes_max:
             raise RemoteError(
                 f"a request of {len(body)} bytes is longer than the other side takes",
                 hint=f"at most {self.frame_bytes_max} bytes: write less at once",
@@ -205,8 +205,13 @@ class SocketChannel:
         if not data:
             self._end(why)
             raise Lost(why, sent=True)
-        for found in self._reader.feed(data):
-            self._take(found)
+        try:
+            for found in self._reader.feed(data):
+                self._take(found)
+        except StrataError as error:  # there is no telling where the next frame begins
+            why = f"the other side sent what is no frame: {error}"
+            self._end(why)
+            raise RemoteError(why) from None
 
     def _take(self, found: Frame) -> None:
         if found.kind == Kind.BYE:
@@ -259,24 +264,34 @@ def greet(
         data = socket.recv(_RECEIVED_BYTES)
         if not data:
             raise Lost("the other side closed the connection", sent=False)
-        found = list(reader.feed(data))
+        found = _first(reader, data)
     first = found[0]
     body = decode_body(first.body)
     if first.kind == Kind.ERROR:
         raise from_wire(body)
-    if first.kind == Kind.BYE:
-        raise Lost("the other side is about to end", sent=False)
+    if first.kind == Kind.BYE:  # it ends, and another one may begin
+        raise Lost("the other side ends", sent=False)
     if first.kind != Kind.WELCOME or not isinstance(body, dict) or body.get("protocol") != PROTOCOL:
         raise RemoteError(
             "the other side does not speak our protocol", hint="is this the port of strata serve?"
         )
+    most = body.get("frame_bytes_max")
     channel = SocketChannel(
         socket,
         number,
-        frame_bytes_max=min(frame_bytes_max, body["frame_bytes_max"]),
+        frame_bytes_max=min(frame_bytes_max, most) if isinstance(most, int) else frame_bytes_max,
         packs=bool(body.get("packs")) and bool(hello.get("packs")),
     )
     return channel, body
+
+
+def _first(reader: Reader, data: bytes) -> list[Frame]:
+    try:
+        return list(reader.feed(data))
+    except StrataError:
+        raise RemoteError(
+            "the other side does not speak our protocol", hint="is this the port of strata serve?"
+        ) from None
 
 
 class LocalChannel:

@@ -7,14 +7,14 @@ thread, and answered when it is ready. Nothing is read from a client that does n
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from strata.core.errors import InvalidInput, RemoteError, StrataError
+from strata.core.errors import InvalidInput, LimitExceeded, StrataError
+from strata.server.work import Work
 from strata.wire.errors import to_wire
 from strata.wire.frames import (
     AFTER_LENGTH,
@@ -35,61 +35,17 @@ from strata.wire.session import Bound, Session
 
 if TYPE_CHECKING:
     from strata.server.access import Tokens
-    from strata.server.operations import Operations
+    from strata.server.operations import Asked, Operations
     from strata.server.server import Server
 
-# As plain numbers: to look one up in the enumeration costs as much as to read a key.
-_CALL, _RESULT, _OPERATION, _OPEN, _RELEASE = (
-    int(kind) for kind in (Kind.CALL, Kind.RESULT, Kind.OPERATION, Kind.OPEN, Kind.RELEASE)
-)
-_CREDIT_MAX: Final = 1 << 16
-_NO_OPTIONS: Final[dict[str, Any]] = {}
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
-
-
-class Cancelled(Exception):
-    """The client no longer wants the answer."""
-
-
-class Work:
-    """A call that a thread works on."""
-
-    __slots__ = ("_connection", "_credit", "_told", "id", "is_cancelled", "is_endless")
-
-    def __init__(self, connection: Connection, id: int) -> None:
-        self.id = id
-        self.is_cancelled = False
-        self.is_endless = False  # it waits for what others do, so an end of the server does not wait for it
-        self._connection = connection
-        self._told = 0.0
-        self._credit = threading.Semaphore(0)  # pages that the client has room for
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-        self._credit.release()  # whoever waits for it looks up
-
-    def give_credit(self, pages: object) -> None:
-        """Let so many more pages go."""
-        if type(pages) is not int or not 0 <= pages <= _CREDIT_MAX:
-            raise InvalidInput(f"credit is a number of pages up to {_CREDIT_MAX}, not {pages!r}")
-        if pages:
-            self._credit.release(pages)
-
-    def send_page(self, items: list[Any]) -> None:
-        """Send a page, once the client has room for it. Ends the call when the client does not want it."""
-        self._credit.acquire()
-        if self.is_cancelled:
-            raise Cancelled
-        self._connection.send_soon(self._connection.pages(self.id, items))
-
-    def progress(self, done: int, all: int) -> None:
-        """Tell the client, at most ten times a second. Ends the call when the client does not want it."""
-        if self.is_cancelled:
-            raise Cancelled
-        now = time.monotonic()
-        if now - self._told >= 0.1 or done == all:
-            self._told = now
-            self._connection.send_soon(frame(Kind.PROGRESS, self.id, encode_body((done, all))))
+# As plain numbers: to look one up in the enumeration costs as much as to read a key.
+_CALL, _RESULT, _OPERATION, _OPEN = (
+    kind.value for kind in (Kind.CALL, Kind.RESULT, Kind.OPERATION, Kind.OPEN)
+)
+_OPTIONS: Final = frozenset({"once", "progress"})
+_NO_OPTIONS: Final[dict[str, Any]] = {}
+_ONCE_MAX: Final = 1024  # characters
 
 
 class Connection(asyncio.Protocol):
@@ -99,17 +55,21 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._is_local = is_local
         self._reader = Reader(GREETING_BYTES_MAX)
-        self._frames: deque[Frame] = deque()
+        self._frames: Iterator[Frame] = iter(())  # that came and were not taken: made while they are taken
+        self._has_frames = False  # whether there may be some
         self._session: Session | None = None
         self._operations: Operations | None = None
         self._packs = False
         self._token: object = None
         self._working: dict[int, Work] = {}
-        self._is_choked = False  # the client does not read
+        self.is_choked = False  # the client does not read
         self._is_over = False
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self.last_heard = time.monotonic()
+        self.last_heard = time.monotonic()  # a whole frame, not a byte of one
+        self._unread = 0, self.last_heard  # so many bytes wait for the client to read, and since when
+        self._greeting: asyncio.TimerHandle | None = None
+        self._aborting: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
 
     # -- what the loop tells
@@ -126,37 +86,35 @@ class Connection(asyncio.Protocol):
         self._greeting = self._server.loop.call_later(wait_s, self._end, "it did not say who it is in time")
 
     def data_received(self, data: bytes) -> None:
-        self.last_heard = time.monotonic()
         session = self._session
-        if session is not None and not self._frames and not self._is_choked:
+        if session is not None and not self._has_frames and not self.is_choked and not self._working:
             found = self._reader.only(data)
-            if found is not None and found.kind == _CALL and not self._working:
-                # Who asks one thing at a time waits for this: no list, no loop.
+            if found is not None and found.kind == _CALL:
+                # Who asks one thing at a time waits for this: nothing is queued, nothing gathered.
+                self.last_heard = time.monotonic()
                 try:
                     self._call(session, found)
                 except Exception as error:
                     self._say(self._error(found.id, error))
                 self._flush()
                 return
-        try:
-            self._frames.extend(self._reader.feed(data))
-        except StrataError as error:
-            self._refuse(error)
-            return
+        self._frames = chain(self._frames, self._reader.feed(data))
         self._run()
 
     def pause_writing(self) -> None:
-        self._is_choked = True
+        self.is_choked = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._is_choked = False
+        self.is_choked = False
         self._run()
         self._read_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_over = True
-        self._greeting.cancel() if hasattr(self, "_greeting") else None
+        for timer in (self._greeting, self._aborting):
+            if timer is not None:
+                timer.cancel()
         for work in self._working.values():
             work.cancel()
         self._server.remove(self)
@@ -167,12 +125,21 @@ class Connection(asyncio.Protocol):
 
     def _run(self) -> None:
         """Do what was asked, as far as the client takes the answers."""
-        frames, working, most = self._frames, self._working, self._server.limits.in_flight
-        while frames and not self._is_choked and not self._is_over:
-            if len(working) >= most:
+        is_heard, self._has_frames = False, True
+        frames, limit = self._frames, self._server.limits.in_flight
+        while not self.is_choked and not self._is_over:
+            if len(self._working) >= limit:
                 self._transport.pause_reading()
                 break
-            found = frames.popleft()
+            try:
+                found = next(frames, None)
+            except StrataError as error:
+                self._refuse(error)
+                return
+            if found is None:
+                self._has_frames = False
+                break
+            is_heard = True
             try:
                 self._take(found)
             except Exception as error:
@@ -180,10 +147,12 @@ class Connection(asyncio.Protocol):
                     self._refuse(error)
                     return
                 self._say(self._error(found.id, error))
+        if is_heard:
+            self.last_heard = time.monotonic()
         self._flush()
 
     def _read_on(self) -> None:
-        if not self._is_over and not self._is_choked and len(self._working) < self._server.limits.in_flight:
+        if not self._is_over and not self.is_choked and len(self._working) < self._server.limits.in_flight:
             self._transport.resume_reading()
 
     def _take(self, found: Frame) -> None:
@@ -196,15 +165,13 @@ class Connection(asyncio.Protocol):
             self._operate(session, found)
         elif found.kind == _OPEN:
             session.open(*decode_body(found.body))
-        elif found.kind == _RELEASE:
+        elif found.kind == Kind.RELEASE:
             session.release(decode_body(found.body))
-        elif found.kind == Kind.CANCEL:
+        elif found.kind in (Kind.CANCEL, Kind.CREDIT):
             work = self._working.get(found.id)
-            if work is not None:
+            if work is not None and found.kind == Kind.CANCEL:
                 work.cancel()
-        elif found.kind == Kind.CREDIT:
-            work = self._working.get(found.id)
-            if work is not None:
+            elif work is not None:
                 work.give_credit(decode_body(found.body))
         else:
             raise InvalidInput(f"a frame of kind {found.kind} is nothing that a client sends")
@@ -213,12 +180,14 @@ class Connection(asyncio.Protocol):
         hello = decode_body(found.body)
         if found.kind != Kind.HELLO or not isinstance(hello, dict) or hello.get("magic") != MAGIC:
             raise InvalidInput("the first frame says who speaks")
-        if PROTOCOL not in hello.get("protocols", ()):
+        protocols = hello.get("protocols")
+        if not isinstance(protocols, list) or PROTOCOL not in protocols:
             raise InvalidInput(
-                f"the client speaks protocols {hello.get('protocols')!r}, and here it is {PROTOCOL}",
+                f"the client speaks protocols {protocols!r:.100}, and here it is {PROTOCOL}",
                 hint="use versions of Strata that are nearer to each other",
             )
-        self._greeting.cancel()
+        if self._greeting is not None:
+            self._greeting.cancel()
         server = self._server
         self._session = server.session(self._is_local, self._transport, hello)
         self._token = hello.get("token")
@@ -228,79 +197,77 @@ class Connection(asyncio.Protocol):
         self._say(frame(Kind.WELCOME, 0, encode_body(welcome)))
 
     def _call(self, session: Session, found: Frame) -> None:
-        request = decode_body(found.body)
-        try:
-            handle, method, arguments, *rest = request
-            options: dict[str, Any] = rest[0] if rest else _NO_OPTIONS
-        except (TypeError, ValueError):
-            raise InvalidInput("a call is a handle, a method and arguments") from None
-        if type(arguments) is not list or type(options) is not dict:
-            raise InvalidInput("arguments are an array, and options a map")
+        self._check_id(found.id)
+        handle, method, arguments, options = _request(decode_body(found.body))
         bound = session.bound(handle, method)
         server = self._server
         server.counts[method] += 1
-        if bound.is_plain and not options and not (server.is_strict and bound.ask.access != "read"):
+        waits = server.is_strict and bound.ask.writes and bound.thing.inside is None
+        if bound.is_plain and not options and not waits:
             self._say(self._result(found.id, bound.run(*arguments)))
-        elif bound.ask.slow or (bound.ask.access != "read" and (session.strict or server.is_strict)):
+        elif bound.ask.slow or waits or (session.strict and bound.ask.writes and bound.thing.inside is None):
             self._hand_over(session, bound, arguments, options, found.id)
         else:
             self._say(self._result(found.id, session.call(bound, arguments, options.get("once"))))
+
+    def _check_id(self, id: int) -> None:
+        # Two calls with one id could not be told apart by who asks, and 0 is of no call.
+        if id == 0 or id in self._working:
+            self._refuse(InvalidInput(f"{id} is no id for a new call"))
+            raise InvalidInput("the connection is over")
 
     def _hand_over(
         self, session: Session, bound: Bound, arguments: list[Any], options: dict[str, Any], id: int
     ) -> None:
         work = self._work(id)
+        work.is_endless = bound.ask.waits
         progress = work.progress if options.get("progress") else None
-        once, is_over = options.get("once"), (lambda: work.is_cancelled) if bound.ask.waits else None
-        call = partial(session.call, bound, arguments, once, progress, is_over)
-        self._begin(work, call, waits=bound.ask.waits)
+        is_over = (lambda: work.is_cancelled) if bound.ask.waits else None
+        call = partial(session.call, bound, arguments, options.get("once"), progress, is_over)
+        self._begin(work, call)
 
     def _operate(self, session: Session, found: Frame) -> None:
+        self._check_id(found.id)
         if self._operations is None:
             self._operations = self._server.operations(session)
         operations = self._operations
         asked = operations.asked(decode_body(found.body))
         self._server.counts[asked.operation.name] += 1
         if asked.credit is not None:
-            work = self._work(found.id)
-            work.give_credit(asked.credit)
-            work.is_endless = True
-            self._begin(work, lambda: operations.stream(asked, work.send_page))
+            self._stream(operations, asked, found.id)
         elif asked.is_slow or (
             asked.operation.access != "read" and (session.strict or self._server.is_strict)
         ):
-            self._begin(self._work(found.id), lambda: operations.run(asked))
+            self._begin(self._work(found.id), partial(operations.run, asked))
         else:
             self._say(self._result(found.id, operations.run(asked)))
 
+    def _stream(self, operations: Operations, asked: Asked, id: int) -> None:
+        work = self._work(id)
+        work.is_endless = True
+        work.give_credit(asked.credit)
+
+        def send(items: list[Any]) -> None:
+            work.send_page(lambda: self._framed(id, encode_body(items), Kind.ITEMS))
+
+        self._begin(work, lambda: operations.stream(asked, send))
+
     def _work(self, id: int) -> Work:
-        if id in self._working:
-            raise InvalidInput(f"request {id} is under way already")
-        work = self._working[id] = Work(self, id)
+        work = self._working[id] = Work(id, self.send_soon)
         return work
 
-    def _begin(self, work: Work, call: Callable[[], Any], *, waits: bool = False) -> None:
-        """Let a thread do a call, and answer with what it returns.
-
-        Args:
-            waits: it does nothing but wait, so it must not hold up those that work.
-        """
-        work.is_endless = work.is_endless or waits
+    def _begin(self, work: Work, call: Callable[[], Any]) -> None:
+        """Let a thread do a call, and answer with what it returns."""
 
         def run() -> bytes:
             try:
+                if not work.is_endless:
+                    work.check()
                 return self._result(work.id, call())
-            except Cancelled:
-                return self._error(work.id, RemoteError("the call was cancelled"))
             except Exception as error:
                 return self._error(work.id, error)
 
-        self._server.run(run, lambda said: self._worked(work, said), waits=waits)
-
-    def pages(self, id: int, items: list[Any]) -> bytes:
-        """Return the frame of a page."""
-        limit = self._server.limits.frame_bytes
-        return answer(id, encode_body(items), limit, packs=self._packs, kind=Kind.ITEMS)
+        self._server.run(run, lambda said: self._worked(work, said), waits=work.is_endless)
 
     def _worked(self, work: Work, said: bytes) -> None:
         del self._working[work.id]
@@ -316,11 +283,23 @@ class Connection(asyncio.Protocol):
         body = encode_body(result)
         if len(body) < PACK_FROM_BYTES:  # as most are
             return HEADER.pack(len(body) + AFTER_LENGTH, _RESULT, id) + body
-        return answer(id, body, self._server.limits.frame_bytes, packs=self._packs)
+        return self._framed(id, body, Kind.RESULT)
+
+    def _framed(self, id: int, body: bytes, kind: Kind) -> bytes:
+        return answer(id, body, self._server.limits.frame_bytes, packs=self._packs, kind=kind)
 
     def _error(self, id: int, error: BaseException) -> bytes:
-        self._server.note_error(error)
-        return frame(Kind.ERROR, id, encode_body(to_wire(error)))
+        said = to_wire(error)
+        self._server.note_error(said["code"])
+        try:
+            body = encode_body(said)
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # as for a path that is no Unicode: it is answered all the same
+            body = encode_body({**said, "message": ascii(said["message"]), "hint": "", "fields": {}})
+        return frame(Kind.ERROR, id, body)
 
     # -- out
 
@@ -352,18 +331,31 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether something that was asked for is not answered yet."""
-        return bool(self._working or self._frames or self._transport.get_write_buffer_size())
+        return bool(self._working or self._has_frames or self._transport.get_write_buffer_size())
 
     def sweep(self, now: float) -> None:
         """Do what is due when nothing was heard for long."""
         quiet_s, limits = now - self.last_heard, self._server.limits
-        if self._session is None or self._working or self._frames:
+        if self._session is None:
+            return
+        if self._stalled_s(now) > limits.stalled_s:
+            self._transport.abort()
+        if self._working or self._has_frames:
             return
         if limits.idle_s and quiet_s > limits.idle_s:
             self.say_goodbye("it was idle for too long")
             self.close()
         elif quiet_s > limits.transaction_idle_s:
             self._session.end_transactions()
+
+    def _stalled_s(self, now: float) -> float:
+        """Return for how long the client has not read what waits for it, nor sent the rest of a frame."""
+        size = self._transport.get_write_buffer_size()
+        if size == 0 or size != self._unread[0]:
+            self._unread = size, now
+        is_ours = self._working or self._has_frames  # then we do not read on ourselves
+        halfway_s = 0.0 if self._reader.is_empty or is_ours else now - self.last_heard
+        return max(now - self._unread[1], halfway_s)
 
     def check_token(self, tokens: Tokens) -> None:
         """Close the connection when its token does not allow what it did."""
@@ -389,8 +381,15 @@ class Connection(asyncio.Protocol):
         self._send(frame(Kind.BYE, 0, encode_body({"reason": reason})))
 
     def close(self) -> None:
+        """Close once the client has read what was said, or does not do so in time."""
         self._flush()
         self._transport.close()
+        if self._aborting is None and self._transport.get_write_buffer_size():
+            self._aborting = self._server.loop.call_later(self._server.limits.drain_s, self.abort)
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
 
     def _refuse(self, error: BaseException) -> None:
         """Say what is wrong with the client, and close."""
@@ -399,6 +398,30 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reason: str) -> None:
         self._is_over = True
-        self._frames.clear()
-        self._flush()
-        self._transport.close()
+        self._frames, self._has_frames = iter(()), False
+        self.close()
+
+
+def _request(body: Any) -> tuple[Any, Any, list[Any], dict[str, Any]]:
+    """Return the handle, the method, the arguments and the options of a call."""
+    if not isinstance(body, list) or not 3 <= len(body) <= 4:
+        raise InvalidInput("a call is a handle, a method, arguments and perhaps options")
+    if len(body) == 4:
+        handle, method, arguments, options = body
+        _check_options(options)
+    else:
+        handle, method, arguments = body
+        options = _NO_OPTIONS
+    if not isinstance(arguments, list):
+        raise InvalidInput("arguments are an array")
+    return handle, method, arguments, options
+
+
+def _check_options(options: Any) -> None:
+    if not isinstance(options, dict):
+        raise InvalidInput("options are a map")
+    key = options.get("once")
+    if options.keys() - _OPTIONS or not (key is None or (isinstance(key, str) and key)):
+        raise InvalidInput(f"the options {options!r:.100} are unknown", hint="once: text, progress: true")
+    if key is not None and len(key) > _ONCE_MAX:  # it is kept with the commit
+        raise LimitExceeded(what="idempotency key", limit=_ONCE_MAX, actual=len(key))

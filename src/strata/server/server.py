@@ -7,6 +7,7 @@ owner of a directory does what it likes. `close` lets what is under way end, wit
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from strata.api.database import Database
 from strata.api.opening import version
-from strata.core.errors import AccessDenied, InternalError, InvalidInput, LimitExceeded, StrataError
+from strata.core.errors import AccessDenied, InvalidInput, LimitExceeded
+from strata.core.keys import check_int
 from strata.core.protocols import Store
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.limits import Limits
-from strata.wire.asks import ACCESSES, Access
+from strata.wire.asks import Access
 from strata.wire.frames import PROTOCOL
 from strata.wire.session import Session
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from strata.server.operations import Operations
 
 _SWEEP_S: Final = 1.0
+_SWEEP_LEAST_S: Final = 0.002
 _BACKLOG: Final = 1024
+_PORT_MAX: Final = 65_535  # some systems would take what is more modulo this
 
 
 class Server:
@@ -70,6 +74,8 @@ class Server:
         self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
         self._waiting = ThreadPoolExecutor(self.limits.waiting, thread_name_prefix=f"{name}-wait")
         self.is_draining = False
+        shortest = min(self.limits.idle_s or _SWEEP_S, self.limits.stalled_s, self.limits.transaction_idle_s)
+        self._sweep_s = max(min(shortest / 2, _SWEEP_S), _SWEEP_LEAST_S)
         self.loop = _new_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -96,13 +102,23 @@ class Server:
                 f"{host} can be reached by other machines, so who connects needs a token",
                 hint="give a file of tokens, or listen on 127.0.0.1",
             )
+        if not 0 <= check_int(port, "port") <= _PORT_MAX:
+            raise InvalidInput(f"a port is a number up to {_PORT_MAX}, not {port}")
         made = self.loop.create_server
         try:
             listener = self._do(
-                made(lambda: Connection(self, is_local=False), host, port, ssl=tls, backlog=_BACKLOG)
+                made(
+                    lambda: Connection(self, is_local=False),
+                    host,
+                    port,
+                    ssl=tls,
+                    ssl_handshake_timeout=self.limits.greeting_s if tls else None,
+                    backlog=_BACKLOG,
+                )
             )
-        except OSError as error:
-            raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        except (OSError, OverflowError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"cannot listen on {host}:{port}: {why}") from None
         self._listeners.append(listener)
         found = listener.sockets[0].getsockname()
         return found[0], found[1]
@@ -140,17 +156,16 @@ class Server:
             _check_peer(transport.get_extra_info("socket"))
         else:
             access = self.access_of(hello.get("token"))
-        if self.read_only or hello.get("read_only"):
-            access = ACCESSES[0]
+        read_only = self.read_only or bool(hello.get("read_only"))
         strict = bool(hello.get("strict")) and not self.is_strict
-        return Session(self._store, access=access, files=is_local, strict=strict)
+        return Session(self._store, access=access, files=is_local, strict=strict, read_only=read_only)
 
     def access_of(self, token: object) -> Access:
         """Return what a token allows over the network.
 
         Raises: AccessDenied.
         """
-        return ACCESSES[-1] if self.tokens is None else self.tokens.access_of(token)
+        return "admin" if self.tokens is None else self.tokens.access_of(token)
 
     def renew_tokens(self, tokens: Tokens) -> None:
         """Let these tokens count from now on; who is connected by one that no longer does is sent away."""
@@ -176,8 +191,8 @@ class Server:
             self._face = Database(self._store)
         return Operations(self._face, session)
 
-    def note_error(self, error: BaseException) -> None:
-        self.errors[error.code if isinstance(error, StrataError) else InternalError.code] += 1
+    def note_error(self, code: str) -> None:
+        self.errors[code] += 1
 
     def run(self, work: Callable[[], bytes], done: Callable[[bytes], None], *, waits: bool = False) -> None:
         """Let a thread work, or wait, and hand what it made to `done` in the loop."""
@@ -196,7 +211,7 @@ class Server:
         now = time.monotonic()
         for connection in list(self.connections):
             connection.sweep(now)
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
     # -- the end
 
@@ -226,14 +241,17 @@ class Server:
         self._sweeper.cancel()
         for connection in list(self.connections):
             connection.close()
-        for _ in range(100):  # what is closed tells so in the loop
-            if not self.connections:
-                break
-            await asyncio.sleep(0.002)
+        await asyncio.sleep(0)  # what is closed tells so in the loop
+        for connection in list(self.connections):
+            connection.abort()  # it does not read
+        await asyncio.sleep(0)
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, also one like 127.example.com
 
 
 def _check_peer(connected: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+from strata.core.errors import InvalidInput
 from strata.core.protocols import Layout
 from strata.wire.frames import ABSENT
 
@@ -31,6 +32,11 @@ class Ask(NamedTuple):
     files: bool = False  # names a place in the files of the store's side
     waits: bool = False  # for others, and takes a function that says whether to go on
     once: bool = False  # a write that may be asked to happen at most once
+
+    @property
+    def writes(self) -> bool:
+        """Whether there may be something to make durable afterwards."""
+        return self.once or self.access != "read"
 
 
 def _call(name: str) -> Callable[..., Any]:
@@ -55,36 +61,51 @@ def _values(names: str) -> dict[str, Ask]:
     return {name: Ask(_value(name)) for name in names.split()}
 
 
-def _keyspace(thing: Any, space: str, kind: str, text_keys: bool, finite: bool) -> Any:
-    return thing.keyspace(space, Layout(kind, text_keys, finite))
+def _shaped(name: str, shape: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    """Return what calls a method with its arguments in the shape that it has them in."""
+
+    def run(thing: Any, *arguments: Any) -> Any:
+        try:
+            shaped = shape(*arguments)
+        except (TypeError, ValueError, LookupError, AttributeError):
+            raise InvalidInput(f"{name} does not take arguments of this shape") from None
+        return getattr(thing, name)(*shaped)
+
+    return run
 
 
-def _get(thing: Any, key: Any) -> Any:
-    return thing.get(key, ABSENT)
+def _keyspace(space: Any, kind: Any, text_keys: Any, finite: Any) -> tuple[Any, ...]:
+    if not isinstance(kind, str) or not isinstance(text_keys, bool) or not isinstance(finite, bool):
+        raise TypeError
+    return space, Layout(kind, text_keys, finite)
 
 
-def _get_path(thing: Any, key: Any, path: list[Any]) -> Any:
-    return thing.get_path(key, tuple(path), ABSENT)
+def _get(key: Any) -> tuple[Any, ...]:
+    return key, ABSENT
 
 
-def _get_many(thing: Any, keys: list[Any]) -> Any:
-    return thing.get_many(keys, ABSENT)
+def _get_path(key: Any, path: list[Any]) -> tuple[Any, ...]:
+    return key, tuple(path), ABSENT
 
 
 def _wait(thing: Any, after: int, timeout_s: float, sealed: str | None, *stop: Any) -> int:
     return int(thing.wait(after, min(timeout_s, WAIT_S_MAX), sealed, *stop))
 
 
-def _forget(thing: Any, rows: list[Any]) -> Any:
-    return thing.forget([tuple(row) for row in rows])
+def _get_many(keys: list[Any]) -> tuple[Any, ...]:
+    return keys, ABSENT
 
 
-def _put_many(thing: Any, rows: list[Any], *more: Any) -> Any:
-    return thing.put_many(map(tuple, rows), *more)
+def _forget(rows: list[Any]) -> tuple[Any, ...]:
+    return ([tuple(row) for row in rows],)
 
 
-def _patch(thing: Any, key: Any, ops: list[Any]) -> Any:
-    return thing.patch(key, [(op[0], tuple(op[1]), *op[2:]) for op in ops])
+def _put_many(rows: list[Any], *more: Any) -> tuple[Any, ...]:
+    return [tuple(row) for row in rows], *more
+
+
+def _patch(key: Any, ops: list[Any]) -> tuple[Any, ...]:
+    return key, [(op[0], tuple(op[1]), *op[2:]) for op in ops]
 
 
 def _expect(thing: Any, key: Any, version: int | None, value: Any, absent: bool) -> None:
@@ -92,13 +113,14 @@ def _expect(thing: Any, key: Any, version: int | None, value: Any, absent: bool)
 
 
 def _bound(bound: Any) -> Any:
-    return None if bound is None else (bound[0], bound[1])
+    if bound is None:
+        return None
+    values, is_inside = bound
+    return list(values), is_inside
 
 
-def _by_value(
-    thing: Any, index: str, start: Any, end: Any, reverse: bool, limit: int | None, *more: Any
-) -> Any:
-    return thing.by_value(index, _bound(start), _bound(end), reverse, limit, *more)
+def _by_value(index: str, start: Any, end: Any, *more: Any) -> tuple[Any, ...]:
+    return index, _bound(start), _bound(end), *more
 
 
 def _passes(passes: Any) -> Any:
@@ -115,12 +137,8 @@ def _passes(passes: Any) -> Any:
     return found
 
 
-def _by_text(thing: Any, index: str, query: str, k: int, passes: Any, *more: Any) -> Any:
-    return thing.by_text(index, query, k, _passes(passes), *more)
-
-
-def _by_vector(thing: Any, index: str, query: bytes, k: int, passes: Any, *more: Any) -> Any:
-    return thing.by_vector(index, query, k, _passes(passes), *more)
+def _search(index: str, query: Any, k: int, passes: Any, *more: Any) -> tuple[Any, ...]:
+    return index, query, k, _passes(passes), *more
 
 
 def _moment(thing: Any) -> tuple[str, int, int]:
@@ -135,35 +153,36 @@ def _view(thing: Any, version: int | None, time: int | None) -> Any:
 _TXN: Final = {
     **_values("version now exists names mode"),
     **_asks("entry kept contains scan scan_keys count history indexes"),
-    "get": Ask(_get),
-    "get_path": Ask(_get_path),
-    "get_many": Ask(_get_many),
-    "by_value": Ask(_by_value),
-    "by_text": Ask(_by_text),
-    "by_vector": Ask(_by_vector),
+    "get": Ask(_shaped("get", _get)),
+    "get_path": Ask(_shaped("get_path", _get_path)),
+    "get_many": Ask(_shaped("get_many", _get_many)),
+    "by_value": Ask(_shaped("by_value", _by_value)),
+    "by_text": Ask(_shaped("by_text", _search)),
+    "by_vector": Ask(_shaped("by_vector", _search)),
     **_asks("put put_until delete delete_many append add", access="write", once=True),
-    "put_many": Ask(_put_many, access="write", once=True),
-    "patch": Ask(_patch, access="write", once=True),
+    "put_many": Ask(_shaped("put_many", _put_many), access="write", once=True),
+    "patch": Ask(_shaped("patch", _patch), access="write", once=True),
     "expect": Ask(_expect, access="write"),
     **_asks("declare_index", access="write"),
 }
 _TRANSACTION: Final = {
     **_values("snapshot"),
-    "keyspace": Ask(_keyspace, makes="txn"),
+    "keyspace": Ask(_shaped("keyspace", _keyspace), makes="txn"),
     **_asks("spaces rollback"),
-    **_asks("commit", access="write", once=True),
+    # Whoever may only read can have written nothing, and ends what they read so.
+    **_asks("commit", once=True),
 }
 _SNAPSHOT: Final = {
     **_values("name version"),
     "moment": Ask(_moment),
-    "keyspace": Ask(_keyspace, makes="txn"),
+    "keyspace": Ask(_shaped("keyspace", _keyspace), makes="txn"),
     **_asks("lineage spaces"),
     **_asks("how", slow=True),
     **_asks("diff", makes="diff", slow=True),
 }
 _BRANCH: Final = {
     **_values("name head sealed"),
-    "keyspace": Ask(_keyspace, makes="txn"),
+    "keyspace": Ask(_shaped("keyspace", _keyspace), makes="txn"),
     "view": Ask(_view, makes="snapshot"),
     **_asks("spaces version_at result_of reads oldest"),
     "wait": Ask(_wait, slow=True, waits=True),
@@ -179,7 +198,7 @@ _STORE: Final = {
     **_asks("set_policy clear_policy create_index drop_index", access="admin", slow=True),
     **_asks("flush", slow=True),
     **_asks("checkpoint", access="admin", slow=True),
-    "forget": Ask(_forget, access="admin", slow=True),
+    "forget": Ask(_shaped("forget", _forget), access="admin", slow=True),
     **_asks("compact rebuild_indexes verify", access="admin", slow=True, progress=True),
     **_asks("rotate_key", access="admin", slow=True, progress=True),
     **_asks("backup", access="admin", slow=True, progress=True, files=True),

@@ -17,6 +17,7 @@ from strata.core.errors import (
     ConflictPath,
     ConflictRange,
     InternalError,
+    MergeConflict,
     RemoteError,
     StrataError,
     all_errors,
@@ -54,7 +55,9 @@ def from_wire(data: Any) -> Exception:
     given = fields.items() if isinstance(fields, dict) else ()
     known: dict[str, Any] = {name: value for name, value in given if name in cls.names}
     try:
-        if issubclass(cls, Conflict):
+        if cls is MergeConflict:  # its conflicts hold values of both sides, and stay where these are
+            known = {}
+        elif issubclass(cls, Conflict):
             known = {"keys": _keys(known), "paths": _paths(known), "ranges": _ranges(known)}
         return cls(message, hint=hint, **known)
     except (StrataError, TypeError, ValueError):

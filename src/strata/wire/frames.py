@@ -23,7 +23,7 @@ MAGIC: Final = "strata"
 
 HEADER: Final = struct.Struct(">IBI")
 AFTER_LENGTH: Final = 5  # kind and id, which the length counts
-_AROUND_BYTES: Final = 16  # kind and id, and what says that a piece is bytes
+_BIN_HEAD: Final = 5  # what MessagePack puts in front of bytes, at most
 PACKED: Final = 0x80
 PACK_FROM_BYTES: Final = 4096  # below that, packing costs more than it saves
 
@@ -31,6 +31,7 @@ PACK_FROM_BYTES: Final = 4096  # below that, packing costs more than it saves
 GREETING_BYTES_MAX: Final = 64 << 10
 # One value of 32 MiB, with room for what goes around it; more rows than that go in several frames.
 FRAME_BYTES_MAX: Final = 40 << 20
+FRAME_BYTES_LEAST: Final = 1024  # of that limit, where somebody sets it: every error has room
 
 
 class Kind(IntEnum):
@@ -99,16 +100,16 @@ def decode_body(body: bytes | memoryview) -> Any:
     """
     try:
         return _decode_body(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"not a message: {error}") from None
 
 
 def answer(id: int, body: bytes, limit: int, *, packs: bool, kind: int = Kind.RESULT) -> bytes:
-    """Return the frames of an answer: one, or several where one would be longer than `limit`."""
-    limit -= _AROUND_BYTES
-    if len(body) <= limit:
+    """Return the frames of an answer: one, or several where it is longer than `limit`, as `Reader` counts."""
+    if len(body) + AFTER_LENGTH <= limit:
         return frame(kind, id, body, packs=packs)
-    pieces = [body[at : at + limit] for at in range(0, len(body), limit)]
+    size = limit - AFTER_LENGTH - _BIN_HEAD
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
     parts = [frame(Kind.PART, id, encode_body(piece), packs=packs) for piece in pieces[:-1]]
     return b"".join([*parts, frame(kind, id, pieces[-1])])
 
@@ -148,6 +149,8 @@ class Reader:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames that `data` makes whole. Take them all before feeding again.
+
+        Nothing is unpacked before it is taken, so a read full of packed frames costs one of them at a time.
 
         Raises: LimitExceeded; InvalidInput for what is no frame.
         """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from strata.core.atomic import back_off
-from strata.core.errors import Conflict, InternalError
+from strata.core.errors import Conflict, InvalidInput
 from strata.core.protocols import DELETE, Branch, Layout, Written
 
 Place = tuple[Branch, str, Layout]
@@ -34,7 +34,7 @@ def write_once(place: Place, method: str, run: Callable[..., Any], arguments: Se
             if method in ("delete", "delete_many"):
                 # Inside a transaction nobody says what existed, so it is looked up: a footprint, as it must
                 # be.
-                there = {name for name in _named(method, arguments) if inside.contains(name)}
+                there = [name for name in _named(method, arguments) if inside.contains(name)]
                 if not there:  # no commit, and no need of a key; but a branch that takes no writes says so
                     transaction.rollback()
                     return run(branch.keyspace(space, layout), *arguments)
@@ -51,21 +51,24 @@ def write_once(place: Place, method: str, run: Callable[..., Any], arguments: Se
             back_off(attempt)
             continue
         if method in ("delete", "delete_many"):
-            return len(there) if method == "delete_many" else bool(there)
+            return len(set(there)) if method == "delete_many" else bool(there)
         return _answer(place, method, arguments, version)
 
 
 def _named(method: str, arguments: Sequence[Any]) -> Sequence[Any]:
-    return arguments[0] if method == "delete_many" else arguments
+    (named,) = arguments
+    return named if method == "delete_many" else [named]
 
 
 def _answer(place: Place, method: str, arguments: Sequence[Any], version: int) -> Any:
     """Return what the write that made `version` returns."""
     if method == "append":
-        return _appended(_written(place, version), arguments[0], version)
-    if method in ("delete", "delete_many"):
-        count = sum(1 for row in _written(place, version) if row[4] & DELETE)
-        return count if method == "delete_many" else count > 0
+        return _appended(_written(place, version), arguments[0] if arguments else None, version)
+    if method == "delete":
+        return True  # or there would have been no commit
+    if method == "delete_many":
+        # Of those that retention has let go of nothing is known but that there was one.
+        return max(1, sum(1 for row in _written(place, version) if row[4] & DELETE))
     return version
 
 
@@ -74,9 +77,12 @@ def _written(place: Place, version: int) -> list[Written]:
     return [row for row in branch.writes(version - 1, version) if row[1:3] == (space, layout.kind)]
 
 
-def _appended(rows: list[Written], stream: bytes, version: int) -> tuple[int, int, bytes, int]:
+def _appended(rows: list[Written], stream: Any, version: int) -> tuple[int, int, bytes, int]:
     for row in rows:
         if row[3][:-8] == stream:
             _, time, _, hash, *_ = row[5]
             return int.from_bytes(row[3][-8:]), time, hash, version
-    raise InternalError(f"version {version} has no event of the stream that its key says")
+    raise InvalidInput(
+        f"the key was used for another write, version {version}, or its event was forgotten",
+        hint="a key belongs to one write for good",
+    )

@@ -17,6 +17,7 @@ from strata.core.errors import (
     Closed,
     InvalidInput,
     LimitExceeded,
+    ReadOnly,
     StrataError,
     TransactionLost,
 )
@@ -25,6 +26,7 @@ from strata.wire.asks import ACCESSES, ASKS, Access, Ask
 from strata.wire.once import write_once
 
 HANDLES_MAX: Final = 65_536  # a client that never lets go of one is told so, instead of filling memory
+_COMMIT_SAYS: Final = 3  # message, actor and cause, in front of the key of a commit
 Progress = Callable[[int, int], object]
 
 
@@ -36,6 +38,7 @@ class Thing:
     it: Any
     # Of a keyspace that writes by itself: what a write that happens at most once is made of.
     place: tuple[Branch, str, Layout] | None = None
+    inside: Any = None  # of a keyspace of a transaction: that transaction
 
 
 class Bound(NamedTuple):
@@ -52,17 +55,25 @@ class Session:
     """Handles of one client on one store."""
 
     def __init__(
-        self, store: Store, *, access: Access = "admin", files: bool = True, strict: bool = False
+        self,
+        store: Store,
+        *,
+        access: Access = "admin",
+        files: bool = True,
+        strict: bool = False,
+        read_only: bool = False,
     ) -> None:
         """Begin a session that may do what `access` says.
 
         Args:
             files: whether it may name places in the file system of this side.
             strict: every write waits until it survives a power cut.
+            read_only: refuse every write as a database does that was opened so, whatever `access` says.
         """
         self._store = store
-        self._level = ACCESSES.index(access)
-        self.access = access
+        self._read_only = read_only
+        self.access: Access = "read" if read_only else access
+        self._level = ACCESSES.index(self.access)
         self.files = files
         self.strict = strict
         self._things: dict[int, Thing | StrataError] = {0: Thing("store", store)}
@@ -73,16 +84,20 @@ class Session:
 
         Raises: what went wrong at opening it; Closed for a handle that is not there; AccessDenied.
         """
+        if type(handle) is not int or type(method) is not str:
+            raise InvalidInput("a handle is a number, and a method a text")
         found = self._bound.get((handle, method))
         if found is None:
             found = self._bound[handle, method] = self._bind(handle, method)
         return found
 
-    def _bind(self, handle: Any, method: Any) -> Bound:
+    def _bind(self, handle: int, method: str) -> Bound:
         thing = self._thing(handle)
-        ask = ASKS[thing.kind].get(method) if isinstance(method, str) else None
+        ask = ASKS[thing.kind].get(method)
         if ask is None:
-            raise InvalidInput(f"a {thing.kind} has no method {method!r}")
+            raise InvalidInput(f"a {thing.kind} has no method {method!r:.100}")
+        if self._read_only and ask.access != "read":
+            raise ReadOnly("the connection is read-only")
         if ACCESSES.index(ask.access) > self._level:
             raise AccessDenied(needed=ask.access, given=self.access)
         if ask.files and not self.files:
@@ -93,11 +108,13 @@ class Session:
                 hint="run it on that machine",
             )
         run = partial(ask.run, thing.it)
-        is_plain = not ask.slow and ask.makes is None and (ask.access == "read" or not self.strict)
+        is_plain = not ask.slow and ask.makes is None and not (ask.writes and self.strict)
         return Bound(method, run, ask, thing, is_plain and method != "how")
 
     def _thing(self, handle: Any) -> Thing:
-        found = self._things.get(handle) if isinstance(handle, int) else None
+        found = self._things.get(handle) if type(handle) is int else None
+        if found is None and len(self._things) > HANDLES_MAX:  # it may be one that there was no room for
+            raise LimitExceeded(what="handles", limit=HANDLES_MAX, actual=len(self._things))
         if found is None:
             raise Closed(f"handle {handle!r} was not opened, or was released")
         if isinstance(found, StrataError):
@@ -106,29 +123,37 @@ class Session:
 
     def open(self, new: Any, handle: Any, method: Any, arguments: Any) -> None:
         """Let the handle `new` stand for what a method returns. What goes wrong is said when it is used."""
-        if not isinstance(new, int) or new <= 0 or new in self._things:
-            raise InvalidInput(f"{new!r} is no number for a new handle")
+        if type(new) is not int or new <= 0 or new in self._things:
+            raise InvalidInput(f"{new!r:.100} is no number for a new handle")
         if len(self._things) > HANDLES_MAX:
             raise LimitExceeded(what="handles", limit=HANDLES_MAX, actual=len(self._things))
         try:
             self._things[new] = self._made(handle, method, arguments)
         except StrataError as error:
             self._things[new] = error
-        except TypeError as error:
-            self._things[new] = InvalidInput(str(error))
+        except (TypeError, ValueError, OverflowError) as error:
+            self._things[new] = InvalidInput(f"{method!r:.100} does not take these arguments: {error}")
 
     def _made(self, handle: Any, method: Any, arguments: Any) -> Thing:
         bound = self.bound(handle, method)
         if bound.ask.makes is None:
             raise InvalidInput(f"{method} gives a value, not a handle")
         if method == "diff":
-            arguments = [self._thing(arguments[0]).it]
-        made = bound.run(*arguments)
-        place = None
-        if bound.thing.kind == "branch" and method == "keyspace":
-            space, kind, text_keys, finite = arguments
-            place = bound.thing.it, space, Layout(kind, text_keys, finite)
-        return Thing(bound.ask.makes, made, place)
+            (other,) = arguments
+            arguments = [self._snapshot(other)]
+        of, made = bound.thing, Thing(bound.ask.makes, bound.run(*arguments))
+        if of.kind == "branch" and method == "keyspace":
+            space, *layout = arguments
+            made.place = of.it, space, Layout(*layout)
+        elif of.kind == "transaction":
+            made.inside = of.it
+        return made
+
+    def _snapshot(self, handle: Any) -> Any:
+        thing = self._thing(handle)
+        if thing.kind != "snapshot":
+            raise InvalidInput(f"a snapshot is asked for, and handle {handle!r:.100} is a {thing.kind}")
+        return thing.it
 
     def call(
         self,
@@ -148,26 +173,36 @@ class Session:
         ask, thing = bound.ask, bound.thing
         if ask.makes is not None:
             raise InvalidInput("what gives a handle is opened")
-        if once is not None and thing.place is not None and ask.once:
-            result = write_once(thing.place, bound.name, ask.run, arguments, once)
-        elif once is not None and bound.name == "commit":
-            result = bound.run(*arguments, once)
+        if once is not None:
+            result = self._once(bound, arguments, once)
         elif progress is not None and ask.progress:
             result = bound.run(*arguments, progress)
         elif ask.waits and stop is not None:
             result = bound.run(*arguments, stop)
         elif bound.name == "how":
-            result = bound.run(self._thing(arguments[0]).it, *arguments[1:])
+            other, *more = arguments
+            result = bound.run(self._snapshot(other), *more)
         else:
             result = bound.run(*arguments)
-        if self.strict and ask.access != "read":
+        # What is written inside a transaction is committed, and made durable, with that.
+        if self.strict and ask.writes and thing.inside is None:
             self._store.flush()
         return result
+
+    def _once(self, bound: Bound, arguments: Any, key: str) -> Any:
+        if bound.thing.kind == "transaction" and bound.ask.once:
+            if len(arguments) > _COMMIT_SAYS:
+                raise InvalidInput("a key is given once: as the option")
+            return bound.run(*arguments, *[None] * (_COMMIT_SAYS - len(arguments)), key)
+        if bound.thing.place is None or not bound.ask.once:
+            # A key that counts for nothing would let a client repeat what must not be.
+            raise InvalidInput(f"{bound.name} of this handle takes no idempotency key")
+        return write_once(bound.thing.place, bound.name, bound.ask.run, arguments, key)
 
     def end_transactions(self) -> None:
         """Roll back what is open; who goes on with it gets TransactionLost."""
         for handle, thing in list(self._things.items()):
-            if isinstance(thing, Thing) and thing.kind == "transaction":
+            if isinstance(thing, Thing) and (thing.kind == "transaction" or thing.inside is not None):
                 self.release([handle])
                 self._things[handle] = TransactionLost("the transaction was left alone for too long")
 
@@ -190,8 +225,10 @@ class Session:
 
     def release(self, handles: Any) -> None:
         """Let go of handles. One that is not there is no error."""
+        if not isinstance(handles, list):
+            raise InvalidInput("handles to let go of are an array")
         for handle in handles:
-            thing = self._things.pop(handle, None) if handle != 0 else None
+            thing = self._things.pop(handle, None) if type(handle) is int and handle != 0 else None
             if isinstance(thing, Thing):
                 _end(thing)
                 for method in ASKS[thing.kind]:
