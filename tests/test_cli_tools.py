@@ -13,7 +13,7 @@ import pytest
 from test_cli import strata_
 
 import strata
-from strata.cli import COMMANDS, doctor
+from strata.cli import COMMANDS, SHARED, doctor
 from strata.cli.overview import parsers
 
 
@@ -138,6 +138,16 @@ def test_bench_makes_nothing_inside_a_database(capsys, path):
     code, out, _ = strata_(capsys, "bench", path, "--quick")
     assert code == 0 and "p99 us" in out and str(path.parent) in out
     assert databases.tree(path) == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(capsys, name):
+    code, out, _ = strata_(capsys, name, "--help")
+    if name in SHARED:  # the group's, which names the command
+        assert code == 0 and f"strata {name} PATH: {COMMANDS[name].summary}" in out
+        return
+    assert code == 0 and out.startswith(f"usage: strata {name} ")
+    assert COMMANDS[name].summary[1:] in " ".join(out.split())
 
 
 def completed(script, *words):

@@ -33,8 +33,9 @@ strata search notes.strata turin --scan
 - `strata --help`, `strata GROUP --help` and `strata GROUP VERB --help` say what there is; `strata --version`
   prints the version.
 
-**PATH** is a database's directory, or the address of a server: `strata://host:port`, `unix:path`. Reading
-verbs open read-only and make nothing; those that write data make the database where there is none.
+**PATH** is a database's directory, also one that another process has open, or the address of a server:
+`strata://host:port`, `strata+tls://host:port`, `unix:path`. Reading verbs open read-only and make nothing;
+those that write data make the database where there is none.
 
 **Values** are JSON: `42`, `'"text"'`, `'{"a": [1, 2]}'`. Bytes, NaN and infinities are the tagged maps of
 [operations](operations.md): `{"$bytes": "aGk="}`, `{"$float": "nan"}`. `-`, or leaving out the last value
@@ -49,6 +50,7 @@ strata kv scan notes.strata --nl | strata kv put-many copy.strata
 
 **Output** of verbs is JSON, one row a line in an array where there are many. `--nl` prints each row as a line
 of its own, `--table` and `--csv` columns: texts as they are, nothing for null, all else as JSON.
+What is not there is null, as in Python: `strata kv get` prints `null`, and `strata get` fails.
 
 **Exit codes**: 0 well; 1 an error, which is printed on standard error with a hint; 2 a command line that
 makes no sense; 130 interrupted. `verify`, `inspect`, `salvage` and `doctor` exit with 1 when something is
