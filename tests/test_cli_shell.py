@@ -118,6 +118,7 @@ def test_lines_that_make_no_sense(session, line):
 
 def test_modes_and_comments(session, say):
     assert say("mode csv", "scan # all") == "key,value\ncity,Turin\ncount,1\n"
+    assert say("get city --json") == '"Turin"\n'
     assert say("scan --nl --prefix ci") == '["city", "Turin"]\n'
     assert say("", "  # nothing") == ""
 

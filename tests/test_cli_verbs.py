@@ -135,6 +135,7 @@ def test_branch_space_and_at(capsys, path):
     assert get() == "later" and get("--branch", "draft") == 2 and get("--space", "s") == "s"
     assert get("--at", "tag:v1") == get("--at", '{"tag": "v1"}') == get("--at", "1") == 1
     assert get("--at", "9999-01-01T00:00Z") == "later"
+    assert strata_(capsys, "kv", "get", path, "a", "--branch", "")[0] == 1
     for wrong in ("tag:none", "yesterday", "{", '{"tga": "v1"}'):
         code, out, errors = strata_(capsys, "kv", "get", path, "a", "--at", wrong)
         assert (code, out) == (1, "") and errors.startswith("error: ")

@@ -7,7 +7,7 @@ python tools/cli_page.py > docs/reference/cli.md
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from strata.cli import verbs
 from strata.cli.commands import COMMANDS
@@ -86,6 +86,7 @@ AFTER = {
     "salvage": "[How to](../how-to/salvage.md). Says what is lost.",
 }
 EVERYWHERE = {"-h", "--help", "--key-file", "--token-file", "--nl", "--table", "--csv"}
+OUTPUT = {"--json"}  # of verbs
 
 
 def page() -> str:
@@ -99,7 +100,7 @@ def page() -> str:
         parts.append(f"\n## {'Place and database' if group == verbs.WHOLE else group}\n")
         for verb in members:
             parts.append(f"\n### strata {verb.name}\n\n{verb.summary}\n")
-            parts += options(verb.parser())
+            parts += options(verb.parser(), OUTPUT)
             if example := verb.example():
                 parts.append(f"\n```sh\n{example}\n```\n")
     return "".join(parts)
@@ -110,9 +111,9 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def options(parser: Parser) -> Iterator[str]:
+def options(parser: Parser, known: Set[str] = frozenset()) -> Iterator[str]:
     """Yield the usage of a parser, and a line for each option that says something of its own."""
-    actions = [action for action in parser._actions if not set(action.option_strings) & EVERYWHERE]
+    actions = [action for action in parser._actions if not set(action.option_strings) & (EVERYWHERE | known)]
     places = [shown(action) for action in actions if not action.option_strings]
     yield f"\n`{' '.join([parser.prog, *places])}`\n"
     said = [action for action in actions if action.option_strings or (action.help and action.dest != "path")]

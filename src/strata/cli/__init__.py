@@ -2,6 +2,8 @@
 
     commands.py     commands of one word, which print for reading     data.py and others do what they say
     verbs.py        the verbs of the catalogue                        fields.py, calling.py, output.py
+    session.py      what a shell does with a line                     shell.py, completion.py
+    transfer.py     data to and from files of others                  formats/
     opening.py      paths, URLs, keys and tokens                      parsing.py
 
 Only the parser of the command that is called is made, and only what it needs is imported.

@@ -28,9 +28,9 @@ def json_text(data: Any) -> str:
     return json.dumps(to_json(data), ensure_ascii=False, check_circular=False)
 
 
-def show(operation: Operation, result: Any, form: Format = "json", file: IO[str] | None = None) -> None:
+def show(operation: Operation, result: Any, form: Format = "json") -> None:
     """Print what an operation gave."""
-    out = file or sys.stdout
+    out = sys.stdout
     if not operation.pages and not isinstance(result, list):
         _show_one(result, form, out)
     elif form == "json":

@@ -122,7 +122,7 @@ class Session:
                 raise InvalidInput("a transaction is one commit", hint="say what it is about: commit MESSAGE")
         result = call(self.database, operation, request, where, commit, inside)
         if inside is None or result is not None or operation.access == "read":  # else only the commit knows
-            show(operation, result, self.form if given.form == "json" else given.form)
+            show(operation, result, given.form or self.form)
 
     def _inside(self, tx: Transaction, where: Where) -> Inside:
         if where.at is not None or where.branch != self.branch:

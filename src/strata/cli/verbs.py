@@ -70,13 +70,8 @@ class Verb:
         """Where it runs: of branch, space and at those that change anything, and are no fields of its own."""
         operation = self.operation
         on_place = operation.group in (*PRIMITIVES, "spaces") or operation.owner.__name__ in _AT_PLACES
-        names = (
-            ["branch", "space"]
-            if on_place
-            else ["space"]
-            if operation.group in ("branches", "indexes")
-            else []
-        )
+        names = ["branch"] if on_place else []
+        names += ["space"] if on_place or operation.group in ("branches", "indexes") else []
         if operation.on_views:
             names.append("at")
         if operation.group == "spaces" or operation.name in ("version", "log"):
@@ -111,14 +106,11 @@ class Verb:
         if self.operation.name in IRREVERSIBLE:
             parser.add_argument("--yes", action="store_true", help="do it: there is no undo")
         form = parser.add_mutually_exclusive_group()
-        form.add_argument(
-            "--nl", action="store_const", dest="form", const="nl", help="each row as a line of JSON"
-        )
-        form.add_argument("--table", action="store_const", dest="form", const="table", help="as a table")
-        form.add_argument("--csv", action="store_const", dest="form", const="csv", help="as CSV")
+        for name, text in _FORMS.items():
+            form.add_argument(f"--{name}", action="store_const", dest="form", const=name, help=text)
         if prog == "strata":
             parser.add_secrets("key", "token")
-        parser.set_defaults(form="json", verb=self)
+        parser.set_defaults(verb=self)
         return parser
 
     def example(self, path: str = "notes.strata") -> str:
@@ -149,13 +141,10 @@ class Verb:
         """Return the place that options name; left out, that of `place`."""
         from strata.api.dispatch import Where
 
-        said = {name: getattr(given, name, None) for name in self.place_options}
-        at = said.get("at")
-        return Where(
-            branch=said.get("branch") or place.get("branch"),
-            space=said.get("space") or place.get("space"),
-            at=None if at is None else _instant(at),
-        )
+        said = {name: getattr(given, name) for name in self.place_options}
+        found = {**place, **{name: value for name, value in said.items() if value is not None}}
+        at = found.pop("at", None)
+        return Where(**found, at=None if at is None else _instant(at))
 
     def commit(self, given: Namespace) -> Options | None:
         """Return what the options say about the commit, or None."""
@@ -185,7 +174,7 @@ def run(given: Namespace) -> int:
     where, commit = verb.where(given), verb.commit(given)
     read_only = operation.access_for(request) == "read"
     with open_database(given, create=verb.creates, read_only=read_only) as database:
-        show(operation, call(database, operation, request, where, commit), given.form)
+        show(operation, call(database, operation, request, where, commit), given.form or "json")
     return 0
 
 
@@ -210,6 +199,10 @@ def _instant(text: str) -> Any:
     return converted({"at": instant(text)}, Where, "--at").at
 
 
+_FORMS: Final = {
+    "json": "as JSON, as is done anyway", "nl": "each row as a line of JSON", "table": "as a table",
+    "csv": "as CSV",
+}  # fmt: skip
 _AT_PLACES: Final = ("Searchable", "Place")
 _PLACE: Final = {"branch": "the branch (main)", "space": "the space (default)", "at": _AT}
 
