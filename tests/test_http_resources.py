@@ -174,6 +174,17 @@ def test_what_expires(web):
         assert web.put(f"/v1/kv/k?ttl={wrong}", json=2).status_code == 400
 
 
+def test_what_can_never_be_is_said_before_a_condition(web):
+    """As RFC 9110 has it: a condition only counts where the request would succeed without it."""
+    stale = {"If-Match": '"7"'}
+    for query in ("ttl=-1", "ttl=soon", "path=[[", "at=1", "limit=1"):
+        assert web.put(f"/v1/json/k?{query}", json=1, headers=stale).status_code == 400
+    assert (
+        web.put("/v1/json/k", content=b"{", headers={**stale, "Content-Type": "application/json"}).status_code
+        == 400
+    )
+
+
 def test_bytes_are_bytes(db, web):
     data = bytes(range(256))
     web.put("/v1/kv/k", content=data, headers={"Content-Type": "application/octet-stream"})

@@ -22,7 +22,9 @@ from strata.api.operations import OPERATIONS, Operation
 from strata.api.requests import converted, read
 from strata.api.retry import RETRIES, retrying
 from strata.api.view import View
+from strata.core.clock import ttl_micros
 from strata.core.errors import InvalidInput, NotFound, conflict
+from strata.core.paths import parse
 from strata.server.http.body import BYTES, JSON, decoded, encoded, type_of, wanted
 from strata.server.http.calls import KEY_HEADER, with_key
 from strata.server.http.query import Query, check_empty, place_of, take
@@ -106,6 +108,8 @@ class Resources:
         names = ["path"] if resource.group == "json" and operation.name != "json.patch" else []
         names += ["ttl"] if request.method == "PUT" else []
         parameters = take(query, *names)
+        if "path" in parameters:
+            parse(parameters["path"])  # what can never be is said before a condition that does not hold
         said = {} if is_reading else take(query, "message", "actor", "cause")
         check_empty(query, f"{request.method} of {resource.group}")
         options = None if is_reading else with_key(Options(**said) if said else None, headers.get(KEY_HEADER))
@@ -247,9 +251,11 @@ def _value(body: bytes, kind: str) -> Any:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         raise InvalidInput(f"ttl is {text[:100]!r}, which is no number of seconds") from None
+    ttl_micros(seconds)
+    return seconds
 
 
 def _written(version: Any, headers: Headers) -> Response:
