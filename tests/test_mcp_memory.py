@@ -36,8 +36,8 @@ class Remembering(RuleBasedStateMachine):
     def call(self, name: str, /, **arguments: Any) -> dict[str, Any]:
         return self.tools[name].call(self.door, arguments, "test")
 
-    def noted(self, branch: str, version: int) -> None:
-        self.then.append((branch, version, dict(self.now[branch])))
+    def noted(self, branch: str) -> None:
+        self.then.append((branch, self.db.branch(branch).version, dict(self.now[branch])))
 
     @rule(data=st.data(), text=TEXTS, tags=TAGS, key=st.none() | KEYS)
     def remember(self, data: st.DataObject, text: str, tags: list[str], key: str | None) -> None:
@@ -51,7 +51,7 @@ class Remembering(RuleBasedStateMachine):
         new = {"text": text, "tags": tags}
         assert made["outcome"] == ("created" if old is None else "unchanged" if old == new else "replaced")
         self.now[branch][made["key"]] = new
-        self.noted(branch, made["version"])
+        self.noted(branch)
 
     @rule(data=st.data(), text=TEXTS, once=st.sampled_from(["1", "2"]))
     def retry(self, data: st.DataObject, text: str, once: str) -> None:
@@ -64,16 +64,16 @@ class Remembering(RuleBasedStateMachine):
             return
         self.retries[once] = (branch, made)
         self.now[branch][made["key"]] = {"text": text, "tags": []}
-        self.noted(branch, made["version"])
+        self.noted(branch)
 
     @precondition(lambda self: any(self.now.values()))
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
         branch = data.draw(st.sampled_from(sorted(name for name, held in self.now.items() if held)))
         key = data.draw(st.sampled_from(sorted(self.now[branch])))
-        made = self.call("write", primitive="json", key=key, action="delete", branch=branch)
+        self.call("write", primitive="json", key=key, action="delete", branch=branch)
         del self.now[branch][key]
-        self.noted(branch, made["version"])
+        self.noted(branch)
 
     @precondition(lambda self: len(self.now) < 3)
     @rule(data=st.data())
