@@ -9,7 +9,7 @@ from typing import Any
 
 import served
 
-from strata.primitives import Events, Json, Kv, RunRecords, State, Traces, Vectors
+from strata.primitives import Events, Json, Kv, Machines, RunRecords, State, Traces, Vectors
 from strata.testing import FakeClock, Model
 
 KINDS = os.environ.get("STRATA_TEST_STORES", "model kernel").split()
@@ -37,6 +37,7 @@ class Face:
         self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
         self.runs = RunRecords(source.keyspace(space, RunRecords.LAYOUT))
         self.vectors = Vectors(source.keyspace(space, Vectors.LAYOUT))
+        self.machines = Machines(source.keyspace(space, Machines.LAYOUT))
 
 
 class Place(Face):

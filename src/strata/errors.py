@@ -3,12 +3,14 @@
 from strata.core.errors import (
     AccessDenied,
     AlreadyExists,
+    BatchFailed,
     Closed,
     Conflict,
     ConflictKey,
     ConflictPath,
     ConflictRange,
     Corrupt,
+    GuardFailed,
     HistoryTrimmed,
     InternalError,
     InvalidInput,
@@ -29,17 +31,20 @@ from strata.core.errors import (
     StorageError,
     StrataError,
     TransactionLost,
+    UnexpectedState,
 )
 
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
+    "BatchFailed",
     "Closed",
     "Conflict",
     "ConflictKey",
     "ConflictPath",
     "ConflictRange",
     "Corrupt",
+    "GuardFailed",
     "HistoryTrimmed",
     "InternalError",
     "InvalidInput",
@@ -60,4 +65,5 @@ __all__ = [
     "StorageError",
     "StrataError",
     "TransactionLost",
+    "UnexpectedState",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from strata.core.protocols import Layout, Txn
-from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces, Vectors
+from strata.primitives import PRIMITIVES, Events, Json, Kv, Machines, RunRecords, State, Traces, Vectors
 
 
 class Source(Protocol):
@@ -35,6 +35,7 @@ class Face:
     traces: Traces
     runs: RunRecords
     vectors: Vectors
+    machines: Machines
 
     def __init__(self, source: Source, space: str) -> None:
         self._source = source

@@ -14,7 +14,7 @@ from strata.core.keys import check_name
 from strata.core.protocols import ErasureRow, Store
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
-from strata.primitives.index import Indexed
+from strata.primitives.base import Primitive
 
 Where = str | EllipsisType | None  # a space, the handle's, or all
 
@@ -38,8 +38,8 @@ def _derived(
     store: Store, space: str | None, kind: str, start: bytes, is_prefix: bool
 ) -> Iterator[ErasureRow]:
     """Yield the rows that follow from those to be forgotten, on any branch, such as those of an index."""
-    primitive = PRIMITIVES[kind]
-    if not issubclass(primitive, Indexed):
+    primitive: type[Primitive] = PRIMITIVES[kind]
+    if not primitive._DERIVES:
         return
     for info in store.branches():
         branch = store.branch(info.name)

@@ -29,7 +29,8 @@ from strata.api.runs import Runs
 from strata.api.search import Searchable
 from strata.api.table import Table
 from strata.history.diff import Diff
-from strata.primitives import PRIMITIVES, Events, Json, Kv, RunRecords, State, Traces, Vectors
+from strata.primitives import PRIMITIVES, Events, Json, Kv, Machines, RunRecords, State, Traces, Vectors
+from strata.primitives.machines_reads import MachineReads
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -251,6 +252,16 @@ _ALL: Final = (
         read="get exists keys count history query collection collections stats",
         write="upsert upsert_many delete delete_where drop",
         step="create_collection",
+    ),
+    *_operations(
+        "machines.", MachineReads,
+        read="machine definitions get exists possible list count find explain_plan history",
+    ),
+    *_operations(
+        "machines.", Machines,
+        read="validate",
+        write="define delete",
+        step="create apply",
     ),
     *_operations("runs.", RunRecords, read="get exists list children count stats steps"),
     *_operations(

@@ -8,14 +8,17 @@ StrataError                      .code (stable)  .hint (what to do)
 ├─ AlreadyExists                 the name is taken
 ├─ Conflict                      .keys .paths .ranges: a commit came first, retry
 │  ├─ MergeConflict              .conflicts: resolve and merge again
-│  └─ TransactionLost            the process that held the transaction went away; nothing was written
+│  ├─ TransactionLost            the process that held the transaction went away; nothing was written
+│  └─ UnexpectedState            .what .expected .actual: an instance is not as it was read
 ├─ Closed                        the handle is closed
 ├─ ReadOnly                      the handle or the files refuse writes
 ├─ Protected                     .branch .reason: it takes no writes
 ├─ Locked                        another process owns the files
 ├─ AccessDenied                  .needed .given: who asks may not do this
 ├─ NeedsKey                      .needed .given: the files are encrypted, and not with a key that was given
-├─ InvalidTransition             .from_ .to: not a step of this lifecycle
+├─ InvalidTransition             .from_ .to .event: not a step of this lifecycle
+│  └─ GuardFailed                .guards: there is such a step, and no guard lets it pass
+├─ BatchFailed                   .index .reason: nothing of the batch was done
 ├─ RunClosed                     the run is no longer active
 ├─ ReplayMismatch                .run .place .expected .asked: not what the record of the run holds
 ├─ RecordedError                 .type: what a recorded call raised, when it cannot be made again
@@ -218,6 +221,25 @@ class TransactionLost(Conflict):
         )
 
 
+class UnexpectedState(Conflict):
+    """An instance of a machine is not in the state or at the version that was expected. Nothing was done."""
+
+    code = "unexpected_state"
+    names: ClassVar[tuple[str, ...]] = ("keys", "paths", "ranges", "what", "expected", "actual")
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        what: str = "",
+        expected: str | int | None = None,
+        actual: str | int | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message or f"the {what} is {actual!r}, not {expected!r}", hint=hint)
+        self.what, self.expected, self.actual = what, expected, actual
+
+
 class Closed(StrataError):
     """The handle is closed, or the transaction is over."""
 
@@ -283,11 +305,45 @@ class InvalidTransition(StrataError):
     """Not a step of this lifecycle."""
 
     code = "invalid_transition"
-    names: ClassVar[tuple[str, ...]] = ("from_", "to")
+    names: ClassVar[tuple[str, ...]] = ("from_", "to", "event")
 
-    def __init__(self, message: str = "", *, from_: str = "", to: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str = "", *, from_: str = "", to: str = "", event: str = "", hint: str = ""
+    ) -> None:
         super().__init__(message or f"there is no step from {from_!r} to {to!r}", hint=hint)
-        self.from_, self.to = from_, to
+        self.from_, self.to, self.event = from_, to, event
+
+
+class GuardFailed(InvalidTransition):
+    """There are ways for the event, and the guard of none lets it pass."""
+
+    code = "guard_failed"
+    names: ClassVar[tuple[str, ...]] = ("from_", "to", "event", "guards")
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        from_: str = "",
+        to: str = "",
+        event: str = "",
+        guards: Iterable[str] = (),
+        hint: str = "",
+    ) -> None:
+        self.guards = tuple(guards)
+        said = f"event {event!r} in state {from_!r}: no guard holds of {', '.join(map(repr, self.guards))}"
+        super().__init__(message or said, from_=from_, to=to, event=event, hint=hint)
+
+
+class BatchFailed(StrataError):
+    """An item of a batch that is all or nothing was refused, so nothing was done. `reason` is its code."""
+
+    code = "batch_failed"
+    names: ClassVar[tuple[str, ...]] = ("index", "reason")
+
+    def __init__(self, message: str = "", *, index: int = 0, reason: str = "", hint: str = "") -> None:
+        super().__init__(message or f"item {index} of the batch was refused: {reason}", hint=hint)
+        self.index, self.reason = index, reason
 
 
 class RunClosed(StrataError):

@@ -295,7 +295,12 @@ def follow(primitive: type[Primitive], txn: Txn, key: bytes, before: Kept | None
     old = [] if before is None else primitive._follows(key, before[0])
     new = [] if after is None else primitive._follows(key, after[0])
     txn.delete_many([row for row in old if row not in new])
-    txn.put_many([(row, None) for row in new if row not in old])
+    fresh = [row for row in new if row not in old]
+    if after is None or after[2] is None:
+        txn.put_many([(row, None) for row in fresh])
+    else:
+        for row in fresh:
+            txn.put_until(row, None, after[2])
 
 
 def resolver(strategy: Strategy, plan: Plan) -> Resolve:

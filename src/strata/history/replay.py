@@ -220,7 +220,7 @@ def change_of(branch: Branch, commit: Commit, row: Written) -> Change | None:
         shown = None
     else:
         shown = primitive._shown(key, value, version, commit.time, expires)
-        if how == PATCH:
+        if how == PATCH and primitive._PLAIN:
             parts = _parts(branch, row)
             verb = verb if parts else primitive._verb(key, PUT)
     return Change(commit.branch, version, space, kind, name, verb, shown, expires, parts, how == DELETE)

@@ -5,6 +5,9 @@ from typing import Any, Final
 from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
+from strata.primitives.machines import Machines
+from strata.primitives.machines_definition import Finding, Validation
+from strata.primitives.machines_rows import Instance, Machine, MachineVersions, Transition
 from strata.primitives.runs import RunInfo, RunRecords, RunStats, RunStep
 from strata.primitives.state import Cell, State
 from strata.primitives.traces import Trace, Traces, TraceTree
@@ -18,8 +21,13 @@ __all__ = [
     "CollectionStats",
     "Event",
     "Events",
+    "Finding",
+    "Instance",
     "Json",
     "Kv",
+    "Machine",
+    "MachineVersions",
+    "Machines",
     "Origin",
     "RunInfo",
     "RunRecords",
@@ -29,6 +37,8 @@ __all__ = [
     "Trace",
     "TraceTree",
     "Traces",
+    "Transition",
+    "Validation",
     "VectorEntry",
     "VectorHit",
     "Vectors",
@@ -44,4 +54,5 @@ PRIMITIVES: Final[dict[str, type[Any]]] = {
     "traces": Traces,
     "runs": RunRecords,
     "vectors": Vectors,
+    "machines": Machines,
 }

@@ -134,6 +134,11 @@ class Primitive:
         """Return the keys of the rows that follow from one, whose values are null."""
         return []
 
+    @classmethod
+    def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:
+        """Return the keys of what follows from a row and goes with it, and whether these are prefixes."""
+        return [(row, False) for row in cls._follows(key, value)]
+
     def __repr__(self) -> str:
         branch, space, kind = self._txn.names
         return f"<{kind} of space {space!r} on branch {branch!r}, {self._txn.mode}>"

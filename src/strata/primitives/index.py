@@ -76,11 +76,6 @@ class Indexed(Primitive):
     def _follows(cls, key: bytes, value: Any) -> list[bytes]:
         return [] if key < _THINGS else cls._index(key, value)
 
-    @classmethod
-    def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:
-        """Return the keys of what follows from a row and goes with it, and whether these are prefixes."""
-        return [] if key < _THINGS else [(row, False) for row in cls._index(key, value)]
-
     def _ids(
         self, letter: str, label: str, start: Instant, end: Instant, reverse: bool, limit: int | None
     ) -> tuple[Txn, Iterator[bytes]]:

@@ -1,0 +1,307 @@
+"""What is kept of machines and instances, row by row, and as users get it.
+
+    id                                    the instance:
+                                          {machine, machine_version, state, context, created, made}
+    0x00, "d", machine, 0x00, version     the definition: {digest, definition, checksum}
+    0x00, "m", machine, 0x00, id          null: instances by machine
+    0x00, "s", machine, 0x00, state, 0x00, id    null: by machine and state
+    0x00, "k", id, 0x00, op, 0x00, key    what a call with an idempotency key had as its result, for 24 hours
+    0x00, "K", machine, 0x00, key         [id]: the id that was given by such a creation
+
+Versions of machines are 4 bytes big-endian. `made` is [steps, item, ...]: how many transitions the instance
+has made, then what the commit did that wrote the row, each item as [event, from, to, payload, event id]; a
+creation has no event and no from. Of the newest payload the keys are enough, and of a creation nothing, as
+the values are in the context. So the history of a row is that of the instance, and costs what payloads take.
+The rows by machine and state follow from it, and expire with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from strata.core.clock import to_datetime, to_expiry
+from strata.core.errors import InvalidInput
+from strata.core.keys import check_name
+from strata.core.values import text_of
+from strata.primitives.machines_definition import Finding, check_version, validate
+
+Row = dict[str, Any]
+
+THINGS: Final = b"\x01"  # the first key that can be an id
+DEFINITIONS: Final = b"\0d"
+KEY_TTL_US: Final = 24 * 3600 * 1_000_000
+_MACHINE: Final = "_machine/"  # so begin the names of definitions in refs
+_VERSION_BYTES: Final = 4
+_KEYS_MAX: Final = 4096  # of machines and states, whose keys are needed again and again
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """One version of a machine."""
+
+    name: str
+    version: int
+    definition: dict[str, Any]  # in its normal form
+    checksum: str  # CRC32C of that, as 8 hex digits
+    is_new: bool = False  # whether the call that returned it has made it
+
+    @property
+    def initial(self) -> str:
+        """The state in which instances begin."""
+        return str(self.definition["initial"])
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Its states."""
+        return tuple(self.definition["states"])
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The events that it knows, sorted."""
+        return tuple(sorted({transition["event"] for transition in self.definition["transitions"]}))
+
+    @property
+    def meta(self) -> Any:
+        """What its maker said about it."""
+        return self.definition.get("meta")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What is strange about it: states that no way leads to or out of."""
+        return validate(self.definition).warnings
+
+
+class MachineVersions(NamedTuple):
+    """A machine and its versions."""
+
+    name: str
+    versions: tuple[int, ...]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """An instance as one commit left it. Inside its transaction it has no version yet."""
+
+    id: str
+    machine: str
+    machine_version: int
+    state: str
+    context: dict[str, Any]
+    version: int | None  # of the commit that changed it last
+    created_us: int
+    updated_us: int | None  # None in a diff, which says what is and not when
+    steps: int = 0  # how many transitions it has made
+    event_id: str | None = None  # of the newest transition
+    expires_us: int | None = None
+
+    @property
+    def created(self) -> datetime:
+        """When it was made, in UTC."""
+        return to_datetime(self.created_us)
+
+    @property
+    def updated(self) -> datetime | None:
+        """When it changed last, in UTC, where it is known."""
+        return to_expiry(self.updated_us)
+
+    @property
+    def expires(self) -> datetime | None:
+        """From when on it is gone; None is never."""
+        return to_expiry(self.expires_us)
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """What an event did. In a history a creation has no `from_state`, and a deletion no `to_state`."""
+
+    instance: str
+    event: str | None
+    from_state: str | None
+    to_state: str | None
+    context: dict[str, Any]  # after it
+    payload: dict[str, Any] | None = None
+    event_id: str | None = None
+    version: int | None = None  # of the commit; None inside its transaction
+    applied: bool = True  # False: an earlier call with this idempotency key did it
+    time_us: int | None = None  # of the commit, in a history
+
+    @property
+    def time(self) -> datetime | None:
+        """When, in UTC, where it is known."""
+        return None if self.time_us is None else to_datetime(self.time_us)
+
+
+# -- keys
+
+
+def instance_key(id: Any) -> bytes:
+    """Return the key of an instance."""
+    name = check_name(id, "instance id", reserved=True)
+    if name.startswith(_MACHINE):
+        raise InvalidInput(f"instance id {name!r} starts with {_MACHINE!r}, which is reserved")
+    return name.encode()
+
+
+def known_key(id: Any) -> bytes:
+    """Return the key of an instance that is there if the id can be one; cheaper than `instance_key`."""
+    try:
+        key: bytes = id.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return instance_key(id)
+    return key if key >= THINGS and type(id) is str else instance_key(id)
+
+
+def check_map(value: Any, what: str) -> dict[str, Any] | None:
+    """Return `value` if it is a map or None; what is in it is checked by whoever stores it."""
+    if value is not None and type(value) is not dict:
+        raise InvalidInput(f"a {what} is a map, not {type(value).__name__}", hint="as in {'total': 500}")
+    return cast("dict[str, Any] | None", value)
+
+
+def machine_name(name: Any) -> str:
+    """Return `name` if it can be that of a machine."""
+    return check_name(name, "machine", reserved=True)
+
+
+def definition_prefix(machine: str) -> bytes:
+    """Return what the keys of all versions of a machine begin with."""
+    return DEFINITIONS + machine.encode() + b"\0"
+
+
+@lru_cache(maxsize=_KEYS_MAX)
+def definition_key(machine: str, version: int) -> bytes:
+    """Return the key of a definition."""
+    return definition_prefix(machine) + version.to_bytes(_VERSION_BYTES)
+
+
+def definition_of(key: bytes) -> tuple[str, int]:
+    """Return machine and version of the key of a definition."""
+    name = key[len(DEFINITIONS) : -_VERSION_BYTES - 1].decode()
+    return name, int.from_bytes(key[-_VERSION_BYTES:])
+
+
+@lru_cache(maxsize=_KEYS_MAX)
+def machine_prefix(machine: str) -> bytes:
+    """Return what the rows by machine begin with."""
+    return f"\0m{machine}\0".encode()
+
+
+@lru_cache(maxsize=_KEYS_MAX)
+def state_prefix(machine: str, state: str) -> bytes:
+    """Return what the rows by machine and state begin with."""
+    return f"\0s{machine}\0{state}\0".encode()
+
+
+def keys_prefix(id: bytes) -> bytes:
+    """Return what the rows of the idempotency keys of an instance begin with."""
+    return b"\0k" + id + b"\0"
+
+
+def once_key(id: bytes, op: str, key: str) -> bytes:
+    """Return the key of the result of a call with an idempotency key."""
+    return keys_prefix(id) + f"{op}\0{key}".encode()
+
+
+def given_key(machine: str, key: str) -> bytes:
+    """Return the key of the id that a creation without one was given."""
+    return f"\0K{machine}\0{key}".encode()
+
+
+def follows(key: bytes, row: Row) -> list[bytes]:
+    """Return the keys of the rows that follow from that of an instance."""
+    return [machine_prefix(row["machine"]) + key, state_prefix(row["machine"], row["state"]) + key]
+
+
+# -- names in refs
+
+
+def name_of(key: bytes) -> str | None:
+    """Return what refs call the thing under a key; None for a row that is no thing."""
+    if key >= THINGS:
+        return key.decode()
+    if key.startswith(DEFINITIONS):
+        name, version = definition_of(key)
+        return f"{_MACHINE}{name}/{version}"
+    return None
+
+
+def place_of(name: str) -> bytes:
+    """Return the key of what refs call `name`.
+
+    Raises: InvalidInput, and LimitExceeded, when that cannot be one.
+    """
+    if not name.startswith(_MACHINE):
+        return instance_key(name)
+    machine, _, version = name[len(_MACHINE) :].rpartition("/")
+    if not (version.isascii() and version.isdigit()):
+        raise InvalidInput(f"{name!r} names no definition", hint=f"as in {_MACHINE}order/1")
+    return definition_key(machine_name(machine), check_version(int(version)))
+
+
+# -- as users get them
+
+
+def machine_of(key: bytes, row: Row, is_new: bool = False) -> Machine:
+    """Return a definition as the user gets it."""
+    return Machine(*definition_of(key), row["definition"], row["checksum"], is_new)
+
+
+def instance_of(key: bytes, row: Row, version: int | None, time: int | None, expires: int | None) -> Instance:
+    """Return an instance as the user gets it."""
+    made = row["made"]
+    return Instance(
+        key.decode(),
+        row["machine"],
+        row["machine_version"],
+        row["state"],
+        row["context"],
+        version,
+        row["created"],
+        row["created"] if made[0] == 0 and time is not None else time,
+        made[0],
+        made[-1][4] if len(made) > 1 else row.get("event_id"),
+        expires,
+    )
+
+
+def transitions_of(
+    id: str, row: Row, before: Row | None, version: int | None, time: int | None
+) -> Iterator[Transition]:
+    """Yield what the commit of a row did, oldest first.
+
+    Args:
+        before: the row as it was before that commit; None where there was none, or it is no longer kept.
+    """
+    items = row["made"][1:]
+    context: dict[str, Any] = {} if before is None else before["context"]
+    for item in items:
+        event, source, to, payload, event_id = item
+        if item is items[-1]:
+            payload, context = payload_of(row), row["context"]
+        else:
+            context = payload if event is None else context | (payload or {})
+        given = None if event is None else payload
+        yield Transition(id, event, source, to, context, given, event_id, version, time_us=time)
+
+
+def payload_of(row: Row) -> dict[str, Any] | None:
+    """Return the payload of the newest item of a row; of a creation, the context."""
+    event, _, _, payload, _ = row["made"][-1]
+    if event is None:
+        return cast(Row, row["context"])
+    return None if payload is None else {name: row["context"][name] for name in payload}
+
+
+def settled(row: Row) -> list[Any]:
+    """Return the items of a row as they are kept once another of the same commit follows."""
+    *items, (event, source, to, _, event_id) = row["made"][1:]
+    return [*items, [event, source, to, payload_of(row), event_id]]
+
+
+def line_of(shown: Any) -> str:
+    """Return a machine or an instance on a line."""
+    if isinstance(shown, Machine):
+        return f"{len(shown.states)} states, {len(shown.definition['transitions'])} transitions"
+    return f"{shown.state} {text_of(shown.context)}"

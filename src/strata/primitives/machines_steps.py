@@ -1,0 +1,322 @@
+"""What creations, events and deletions do, each inside of one transaction.
+
+All checks come before the first write, so a step that raises has written nothing. What was written by this
+very transaction is told from what was there before by the history, which does not have it yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from strata.core.errors import AlreadyExists, GuardFailed, InvalidTransition, UnexpectedState
+from strata.core.ids import new_id
+from strata.core.keys import check_int, check_key, check_name
+from strata.core.protocols import Entry, PatchOp, Txn
+from strata.primitives.machines_definition import Compiled
+from strata.primitives.machines_reads import newest, no_instance, tables
+from strata.primitives.machines_rows import (
+    KEY_TTL_US,
+    Instance,
+    Row,
+    Transition,
+    check_map,
+    follows,
+    given_key,
+    instance_key,
+    instance_of,
+    known_key,
+    machine_name,
+    once_key,
+    settled,
+    state_prefix,
+)
+
+_STATE: Final = ("state",)
+_MADE: Final = ("made",)
+_EVENT_ID: Final = ("event_id",)
+Map = dict[str, Any]
+# event, from, to, context, payload, event id, version, applied: what a Transition has behind its instance
+Made = tuple[str, str, str, Map, Map | None, str | None, int | None, bool]
+_CREATE, _APPLY, _DELETE = "create", "apply", "delete"
+
+
+class Creation(msgspec.Struct):
+    """That an instance is to be made."""
+
+    machine: str
+    key: bytes | None
+    context: dict[str, Any]
+    version: int | None  # of the machine
+    ttl_us: int | None
+    recreate: bool
+    once: str | None  # the idempotency key
+
+    def run(self, txn: Txn) -> tuple[Instance, bool]:
+        """Return the instance, and whether it was made now."""
+        found = self._earlier(txn)
+        if found is not None:
+            return found, False
+        key = self.key or new_id(txn.now).encode()
+        is_absent = self._check_free(txn, key)
+        version = newest(txn, self.machine) if self.version is None else self.version
+        initial = tables(txn, self.machine, version).initial
+        row: Row = {
+            "machine": self.machine,
+            "machine_version": version,
+            "state": initial,
+            "context": self.context,
+            "created": txn.now,
+            "made": [0, [None, None, initial, None, None]],
+        }
+        txn.put_many([(key, row), *((follower, None) for follower in follows(key, row))], self.ttl_us)
+        if is_absent:
+            txn.expect(key, absent=True)  # also where isolation does not look at what was read
+        if self.once is not None:
+            txn.put(once_key(key, _CREATE, self.once), row, KEY_TTL_US)
+            if self.key is None:
+                txn.put(given_key(self.machine, self.once), key, KEY_TTL_US)
+        expires = None if self.ttl_us is None else txn.now + self.ttl_us
+        return instance_of(key, row, None, txn.now, expires), True
+
+    def _earlier(self, txn: Txn) -> Instance | None:
+        """Return what an earlier call with the same idempotency key has made."""
+        if self.once is None:
+            return None
+        key = self.key or txn.get(given_key(self.machine, self.once))
+        found = None if key is None else _result(txn, key, _CREATE, self.once)
+        return None if found is None else instance_of(key, found[0], found[1], found[2], None)
+
+    def _check_free(self, txn: Txn, key: bytes) -> bool:
+        """Raise AlreadyExists where the id is taken; return whether it was free before this transaction."""
+        if self.key is None:
+            return True
+        if txn.contains(key):
+            raise AlreadyExists(
+                what="instance", name=key.decode(), hint="delete it first, or take another id"
+            )
+        before = txn.history(key, None, 1)
+        if before and not self.recreate:
+            hint = "recreate=True lets it be made again"
+            raise AlreadyExists("the instance was deleted", what="instance", name=key.decode(), hint=hint)
+        return not before or before[0][3] or (before[0][4] is not None and before[0][4] <= txn.now)
+
+
+class Application(msgspec.Struct):
+    """That an event is to be applied to an instance."""
+
+    key: bytes
+    event: str
+    payload: dict[str, Any] | None
+    expected_state: str | None = None
+    expected_version: int | None = None
+    event_id: str | None = None
+    once: str | None = None
+    is_first: bool = False  # whether the transaction is of this alone
+
+    def run(self, txn: Txn) -> Made:
+        """Return the fields of the transition, of which `applied` says whether it was made now."""
+        key, payload = self.key, self.payload
+        if self.once is not None:
+            found = _result(txn, key, _APPLY, self.once)
+            if found is not None:
+                return _replayed(*found[:2])
+        kept = txn.kept(key)
+        if kept is None:
+            raise no_instance(key)
+        row, version, expires = kept
+        state, context = row["state"], row["context"]
+        if self.expected_state is not None or self.expected_version is not None:
+            self._check_expected(txn, state, version)
+        to = _way(tables(txn, row["machine"], row["machine_version"]), state, self.event, context)
+        item = [self.event, state, to, None if payload is None else list(payload), self.event_id]
+        is_own = not self.is_first and version == txn.version and _is_own(txn, key, row)
+        items = settled(row) if is_own else ()
+        ops: list[PatchOp] = [("set", _MADE, [row["made"][0] + 1, *items, item])]
+        if payload:
+            ops += [("set", ("context", name), value) for name, value in payload.items()]
+            context = context | payload
+        if to != state:
+            ops.append(("set", _STATE, to))
+        if "event_id" in row:
+            ops.append(("delete", _EVENT_ID))
+        txn.patch(key, ops)
+        if to != state:
+            _move(txn, key, row["machine"], state, to, expires)
+        if self.once is not None:
+            txn.put(once_key(key, _APPLY, self.once), [item, context], KEY_TTL_US)
+        return self.event, state, to, context, payload, self.event_id, None, True
+
+    def _check_expected(self, txn: Txn, state: str, version: int) -> None:
+        for what, expected, actual in (
+            ("state", self.expected_state, state),
+            ("version", self.expected_version, version),
+        ):
+            if expected is not None and expected != actual:
+                raise UnexpectedState(
+                    f"instance {self.key.decode()!r}: its {what} is {actual!r}, not {expected!r}",
+                    what=what,
+                    expected=expected,
+                    actual=actual,
+                )
+
+
+class Deletion(msgspec.Struct):
+    """That an instance is to be deleted."""
+
+    key: bytes
+    once: str | None = None
+
+    def run(self, txn: Txn) -> tuple[int | None, bool]:
+        """Return which commit deleted it before (None: this one), and whether it is deleted now."""
+        key = self.key
+        if self.once is not None:
+            found = _result(txn, key, _DELETE, self.once)
+            if found is not None:
+                return found[1], False
+        row = txn.get(key)
+        if row is None:
+            return self._gone(txn), False
+        txn.delete_many([key, *follows(key, row)])
+        if self.once is not None:
+            txn.put(once_key(key, _DELETE, self.once), None, KEY_TTL_US)
+        return None, True
+
+    def _gone(self, txn: Txn) -> int | None:
+        """Return which commit deleted what is not there. A second deletion is no error."""
+        for _, version, _, is_deleted, expires in txn.history(self.key, None, 1):
+            if is_deleted:
+                return version
+            if expires is None or expires > txn.now:
+                return None  # this very transaction
+        raise no_instance(self.key)
+
+
+def creation(
+    machine: str,
+    id: str | None = None,
+    context: dict[str, Any] | None = None,
+    version: int | None = None,
+    ttl_us: int | None = None,
+    recreate: bool = True,
+    idempotency_key: str | None = None,
+) -> Creation:
+    """Return the creation with these arguments.
+
+    Raises: InvalidInput; LimitExceeded.
+    """
+    machine_name(machine)
+    if version is not None:
+        check_int(version, "version", 1)
+    key = None if id is None else instance_key(id)
+    given = check_map(context, "context") or {}
+    return Creation(machine, key, given, version, ttl_us, recreate, _once(idempotency_key))
+
+
+def application(
+    id: str,
+    event: str,
+    payload: dict[str, Any] | None = None,
+    expected_state: str | None = None,
+    expected_version: int | None = None,
+    event_id: str | None = None,
+    idempotency_key: str | None = None,
+    is_first: bool = False,
+) -> Application:
+    """Return the application with these arguments.
+
+    Raises: InvalidInput; LimitExceeded.
+    """
+    key = known_key(id)
+    if type(event) is not str:
+        check_name(event, "event")
+    if payload is not None:
+        check_map(payload, "payload")
+    if expected_state is not None:
+        check_name(expected_state, "state", reserved=True)
+    if expected_version is not None:
+        check_int(expected_version, "expected_version")
+    if event_id is not None:
+        check_key(event_id)
+    return Application(
+        key,
+        event,
+        payload,
+        expected_state,
+        expected_version,
+        event_id,
+        None if idempotency_key is None else _once(idempotency_key),
+        is_first,
+    )
+
+
+def deletion(id: str, idempotency_key: str | None = None) -> Deletion:
+    """Return the deletion with these arguments.
+
+    Raises: InvalidInput; LimitExceeded.
+    """
+    return Deletion(instance_key(id), _once(idempotency_key))
+
+
+def transition_of(id: str, made: Made, at: int | None) -> Transition:
+    """Return what an application did, with the version of its commit."""
+    event, source, to, context, payload, event_id, version, applied = made
+    return Transition(id, event, source, to, context, payload, event_id, at if applied else version, applied)
+
+
+def _once(key: str | None) -> str | None:
+    return None if key is None else check_key(key)
+
+
+def _way(compiled: Compiled, state: str, event: str, context: dict[str, Any]) -> str:
+    """Return the state that an event leads to.
+
+    Raises: InvalidTransition when there is no way; GuardFailed when the guards of all ways say no.
+    """
+    ways = compiled.ways.get((state, event), ())
+    for way in ways:
+        if way.guard is None or way.guard(context):
+            return way.to
+    if ways:
+        raise GuardFailed(from_=state, event=event, guards=[way.text or "" for way in ways])
+    known = sorted(event for source, event in compiled.ways if source == state)
+    hint = f"from {state!r}: {', '.join(known) or 'no event, it is final'}"
+    raise InvalidTransition(f"state {state!r} takes no event {event!r}", from_=state, event=event, hint=hint)
+
+
+def _move(txn: Txn, key: bytes, machine: str, state: str, to: str, expires: int | None) -> None:
+    """Move the row by which an instance is found by state."""
+    if expires is None:
+        txn.put(state_prefix(machine, to) + key, None)
+    else:
+        txn.put_until(state_prefix(machine, to) + key, None, expires)
+    txn.delete(state_prefix(machine, state) + key)
+
+
+def _is_own(txn: Txn, key: bytes, row: Row) -> bool:
+    """Return whether a row was written by this very transaction."""
+    before = txn.history(key, None, 1)
+    if not before or before[0][3]:
+        return True
+    old = before[0][0]
+    return bool(old["made"][0] != row["made"][0] or old["created"] != row["created"])
+
+
+def _result(txn: Txn, key: bytes, op: str, once: str) -> tuple[Any, int | None, int] | None:
+    """Return what was kept of a call with an idempotency key, and the version and time of its commit."""
+    place = once_key(key, op, once)
+    found: Entry | None = txn.entry(place)
+    if found is None:
+        return None
+    value, version, time, _ = found
+    is_pending = version == txn.version and not txn.history(place, None, 1)
+    return value, None if is_pending else version, time
+
+
+def _replayed(value: Sequence[Any], version: int | None) -> Made:
+    """Return the fields of the transition that an earlier call has made."""
+    (event, source, to, keys, event_id), context = value
+    payload = None if keys is None else {name: context[name] for name in keys}
+    return event, source, to, context, payload, event_id, version, False
