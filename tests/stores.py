@@ -37,7 +37,7 @@ class Face:
         self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
         self.runs = RunRecords(source.keyspace(space, RunRecords.LAYOUT))
         self.vectors = Vectors(source.keyspace(space, Vectors.LAYOUT))
-        self.machines = Machines(source.keyspace(space, Machines.LAYOUT))
+        self.machines = Machines(source.keyspace(space, Machines.LAYOUT), source)
 
 
 class Place(Face):

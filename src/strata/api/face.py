@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from strata.core.protocols import Layout, Txn
+from strata.core import atomic
+from strata.core.protocols import Txn
 from strata.primitives import PRIMITIVES, Events, Json, Kv, Machines, RunRecords, State, Traces, Vectors
 
 
-class Source(Protocol):
+class Source(atomic.Source, Protocol):
     """What gives keyspaces: a native Branch, Snapshot or Transaction."""
 
-    def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
     def spaces(self) -> list[str]: ...
 
 
@@ -42,8 +42,8 @@ class Face:
         self._space = space
 
     def _made(self, primitive: type[Any], txn: Txn) -> Any:
-        """Return a primitive over its keyspace. Places give `runs` more than a keyspace."""
-        return primitive(txn)
+        """Return a primitive over its keyspace. `machines` write to others; places give `runs` branches."""
+        return primitive(txn, self._source) if primitive is Machines else primitive(txn)
 
     @property
     def spaces(self) -> Spaces:

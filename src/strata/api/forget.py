@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import cast
+from typing import Any, Final, cast
 
 from strata.api.retention import check_primitive
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
-from strata.core.protocols import ErasureRow, Store
+from strata.core.protocols import Branch, ErasureRow, Store, Txn
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
 from strata.primitives.base import Primitive
+
+_COMMITS: Final = 4096  # whose writes are looked at together
 
 Where = str | EllipsisType | None  # a space, the handle's, or all
 
@@ -45,12 +47,23 @@ def _derived(
         branch = store.branch(info.name)
         for name in branch.spaces() if space is None else [space]:
             rows = branch.keyspace(name, primitive.LAYOUT)
-            for key in rows.scan_keys(start, None, None, False, None) if is_prefix else [start]:
+            for key in _things(branch, rows, start) if is_prefix else [start]:
                 for value, _, _, is_deleted, _ in rows.history(key, None, None):
                     if not is_deleted:
                         yield from (
                             (space, kind, *row) for row in primitive._derived(cast(bytes, key), value)
                         )
+
+
+def _things(branch: Branch, rows: Txn, start: bytes) -> set[Any]:
+    """Return the keys that begin so, also those of what was deleted and is only in the history."""
+    _, space, kind = rows.names
+    found: set[Any] = {*rows.scan_keys(start, None, None, False, None)}
+    for after in range(0, branch.head, _COMMITS):
+        for written in branch.writes(after, min(after + _COMMITS, branch.head)):
+            if written[1:3] == (space, kind) and written[3].startswith(start):
+                found.add(written[3])
+    return found
 
 
 def erasure_of(

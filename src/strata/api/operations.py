@@ -259,9 +259,9 @@ _ALL: Final = (
     ),
     *_operations(
         "machines.", Machines,
-        read="validate",
+        read="validate next_due",
         write="define delete",
-        step="create apply",
+        step="create apply batch migrate fire_due",
     ),
     *_operations("runs.", RunRecords, read="get exists list children count stats steps"),
     *_operations(

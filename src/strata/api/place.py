@@ -60,7 +60,7 @@ class Place(Searchable):
 
     def _made(self, primitive: type[Any], txn: Txn) -> Any:
         if primitive is not RunRecords:
-            return primitive(txn)
+            return super()._made(primitive, txn)
         from strata.api.runs import Runs  # which makes branches, and so imports this module
 
         return Runs(txn, self._store, self._branch, self._space)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from strata.core.errors import Conflict, TransactionLost
-from strata.core.protocols import Txn
+from strata.core.protocols import Layout, Txn
 
 T = TypeVar("T")
+
+
+class Source(Protocol):
+    """What gives keyspaces: a transaction, or what stands for one."""
+
+    def keyspace(self, space: str, layout: Layout, /) -> Txn: ...
+
 
 MAX_TRIES: Final = 1000
 _AT_ONCE: Final = 3  # most conflicts are gone at the first retry, where a pause would only cost
@@ -19,7 +26,12 @@ _PAUSE_MAX_S: Final = 0.02
 
 
 def atomically(
-    txn: Txn, step: Callable[[Txn], T], *, tries: int = MAX_TRIES, pause: Callable[[int], None] | None = None
+    txn: Txn,
+    step: Callable[..., T],
+    *,
+    tries: int = MAX_TRIES,
+    pause: Callable[[int], None] | None = None,
+    beside: Source | None = None,
 ) -> tuple[T, int | None]:
     """Return what `step` returned, and the version of its commit (None inside a transaction).
 
@@ -27,14 +39,18 @@ def atomically(
     newest state, up to `tries` times with growing random pauses; then the Conflict comes out. So it does
     when the process that holds the store went away in between. A Conflict that `step` itself raises is its
     answer and comes out at once.
+
+    Args:
+        step: takes the keyspace; with `beside` also what gives the others of the same transaction.
+        beside: what gives them where `txn` is part of a transaction that is open.
     """
     if txn.mode != "automatic":
-        return step(txn), None
+        return step(txn) if beside is None else step(txn, beside), None
     attempt = 0
     while True:
         transaction, inside = txn.begin()
         try:
-            result = step(inside)
+            result = step(inside) if beside is None else step(inside, transaction)
         except TransactionLost:
             attempt += 1
             if attempt >= tries:

@@ -6,8 +6,11 @@ from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
 from strata.primitives.machines import Machines
-from strata.primitives.machines_definition import Finding, Validation
+from strata.primitives.machines_batch import BatchResult
+from strata.primitives.machines_findings import Finding, Validation
+from strata.primitives.machines_migration import Migration
 from strata.primitives.machines_rows import Instance, Machine, MachineVersions, Transition
+from strata.primitives.machines_timers import Fired
 from strata.primitives.runs import RunInfo, RunRecords, RunStats, RunStep
 from strata.primitives.state import Cell, State
 from strata.primitives.traces import Trace, Traces, TraceTree
@@ -15,6 +18,7 @@ from strata.primitives.vectors import Collection, CollectionStats, VectorEntry, 
 
 __all__ = [
     "PRIMITIVES",
+    "BatchResult",
     "Cell",
     "ChainReport",
     "Collection",
@@ -22,12 +26,14 @@ __all__ = [
     "Event",
     "Events",
     "Finding",
+    "Fired",
     "Instance",
     "Json",
     "Kv",
     "Machine",
     "MachineVersions",
     "Machines",
+    "Migration",
     "Origin",
     "RunInfo",
     "RunRecords",

@@ -13,17 +13,19 @@ the first has made of it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
 
-from strata.core.atomic import atomically
+from strata.core.atomic import Source, atomically
 from strata.core.clock import Ttl, ttl_micros
 from strata.core.errors import AlreadyExists, LimitExceeded
 from strata.core.keys import check_int
 from strata.core.protocols import Txn
+from strata.primitives.machines_batch import BatchResult, Item, run_batch
 from strata.primitives.machines_definition import (
-    Validation,
     canonical,
     check_checksum,
     check_version,
@@ -31,6 +33,8 @@ from strata.primitives.machines_definition import (
     checksum_of,
     validate,
 )
+from strata.primitives.machines_findings import Validation
+from strata.primitives.machines_migration import Migration, change_of, migrate
 from strata.primitives.machines_reads import MachineReads
 from strata.primitives.machines_rows import (
     Instance,
@@ -42,12 +46,21 @@ from strata.primitives.machines_rows import (
     machine_of,
 )
 from strata.primitives.machines_steps import application, creation, deletion, transition_of
+from strata.primitives.machines_timers import Fired, fire_due, next_due
 
 
 class Machines(MachineReads):
     """The machines and instances of one branch and space."""
 
-    __slots__ = ()
+    __slots__ = ("_beside",)
+
+    def __init__(self, txn: Txn, beside: Source) -> None:
+        super().__init__(txn)
+        self._beside = beside  # what gives the other keyspaces of where `txn` is
+
+    def next_due(self) -> datetime | None:
+        """Return when the next timer is due, in UTC; None where there is none. It may be past."""
+        return next_due(self._txn)
 
     def define(
         self,
@@ -122,7 +135,7 @@ class Machines(MachineReads):
         """
         ttl_us = None if ttl is None else ttl_micros(ttl)
         step = creation(machine, id, context, version, ttl_us, recreate, idempotency_key)
-        (instance, is_new), at = atomically(self._txn, step.run)
+        (instance, is_new), at = atomically(self._txn, step.run, beside=self._beside)
         return replace(instance, version=at) if is_new and at is not None else instance
 
     def apply(
@@ -151,17 +164,9 @@ class Machines(MachineReads):
             such event; GuardFailed when no guard lets it pass; InvalidInput; LimitExceeded.
         """
         txn = self._txn
-        step = application(
-            id,
-            event,
-            payload,
-            expected_state,
-            expected_version,
-            event_id,
-            idempotency_key,
-            txn.mode == "automatic",
-        )
-        made, at = atomically(txn, step.run)
+        step = application(id, event, payload, expected_state, expected_version, event_id, idempotency_key)
+        step.is_first = txn.mode == "automatic"
+        made, at = atomically(txn, step.run, beside=self._beside)
         return transition_of(id, made, at)
 
     def delete(self, id: str, *, idempotency_key: str | None = None) -> int | None:
@@ -171,8 +176,59 @@ class Machines(MachineReads):
         version of the first time.
         Raises: NotFound when there never was such an instance.
         """
-        (before, is_deleted), at = atomically(self._txn, deletion(id, idempotency_key).run)
+        step = deletion(id, idempotency_key)
+        (before, is_deleted), at = atomically(self._txn, step.run, beside=self._beside)
         return at if is_deleted else before
+
+    def batch(self, items: Iterable[Item], *, atomic: bool = False) -> list[BatchResult]:
+        """Run creations, events and deletions one after the other, in one commit; return what each did.
+
+        Args:
+            items: maps with `op` ("create", "apply" or "delete") and the arguments of that method by name, at
+                most 100. Each sees what those before it have done.
+            atomic: all or nothing. Else what is refused is left out, and its result has the error.
+        Raises: BatchFailed, with `atomic`, when one is refused, and nothing was done; LimitExceeded;
+            InvalidInput for what is no list.
+        """
+        return run_batch(self._txn, self._beside, items, atomic, self.LAYOUT)
+
+    def migrate(
+        self,
+        machine: str,
+        to: int | None = None,
+        *,
+        from_: int | None = None,
+        states: dict[str, str] | None = None,
+        context: dict[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> Migration:
+        """Make instances of a machine those of another of its versions, in one commit; return what was done.
+
+        Timers of the states that they are in then begin anew; actions are not run. To take it back, revert
+        the commit.
+
+        Args:
+            to: the version; left out, the newest.
+            from_: only instances of this version; left out, of all others.
+            states: which state becomes which; others keep their names.
+            context: {"rename": {old: new}, "remove": [name, ...], "set": {name: value}}, in this order.
+            dry_run: only say what would be.
+        Raises: InvalidInput where an instance would be in a state that there is not; NotFound; LimitExceeded.
+        Cost: reads all instances of the machine.
+        """
+        change = change_of(machine, to, from_, states, context)
+        return migrate(self._txn, self._beside, change, dry=dry_run)
+
+    def fire_due(self, *, limit: int | None = None) -> list[Fired]:
+        """Fire the timers that are due, in order, each in its own commit; return what they did.
+
+        Nothing fires by itself: call this as often as timers should be exact, and after opening for what came
+        due meanwhile. Several processes or threads may: each timer fires once.
+
+        Args:
+            limit: at most so many.
+        """
+        return fire_due(self._txn, self._beside, None if limit is None else check_int(limit, "limit"))
 
 
 def _check_versions(txn: Txn, name: str, limit: int) -> None:

@@ -7,7 +7,8 @@ Several transitions may have one state and event. They are tried in their order,
 holds, or that has none, is taken. Keys that are not known are dropped.
 
 A definition is kept in its normal form: `from` is a list, and what is null or absent is left out. Its
-checksum is the CRC32C of that as compact JSON (keys in the order of this page, those in `meta` sorted).
+checksum is the CRC32C of that as compact JSON: keys as they stand in `normal`, those in `meta` sorted. Timers
+and actions (see `machines_timers`, `machines_actions`) come last: a definition without has rstmdb's checksum.
 """
 
 from __future__ import annotations
@@ -15,40 +16,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
 
 from strata.core.crc32c import crc32c
 from strata.core.errors import InvalidInput, LimitExceeded, StrataError
-from strata.core.keys import check_name
 from strata.core.values import check
+from strata.primitives import machines_extras as extras
+from strata.primitives.machines_actions import Action
+from strata.primitives.machines_findings import (
+    Finding,
+    Validation,
+    listed,
+    no_state,
+    shape_of_name,
+    shape_of_names,
+)
 from strata.primitives.machines_guards import Guard, compile_guard
 
 MAX_VERSION: Final = 2**32 - 1
 _FIELDS: Final = (("states", list), ("initial", str), ("transitions", list))
 _HINT: Final = "as in {'states': ['open', 'done'], 'initial': 'open', 'transitions': [...]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about a definition. `code` is stable; `path` says where."""
-
-    code: str
-    message: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What is wrong with a definition, and what is only strange."""
-
-    errors: tuple[Finding, ...]
-    warnings: tuple[Finding, ...]
-
-    @property
-    def valid(self) -> bool:
-        """Whether it can be stored."""
-        return not self.errors
 
 
 class Alternative(NamedTuple):
@@ -64,6 +51,9 @@ class Compiled(NamedTuple):
 
     initial: str
     ways: dict[tuple[str, str], tuple[Alternative, ...]]  # by state and event
+    timers: dict[str, tuple[tuple[int, str], ...]]  # by state: after how many microseconds which event
+    enter: dict[str, tuple[Action, ...]]
+    exit: dict[str, tuple[Action, ...]]
 
 
 def validate(definition: Any) -> Validation:
@@ -98,7 +88,7 @@ def normal(definition: dict[str, Any]) -> dict[str, Any]:
     }
     if definition.get("meta") is not None:
         found["meta"] = _sorted(definition["meta"])
-    return found
+    return found | extras.normal(definition)
 
 
 def canonical(definition: dict[str, Any]) -> bytes:
@@ -136,7 +126,13 @@ def compiled(definition: dict[str, Any]) -> Compiled:
         for state in dict.fromkeys(transition["from"]):
             place = state, transition["event"]
             ways[place] = (*ways.get(place, ()), way)
-    return Compiled(definition["initial"], ways)
+    return Compiled(
+        definition["initial"],
+        ways,
+        extras.timers_by_state(definition),
+        extras.actions_by_state(definition, "enter"),
+        extras.actions_by_state(definition, "exit"),
+    )
 
 
 # -- what is wrong
@@ -159,15 +155,16 @@ def _no_constant(name: str) -> NoReturn:
 
 def _wrong(definition: dict[str, Any]) -> list[Finding]:
     """Return what is wrong; what is in the fields only once these are what they should be."""
-    shape = [*_shape(definition), *_meta(definition)]
-    return shape or [*_initial(definition), *_transitions(definition)]
+    shape = [*_shape(definition), *_json(definition), *extras.shape(definition)]
+    return shape or [*_initial(definition), *_transitions(definition), *extras.references(definition)]
 
 
-def _meta(definition: dict[str, Any]) -> Iterator[Finding]:
-    try:
-        json.dumps(definition.get("meta"))
-    except TypeError:
-        yield Finding("INVALID_TYPE", "meta is JSON, which has no bytes", "$.meta")
+def _json(definition: dict[str, Any]) -> Iterator[Finding]:
+    for field in ("meta", *extras.EXTRAS):
+        try:
+            json.dumps(definition.get(field))
+        except TypeError:
+            yield Finding("INVALID_TYPE", f"{field!r} is JSON, which has no bytes", f"$.{field}")
 
 
 def _shape(definition: dict[str, Any]) -> Iterator[Finding]:
@@ -178,7 +175,7 @@ def _shape(definition: dict[str, Any]) -> Iterator[Finding]:
             what = "a list" if kind is list else "a text"
             yield Finding("INVALID_TYPE", f"{field!r} is {what}", f"$.{field}")
         elif field == "states":
-            yield from _names(definition["states"], "state", "$.states")
+            yield from shape_of_names(definition["states"], "state", "$.states")
         elif field == "transitions":
             for index, transition in enumerate(definition["transitions"]):
                 yield from _shape_of_transition(transition, f"$.transitions[{index}]")
@@ -191,24 +188,12 @@ def _shape_of_transition(transition: Any, at: str) -> Iterator[Finding]:
     for field in ("from", "event", "to"):
         if field not in transition:
             yield Finding("MISSING_FIELD", f"{field!r} is missing", at)
-    sources = transition.get("from", [])
-    if isinstance(sources, (list, tuple)):
-        yield from _names(sources, "state", f"{at}.from")
-    else:
-        yield from _names([sources], "state", f"{at}.from", is_list=False)
+    yield from shape_of_names(transition.get("from", []), "state", f"{at}.from")
     for field, what in (("event", "event"), ("to", "state")):
         if field in transition:
-            yield from _names([transition[field]], what, f"{at}.{field}", is_list=False)
+            yield from shape_of_name(transition[field], what, f"{at}.{field}")
     if not isinstance(transition.get("guard"), (str, type(None))):
         yield Finding("INVALID_TYPE", "a guard is a text", f"{at}.guard")
-
-
-def _names(names: Any, what: str, at: str, *, is_list: bool = True) -> Iterator[Finding]:
-    for index, name in enumerate(names):
-        try:
-            check_name(name, what, reserved=True)
-        except (InvalidInput, LimitExceeded) as error:
-            yield Finding("INVALID_TYPE", str(error), f"{at}[{index}]" if is_list else at)
 
 
 def _initial(definition: dict[str, Any]) -> Iterator[Finding]:
@@ -223,22 +208,18 @@ def _transitions(definition: dict[str, Any]) -> Iterator[Finding]:
     for index, transition in enumerate(definition["transitions"]):
         at, guard = f"$.transitions[{index}]", transition.get("guard")
         if transition["to"] not in states:
-            yield _no_state(transition["to"], f"{at}.to")
+            yield no_state(transition["to"], f"{at}.to")
         if guard is not None:
             yield from _guard(guard, f"{at}.guard")
-        for source in dict.fromkeys(_sources(transition)):
+        for source in dict.fromkeys(listed(transition["from"])):
             if source not in states:
-                yield _no_state(source, f"{at}.from")
+                yield no_state(source, f"{at}.from")
             place = source, transition["event"]
             if place in ends:
                 message = f"event {place[1]!r} in state {source!r} takes an earlier way, which has no guard"
                 yield Finding("DUPLICATE_TRANSITION", message, at)
             elif guard is None:
                 ends.add(place)
-
-
-def _no_state(name: str, at: str) -> Finding:
-    return Finding("INVALID_STATE", f"{name!r} is none of the states", at)
 
 
 def _guard(text: str, at: str) -> Iterator[Finding]:
@@ -275,13 +256,8 @@ def _strange(definition: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("DEAD_END_STATE", f"no way leads out of state {state!r}", at)
 
 
-def _sources(transition: dict[str, Any]) -> list[str]:
-    sources = transition["from"]
-    return [sources] if isinstance(sources, str) else list(sources)
-
-
 def _normal_transition(transition: dict[str, Any]) -> dict[str, Any]:
-    found = {"from": _sources(transition), "event": transition["event"], "to": transition["to"]}
+    found = {"from": listed(transition["from"]), "event": transition["event"], "to": transition["to"]}
     if transition.get("guard") is not None:
         found["guard"] = transition["guard"]
     return found

@@ -19,6 +19,7 @@ from strata.primitives.finding import FindPlan, plan
 from strata.primitives.machines_definition import Compiled, check_version, compiled
 from strata.primitives.machines_rows import (
     DEFINITIONS,
+    LAYOUT,
     THINGS,
     Instance,
     Machine,
@@ -54,7 +55,7 @@ Transitions = list[Transition]
 class MachineReads(Primitive):
     """What can be asked of the machines of one branch and space."""
 
-    LAYOUT: ClassVar[Layout] = Layout("machines", text_keys=False, finite=True)
+    LAYOUT: ClassVar[Layout] = LAYOUT
     _DERIVES: ClassVar[bool] = True
     _TEXTS: ClassVar[dict[str, Path]] = {"context": ("context",)}
 

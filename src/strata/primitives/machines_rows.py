@@ -1,18 +1,20 @@
 """What is kept of machines and instances, row by row, and as users get it.
 
     id                                    the instance:
-                                          {machine, machine_version, state, context, created, made}
+                                          {machine, machine_version, state, context, created, made, due?}
     0x00, "d", machine, 0x00, version     the definition: {digest, definition, checksum}
     0x00, "m", machine, 0x00, id          null: instances by machine
     0x00, "s", machine, 0x00, state, 0x00, id    null: by machine and state
+    0x00, "t", due, id, 0x00, event       null: timers, by when they are due
     0x00, "k", id, 0x00, op, 0x00, key    what a call with an idempotency key had as its result, for 24 hours
     0x00, "K", machine, 0x00, key         [id]: the id that was given by such a creation
 
-Versions of machines are 4 bytes big-endian. `made` is [steps, item, ...]: how many transitions the instance
-has made, then what the commit did that wrote the row, each item as [event, from, to, payload, event id]; a
-creation has no event and no from. Of the newest payload the keys are enough, and of a creation nothing, as
+Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` is
+[[instant, event], ...]. `made` is [steps, item, ...]: how many transitions the instance has made, then what
+the commit did that wrote the row, each item as [event, from, to, payload, event id]; a creation has no event
+and no from, a migration no event. Of the newest payload the keys are enough, and of a creation nothing, as
 the values are in the context. So the history of a row is that of the instance, and costs what payloads take.
-The rows by machine and state follow from it, and expire with it.
+The rows by machine and state and those of timers follow from it, and expire with it.
 """
 
 from __future__ import annotations
@@ -27,17 +29,25 @@ import msgspec
 from strata.core.clock import to_datetime, to_expiry
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
+from strata.core.protocols import Layout
 from strata.core.values import text_of
-from strata.primitives.machines_definition import Finding, check_version, validate
+from strata.primitives.machines_definition import check_version, validate
+from strata.primitives.machines_findings import Finding
+from strata.primitives.machines_pictures import html, mermaid
 
 Row = dict[str, Any]
 
 THINGS: Final = b"\x01"  # the first key that can be an id
 DEFINITIONS: Final = b"\0d"
+TIMERS: Final = b"\0t"
 KEY_TTL_US: Final = 24 * 3600 * 1_000_000
 _MACHINE: Final = "_machine/"  # so begin the names of definitions in refs
 _VERSION_BYTES: Final = 4
+_TIME_BYTES: Final = 8
 _KEYS_MAX: Final = 4096  # of machines and states, whose keys are needed again and again
+
+
+LAYOUT: Final = Layout("machines", text_keys=False, finite=True)
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -73,6 +83,17 @@ class Machine(msgspec.Struct, frozen=True):
     def warnings(self) -> tuple[Finding, ...]:
         """What is strange about it: states that no way leads to or out of."""
         return validate(self.definition).warnings
+
+    def to_mermaid(self, state: str | None = None) -> str:
+        """Return it as a Mermaid state diagram, in which `state` is marked."""
+        return mermaid(self.definition, state)
+
+    def _repr_html_(self) -> str:
+        return html(f"{self.name} {self.version}", self.definition)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        picture = self.to_mermaid()
+        return {"text/vnd.mermaid": picture, "text/html": self._repr_html_(), "text/plain": picture}
 
 
 class MachineVersions(NamedTuple):
@@ -194,6 +215,23 @@ def state_prefix(machine: str, state: str) -> bytes:
     return f"\0s{machine}\0{state}\0".encode()
 
 
+def timer_key(due: int, id: bytes, event: str) -> bytes:
+    """Return the key of a timer."""
+    return timers_until(due - 1) + id + b"\0" + event.encode()
+
+
+def timers_until(now: int) -> bytes:
+    """Return the first key behind those of the timers that are due at an instant."""
+    return TIMERS + (now + 1).to_bytes(_TIME_BYTES)
+
+
+def timer_of(key: bytes) -> tuple[int, bytes, str]:
+    """Return when a timer is due, for which instance, and its event."""
+    at = len(TIMERS) + _TIME_BYTES
+    id, _, event = key[at:].partition(b"\0")
+    return int.from_bytes(key[len(TIMERS) : at]), id, event.decode()
+
+
 def keys_prefix(id: bytes) -> bytes:
     """Return what the rows of the idempotency keys of an instance begin with."""
     return b"\0k" + id + b"\0"
@@ -211,7 +249,8 @@ def given_key(machine: str, key: str) -> bytes:
 
 def follows(key: bytes, row: Row) -> list[bytes]:
     """Return the keys of the rows that follow from that of an instance."""
-    return [machine_prefix(row["machine"]) + key, state_prefix(row["machine"], row["state"]) + key]
+    found = [machine_prefix(row["machine"]) + key, state_prefix(row["machine"], row["state"]) + key]
+    return found + [timer_key(due, key, event) for due, event in row.get("due", ())]
 
 
 # -- names in refs

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from strata.core.atomic import Source
 from strata.core.errors import AlreadyExists, GuardFailed, InvalidTransition, UnexpectedState
 from strata.core.ids import new_id
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Entry, PatchOp, Txn
+from strata.core.staging import Source as Held
 from strata.primitives.machines_definition import Compiled
 from strata.primitives.machines_reads import newest, no_instance, tables
 from strata.primitives.machines_rows import (
@@ -32,11 +34,13 @@ from strata.primitives.machines_rows import (
     once_key,
     settled,
     state_prefix,
+    timer_key,
 )
 
 _STATE: Final = ("state",)
-_MADE: Final = ("made",)
-_EVENT_ID: Final = ("event_id",)
+MADE: Final = ("made",)
+EVENT_ID: Final = ("event_id",)
+DUE: Final = ("due",)
 Map = dict[str, Any]
 # event, from, to, context, payload, event id, version, applied: what a Transition has behind its instance
 Made = tuple[str, str, str, Map, Map | None, str | None, int | None, bool]
@@ -54,7 +58,7 @@ class Creation(msgspec.Struct):
     recreate: bool
     once: str | None  # the idempotency key
 
-    def run(self, txn: Txn) -> tuple[Instance, bool]:
+    def run(self, txn: Txn, beside: Source) -> tuple[Instance, bool]:
         """Return the instance, and whether it was made now."""
         found = self._earlier(txn)
         if found is not None:
@@ -62,15 +66,19 @@ class Creation(msgspec.Struct):
         key = self.key or new_id(txn.now).encode()
         is_absent = self._check_free(txn, key)
         version = newest(txn, self.machine) if self.version is None else self.version
-        initial = tables(txn, self.machine, version).initial
+        ready = tables(txn, self.machine, version)
+        initial, now = ready.initial, txn.now
         row: Row = {
             "machine": self.machine,
             "machine_version": version,
             "state": initial,
             "context": self.context,
-            "created": txn.now,
+            "created": now,
             "made": [0, [None, None, initial, None, None]],
         }
+        if initial in ready.timers:
+            row["due"] = due_in(ready, initial, now)
+        held = _acted(ready, beside, txn, key, self.machine, self.context, (None, None, initial))
         txn.put_many([(key, row), *((follower, None) for follower in follows(key, row))], self.ttl_us)
         if is_absent:
             txn.expect(key, absent=True)  # also where isolation does not look at what was read
@@ -78,8 +86,10 @@ class Creation(msgspec.Struct):
             txn.put(once_key(key, _CREATE, self.once), row, KEY_TTL_US)
             if self.key is None:
                 txn.put(given_key(self.machine, self.once), key, KEY_TTL_US)
-        expires = None if self.ttl_us is None else txn.now + self.ttl_us
-        return instance_of(key, row, None, txn.now, expires), True
+        if held is not None:
+            held.pass_on()
+        expires = None if self.ttl_us is None else now + self.ttl_us
+        return instance_of(key, row, None, now, expires), True
 
     def _earlier(self, txn: Txn) -> Instance | None:
         """Return what an earlier call with the same idempotency key has made."""
@@ -116,7 +126,7 @@ class Application(msgspec.Struct):
     once: str | None = None
     is_first: bool = False  # whether the transaction is of this alone
 
-    def run(self, txn: Txn) -> Made:
+    def run(self, txn: Txn, beside: Source) -> Made:
         """Return the fields of the transition, of which `applied` says whether it was made now."""
         key, payload = self.key, self.payload
         if self.once is not None:
@@ -130,21 +140,32 @@ class Application(msgspec.Struct):
         state, context = row["state"], row["context"]
         if self.expected_state is not None or self.expected_version is not None:
             self._check_expected(txn, state, version)
-        to = _way(tables(txn, row["machine"], row["machine_version"]), state, self.event, context)
+        ready = tables(txn, row["machine"], row["machine_version"])
+        to = _way(ready, state, self.event, context)
         item = [self.event, state, to, None if payload is None else list(payload), self.event_id]
-        is_own = not self.is_first and version == txn.version and _is_own(txn, key, row)
-        items = settled(row) if is_own else ()
-        ops: list[PatchOp] = [("set", _MADE, [row["made"][0] + 1, *items, item])]
+        was_own = not self.is_first and version == txn.version and is_own(txn, key, row)
+        items = settled(row) if was_own else ()
+        ops: list[PatchOp] = [("set", MADE, [row["made"][0] + 1, *items, item])]
         if payload:
             ops += [("set", ("context", name), value) for name, value in payload.items()]
             context = context | payload
         if to != state:
             ops.append(("set", _STATE, to))
         if "event_id" in row:
-            ops.append(("delete", _EVENT_ID))
+            ops.append(("delete", EVENT_ID))
+        due = due_in(ready, to, txn.now) if ready.timers else None
+        if due or "due" in row:
+            ops.append(("set", DUE, due) if due else ("delete", DUE))
+        held = None
+        if ready.enter or ready.exit:
+            held = _acted(ready, beside, txn, key, row["machine"], context, (self.event, state, to))
         txn.patch(key, ops)
         if to != state:
-            _move(txn, key, row["machine"], state, to, expires)
+            move(txn, key, row["machine"], state, to, expires)
+        if due or "due" in row:
+            set_timers(txn, key, row.get("due", ()), due or (), expires)
+        if held is not None:
+            held.pass_on()
         if self.once is not None:
             txn.put(once_key(key, _APPLY, self.once), [item, context], KEY_TTL_US)
         return self.event, state, to, context, payload, self.event_id, None, True
@@ -169,7 +190,7 @@ class Deletion(msgspec.Struct):
     key: bytes
     once: str | None = None
 
-    def run(self, txn: Txn) -> tuple[int | None, bool]:
+    def run(self, txn: Txn, beside: Source) -> tuple[int | None, bool]:
         """Return which commit deleted it before (None: this one), and whether it is deleted now."""
         key = self.key
         if self.once is not None:
@@ -223,7 +244,6 @@ def application(
     expected_version: int | None = None,
     event_id: str | None = None,
     idempotency_key: str | None = None,
-    is_first: bool = False,
 ) -> Application:
     """Return the application with these arguments.
 
@@ -248,7 +268,6 @@ def application(
         expected_version,
         event_id,
         None if idempotency_key is None else _once(idempotency_key),
-        is_first,
     )
 
 
@@ -286,7 +305,7 @@ def _way(compiled: Compiled, state: str, event: str, context: dict[str, Any]) ->
     raise InvalidTransition(f"state {state!r} takes no event {event!r}", from_=state, event=event, hint=hint)
 
 
-def _move(txn: Txn, key: bytes, machine: str, state: str, to: str, expires: int | None) -> None:
+def move(txn: Txn, key: bytes, machine: str, state: str, to: str, expires: int | None) -> None:
     """Move the row by which an instance is found by state."""
     if expires is None:
         txn.put(state_prefix(machine, to) + key, None)
@@ -295,7 +314,42 @@ def _move(txn: Txn, key: bytes, machine: str, state: str, to: str, expires: int 
     txn.delete(state_prefix(machine, state) + key)
 
 
-def _is_own(txn: Txn, key: bytes, row: Row) -> bool:
+def due_in(ready: Compiled, state: str, now: int) -> list[list[Any]]:
+    """Return the timers that are set when a state is entered."""
+    return [[now + after_us, event] for after_us, event in ready.timers.get(state, ())]
+
+
+def set_timers(txn: Txn, key: bytes, old: Sequence[Any], new: Sequence[Any], expires: int | None) -> None:
+    """Exchange the rows of the timers of an instance."""
+    rows = [timer_key(due, key, event) for due, event in new]
+    gone = [timer_key(due, key, event) for due, event in old]
+    txn.delete_many([row for row in gone if row not in rows])
+    for row in rows:
+        txn.put_until(row, None, expires)
+
+
+def _acted(
+    ready: Compiled,
+    beside: Source,
+    txn: Txn,
+    key: bytes,
+    machine: str,
+    context: Map,
+    step: tuple[str | None, str | None, str],
+) -> Held | None:
+    """Return what the actions of a step write, held back until nothing can fail any more."""
+    event, source, to = step
+    actions = (*(ready.exit.get(source, ()) if source else ()), *ready.enter.get(to, ()))
+    if not actions:
+        return None
+    held, space = Held(beside), txn.names[1]
+    named = {"id": key.decode(), "machine": machine, "event": event, "from": source, "to": to}
+    for action in actions:
+        action.run(held, space, {"ctx": context, **named})
+    return held
+
+
+def is_own(txn: Txn, key: bytes, row: Row) -> bool:
     """Return whether a row was written by this very transaction."""
     before = txn.history(key, None, 1)
     if not before or before[0][3]:

@@ -1,0 +1,133 @@
+"""Batches: several creations, events and deletions as one commit, all of them or those that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from strata.core.atomic import Source, atomically
+from strata.core.clock import ttl_micros
+from strata.core.errors import (
+    AlreadyExists,
+    BatchFailed,
+    InvalidInput,
+    InvalidTransition,
+    LimitExceeded,
+    NotFound,
+    StrataError,
+    UnexpectedState,
+)
+from strata.core.protocols import Layout, Txn
+from strata.core.staging import Source as Held
+from strata.primitives.machines_rows import Instance, Transition
+from strata.primitives.machines_steps import (
+    Application,
+    Creation,
+    Deletion,
+    application,
+    creation,
+    deletion,
+    transition_of,
+)
+
+Item = Mapping[str, Any]
+Step = Creation | Application | Deletion
+
+MAX_ITEMS: Final = 100
+# What is wrong with an item, and not with the database.
+_REFUSALS: Final = (
+    InvalidInput, NotFound, AlreadyExists, InvalidTransition, UnexpectedState, LimitExceeded
+)  # fmt: skip
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What became of one item: `result` is that of its method, or there is an `error`."""
+
+    result: Instance | Transition | int | None = None
+    error: StrataError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was done."""
+        return self.error is None
+
+
+def run_batch(txn: Txn, beside: Source, items: Iterable[Item], atomic: bool, layout: Layout) -> Results:
+    """Run items in one commit; return what each did."""
+    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
+        raise InvalidInput(
+            f"a batch is a list of maps, not {type(items).__name__}", hint="as in [{'op': 'apply', ...}]"
+        )
+    listed = list(items)
+    if len(listed) > MAX_ITEMS:
+        raise LimitExceeded(what="number of items of a batch", limit=MAX_ITEMS, actual=len(listed))
+    space = txn.names[1]
+
+    def step(txn: Txn, beside: Source) -> list[tuple[Step | None, Any]]:
+        whole = Held(beside)
+        whole.over(txn, space, layout)
+        done = [_run(item, index, whole, space, layout, atomic) for index, item in enumerate(listed)]
+        whole.pass_on()
+        return done
+
+    done, at = atomically(txn, step, beside=beside)
+    return [_result(step, made, at) for step, made in done]
+
+
+Results = list[BatchResult]
+
+
+def _run(
+    item: Any, index: int, whole: Held, space: str, layout: Layout, atomic: bool
+) -> tuple[Step | None, Any]:
+    """Run one item; return its step and what it did, or no step and why it was refused."""
+    held = Held(whole)
+    try:
+        step = _step(item)
+        made = step.run(held.keyspace(space, layout), held)
+    except _REFUSALS as error:
+        if not atomic:
+            return None, error
+        reason = f"atomic batch failed: item {index} was refused: {error}"
+        raise BatchFailed(reason, index=index, reason=error.code, hint=error.hint) from error
+    held.pass_on()
+    return step, made
+
+
+def _step(item: Any) -> Step:
+    if not isinstance(item, Mapping):
+        raise InvalidInput(f"an item of a batch is a map, not {type(item).__name__}")
+    arguments = dict(item)
+    op = arguments.pop("op", None)
+    make = _OPS.get(op) if isinstance(op, str) else None
+    if make is None:
+        raise InvalidInput(f"{op!r} is no operation of a batch", hint=f"one of {', '.join(_OPS)}")
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise InvalidInput(f"{op}: {error}") from None
+
+
+def _create(*, ttl: Any = None, **arguments: Any) -> Creation:
+    return creation(**arguments, ttl_us=None if ttl is None else ttl_micros(ttl))
+
+
+_OPS: Final[dict[str, Callable[..., Step]]] = {
+    "create": _create, "apply": application, "delete": deletion
+}  # fmt: skip
+
+
+def _result(step: Step | None, made: Any, at: int | None) -> BatchResult:
+    """Return what an item did, with the version of the commit."""
+    if isinstance(step, Creation):
+        instance, is_new = made
+        return BatchResult(replace(instance, version=at) if is_new and at is not None else instance)
+    if isinstance(step, Application):
+        return BatchResult(transition_of(step.key.decode(), made, at))
+    if isinstance(step, Deletion):
+        before, is_deleted = made
+        return BatchResult(at if is_deleted else before)
+    return BatchResult(error=made)

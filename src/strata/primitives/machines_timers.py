@@ -1,0 +1,104 @@
+"""Timers: events that come by themselves after a time in a state.
+
+    {"state": name or [name, ...], "after": seconds, "event": name}
+
+A timer is set when an instance enters the state (by any transition, also one that leads back into it), and
+goes when it leaves. Timers fire when somebody asks (`fire_due`), in order of the instants at which they were
+due, each in a commit of its own that also takes the timer away: so each fires once, whoever asks, and a crash
+leaves it either fired or still to come. One whose event finds no way is taken away without effect.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, cast
+
+import msgspec
+
+from strata.core.atomic import Source, atomically
+from strata.core.clock import to_datetime
+from strata.core.errors import InvalidTransition
+from strata.core.protocols import PatchOp, Txn
+from strata.primitives.machines_rows import (
+    TIMERS,
+    Row,
+    Transition,
+    timer_key,
+    timer_of,
+    timers_until,
+)
+from strata.primitives.machines_steps import DUE, EVENT_ID, MADE, Application, is_own, transition_of
+
+_PAGE: Final = 1000
+
+
+class Fired(msgspec.Struct, frozen=True):
+    """A timer that was due. `transition` is None where its event found no way."""
+
+    instance: str
+    event: str
+    due_us: int
+    transition: Transition | None
+
+    @property
+    def due(self) -> datetime:
+        """When it was due, in UTC."""
+        return to_datetime(self.due_us)
+
+
+def fire_due(txn: Txn, beside: Source, limit: int | None) -> list[Fired]:
+    """Fire the timers that are due now, at most `limit`; return what they did."""
+    end, found = timers_until(txn.now), list[Fired]()
+    while limit is None or len(found) < limit:
+        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        keys = cast("list[bytes]", txn.scan_keys(TIMERS, None, end, False, size))
+        for key in keys:
+            fired = _fire(txn, beside, key)
+            if fired is not None:
+                found.append(fired)
+        if len(keys) < size:
+            break
+    return found
+
+
+def next_due(txn: Txn) -> datetime | None:
+    """Return when the next timer is due."""
+    keys = cast("list[bytes]", txn.scan_keys(TIMERS, None, None, False, 1))
+    return to_datetime(timer_of(keys[0])[0]) if keys else None
+
+
+def _fire(txn: Txn, beside: Source, key: bytes) -> Fired | None:
+    """Fire one timer; None when somebody else has."""
+    due, id, event = timer_of(key)
+
+    def step(txn: Txn, beside: Source) -> tuple[bool, Any]:
+        if not txn.contains(key):
+            return False, None
+        try:
+            return True, Application(id, event, None, is_first=is_first).run(txn, beside)
+        except InvalidTransition:
+            _drop(txn, id, due, event)
+            return True, None
+
+    is_first = txn.mode == "automatic"
+    (is_fired, made), at = atomically(txn, step, beside=beside)
+    if not is_fired:
+        return None
+    name = id.decode()
+    return Fired(name, event, due, None if made is None else transition_of(name, made, at))
+
+
+def _drop(txn: Txn, id: bytes, due: int, event: str) -> None:
+    """Take away a timer that has no effect. What the row said of another commit, it says no more."""
+    kept = txn.kept(id)
+    assert kept is not None, "timers go with their instance"
+    row: Row = kept[0]
+    left = [timer for timer in row["due"] if timer != [due, event]]
+    ops: list[PatchOp] = [("set", DUE, left) if left else ("delete", DUE)]
+    steps, *items = row["made"]
+    if items and not (kept[1] == txn.version and is_own(txn, id, row)):
+        ops.append(("set", MADE, [steps]))
+        if items[-1][4] is not None:
+            ops.append(("set", EVENT_ID, items[-1][4]))
+    txn.patch(id, ops)
+    txn.delete(timer_key(due, id, event))
