@@ -277,6 +277,25 @@ def test_an_expired_instance_is_gone(db, machines, clock):
     assert machines.create("order", "o-1").expires is None
 
 
+def test_clear_removes_everything_for_good(tmp_path):
+    with strata.open(tmp_path / "db") as db:
+        db.machines.define("order", 1, ORDER)
+        db.machines.define("order", 2, ORDER)
+        for id in "abc":
+            db.machines.create("order", id, idempotency_key="k")
+        db.kv.put("kept", 1)
+        at = db.version
+        assert db.machines.clear() == (3, 2)
+        assert db.version == at + 1
+        assert db.machines.clear() == (0, 0)
+        assert len(db.at(at).machines) == 3
+    with strata.open(tmp_path / "db") as db:
+        assert (len(db.machines), db.machines.definitions(), db.kv.get("kept")) == (0, [], 1)
+        assert db.version == at + 1
+        with pytest.raises(NotFound):
+            db.machines.create("order", "a", idempotency_key="k")
+
+
 # -- idempotency
 
 

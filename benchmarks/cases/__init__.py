@@ -24,6 +24,7 @@ CASES = (
     "search_text",
     "search_vectors",
     "search_ordered",
+    "machines",
 )
 
 

@@ -260,7 +260,7 @@ _ALL: Final = (
     *_operations(
         "machines.", Machines,
         read="validate next_due",
-        write="define delete",
+        write="define delete clear",
         step="create apply batch migrate fire_due",
     ),
     *_operations("runs.", RunRecords, read="get exists list children count stats steps"),

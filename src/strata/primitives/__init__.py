@@ -9,7 +9,7 @@ from strata.primitives.machines import Machines
 from strata.primitives.machines_batch import BatchResult
 from strata.primitives.machines_findings import Finding, Validation
 from strata.primitives.machines_migration import Migration
-from strata.primitives.machines_rows import Instance, Machine, MachineVersions, Transition
+from strata.primitives.machines_rows import Cleared, Instance, Machine, MachineVersions, Transition
 from strata.primitives.machines_timers import Fired
 from strata.primitives.runs import RunInfo, RunRecords, RunStats, RunStep
 from strata.primitives.state import Cell, State
@@ -21,6 +21,7 @@ __all__ = [
     "BatchResult",
     "Cell",
     "ChainReport",
+    "Cleared",
     "Collection",
     "CollectionStats",
     "Event",

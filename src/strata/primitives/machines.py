@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -37,6 +37,9 @@ from strata.primitives.machines_findings import Validation
 from strata.primitives.machines_migration import Migration, change_of, migrate
 from strata.primitives.machines_reads import MachineReads
 from strata.primitives.machines_rows import (
+    DEFINITIONS,
+    THINGS,
+    Cleared,
     Instance,
     Machine,
     Transition,
@@ -179,6 +182,21 @@ class Machines(MachineReads):
         step = deletion(id, idempotency_key)
         (before, is_deleted), at = atomically(self._txn, step.run, beside=self._beside)
         return at if is_deleted else before
+
+    def clear(self) -> Cleared:
+        """Remove all instances and machines of this branch and space, in one commit; return how many.
+
+        Views of earlier versions still show them; `db.forget` takes things out of those too.
+        Cost: reads all keys.
+        """
+
+        def clear(txn: Txn) -> Cleared:
+            keys = cast("list[bytes]", txn.scan_keys(None, None, None, False, None))
+            txn.delete_many(keys)
+            things = sum(key >= THINGS for key in keys)
+            return Cleared(things, sum(key.startswith(DEFINITIONS) for key in keys))
+
+        return atomically(self._txn, clear)[0]
 
     def batch(self, items: Iterable[Item], *, atomic: bool = False) -> list[BatchResult]:
         """Run creations, events and deletions one after the other, in one commit; return what each did.

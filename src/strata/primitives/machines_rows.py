@@ -103,6 +103,13 @@ class MachineVersions(NamedTuple):
     versions: tuple[int, ...]
 
 
+class Cleared(NamedTuple):
+    """How much was removed."""
+
+    instances: int
+    versions: int  # of machines
+
+
 class Instance(msgspec.Struct, frozen=True):
     """An instance as one commit left it. Inside its transaction it has no version yet."""
 
