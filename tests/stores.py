@@ -78,6 +78,7 @@ def dump(face: Face) -> dict[str, Any]:
         "state": [(name, face.state.get(name)) for name in face.state.list()],
         "json": [(name, face.json.get(name)) for name in face.json.list()],
         "traces": list(face.traces.list()),
+        "machines": [list(face.machines), face.machines.definitions()],
         "events": {
             stream: [
                 (event.sequence, event.type, event.payload) for event in face.events.range(stream=stream)

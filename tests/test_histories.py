@@ -115,6 +115,42 @@ JSON_WRITES = st.one_of(
     op("json", "cas", DOCS, VERSIONS, PATHS, JSON),
     op("json", "patch", DOCS, st.lists(RFC6902, max_size=4)),
 )
+MACHINE: Any = {
+    "states": ["a", "b", "c"],
+    "initial": "a",
+    "transitions": [
+        {"from": "a", "event": "E", "to": "b", "guard": "ctx.n >= 1"},
+        {"from": ["a", "b"], "event": "E", "to": "c"},
+        {"from": ["b", "c"], "event": "F", "to": "b"},
+    ],
+    "timers": [{"state": "b", "after": 10e-6, "event": "F"}],
+    "actions": [{"on": "enter", "state": "c", "do": "kv.incr", "key": "a"}],
+}
+IDS = st.sampled_from(["i", "j"])
+CONTEXTS = st.none() | st.dictionaries(st.sampled_from("nm"), st.integers(0, 2), max_size=2)
+EVENTS = st.sampled_from(["E", "E", "F"])
+ONCE = st.sampled_from([None, None, "k"])
+ITEMS = st.one_of(
+    st.fixed_dictionaries({"op": st.just("create"), "machine": st.just("m"), "id": IDS, "context": CONTEXTS}),
+    st.fixed_dictionaries({"op": st.just("apply"), "id": IDS, "event": EVENTS, "payload": CONTEXTS}),
+    st.fixed_dictionaries({"op": st.just("delete"), "id": IDS}),
+)
+MACHINES = st.one_of(
+    op("machines", "define", st.just("m"), st.integers(1, 2), st.just(MACHINE)),
+    op("machines", "define", st.just("m"), st.just(1), st.just(MACHINE | {"meta": 1})),
+    op("machines", "create", st.just("m"), IDS, CONTEXTS, ttl=TTLS, idempotency_key=ONCE),
+    op("machines", "create", st.just("m"), IDS, CONTEXTS, recreate=st.booleans()),
+    op("machines", "apply", IDS, EVENTS, CONTEXTS, idempotency_key=ONCE),
+    op("machines", "apply", IDS, EVENTS, CONTEXTS, expected_state=st.sampled_from([None, "a", "b"])),
+    op("machines", "delete", IDS, idempotency_key=ONCE),
+    op("machines", "batch", st.lists(ITEMS, max_size=4), atomic=st.booleans()),
+    op("machines", "migrate", st.just("m"), dry_run=st.booleans()),
+    op("machines", "fire_due"),
+    op("machines", "get", IDS),
+    op("machines", "list", st.just("m"), st.sampled_from([None, "a", "b", "c"])),
+    op("machines", "count", st.just("m")),
+    op("machines", "history", IDS),
+)
 READS = st.one_of(
     op("kv", "get", KEYS),
     op("kv", "entry", KEYS),
@@ -146,7 +182,7 @@ READS = st.one_of(
     op("traces", "by_tag", st.just("x"), reverse=st.booleans(), limit=st.none() | st.just(1)),
     op("traces", "count", kind=st.sampled_from([None, "query"])),
 )
-OPERATIONS = WRITES | JSON_WRITES | READS
+OPERATIONS = WRITES | JSON_WRITES | READS | MACHINES
 
 
 def call(face: stores.Face, operation: Any) -> Any:
@@ -167,6 +203,8 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         compared = [field for field in dataclasses.fields(value) if field.compare]
         return plain([getattr(value, field.name) for field in compared])
+    if isinstance(value, StrataError):
+        return type(value).__name__
     return type(value).__name__, value
 
 
@@ -206,6 +244,7 @@ class Histories(RuleBasedStateMachine):
         self.kernel = self.start()
         self.both(lambda store: stores.Place(store).kv.put_many({"a": 1, "b": 2.0}))
         self.both(lambda store: stores.Place(store).json.set("d", "$", {"a": {"b": 1}, "l": [1, {"a": 1}]}))
+        self.both(lambda store: stores.Place(store).machines.define("m", 1, MACHINE))
 
     def start(self) -> Any:
         from strata.store import open_store
