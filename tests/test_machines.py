@@ -85,6 +85,9 @@ def test_create_refuses_what_is_taken_or_unknown(db, machines):
     before = db.everything
     with pytest.raises(AlreadyExists):
         machines.create("order", "o-1")
+    for version in (0, -1, 2**32, 1.0, "1", True):
+        with pytest.raises(InvalidInput):
+            machines.create("order", "o-2", version=version)
     for name, version in (("nothing", None), ("order", 2)):
         with pytest.raises(NotFound) as caught:
             machines.create(name, "o-2", version=version)
@@ -118,6 +121,22 @@ def test_ids_that_cannot_be(machines, id):
     for call in calls:
         with pytest.raises((InvalidInput, LimitExceeded)):
             call(id)
+
+
+def test_names_may_be_as_long_as_limits_say(db):
+    machine, state, other, event, id, key = ("é" * 127 + mark for mark in "msoeik")
+    step = {"from": state, "event": event, "to": other}
+    definition = {"states": [state, other], "initial": state, "transitions": [step]}
+    timers = [{"state": state, "after": 1, "event": event}]
+    db.machines.define(machine, 2**32 - 1, definition | {"timers": timers})
+    made = db.machines.create(machine, id, idempotency_key="é" * 512)
+    assert db.machines.create(machine, id, idempotency_key="é" * 512) == made
+    assert db.machines.create(machine, idempotency_key="é" * 512).machine == machine
+    assert db.machines.apply(id, event, idempotency_key="é" * 512, event_id=key).to_state == other
+    assert [found.id for found in db.machines.list(machine, other)] == [id]
+    for wrong in ("é" * 513, ""):
+        with pytest.raises((LimitExceeded, InvalidInput)):
+            db.machines.apply(id, event, idempotency_key=wrong)
 
 
 def test_a_payload_beyond_the_limit_is_refused(machines):
@@ -390,8 +409,9 @@ def test_lists_go_by_id_machine_and_state(machines):
                 after = seen[-1]
             assert seen == order
     assert machines.list("nothing") == machines.list("order", "nothing") == []
-    with pytest.raises(InvalidInput):
-        machines.list(state="paid")
+    for arguments in ((None, "paid"), ("order", ["paid"]), ("order", 7), (7,), (["order"],), ("order", "")):
+        with pytest.raises(InvalidInput):
+            machines.list(*arguments)
     for limit in (-1, "x", 1.0):
         with pytest.raises(InvalidInput):
             machines.list(limit=limit)
@@ -541,11 +561,21 @@ def test_two_transactions_on_one_instance_conflict(db, machines, isolation, firs
 
 
 @pytest.mark.parametrize("isolation", ["serializable", "snapshot"])
-def test_two_transactions_that_make_one_id_conflict(db, machines, isolation):
+@pytest.mark.parametrize("before", ["nothing", "a deletion"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda place: place.machines.create("order", "o-1"),
+        lambda place: place.machines.define("new", 1, ORDER),
+    ],
+)
+def test_two_transactions_that_make_the_same_conflict(db, machines, isolation, before, make):
+    if before == "a deletion":
+        machines.create("order", "o-1")
+        machines.delete("o-1")
     one, two = db.begin(isolation), db.begin(isolation)
-    for tx in (one, two):
-        tx.machines.create("order", "o-1")
-        tx.machines.define("new", 1, ORDER)
+    make(one)
+    make(two)
     one.commit()
     with pytest.raises(Conflict):
         two.commit()

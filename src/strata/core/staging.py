@@ -27,7 +27,7 @@ class Source:
     def __init__(self, below: AnySource) -> None:
         self._below = below  # what gives keyspaces: a transaction, or another of these
         self._made: dict[tuple[str, Layout], Staged] = {}
-        self._journal: list[tuple[Txn, str, tuple[Any, ...], dict[str, Any]]] = []
+        self._journal: list[tuple[Txn, str, tuple[Any, ...]]] = []
 
     def keyspace(self, space: str, layout: Layout, /) -> Txn:
         """Return a keyspace as it would be after what is held back."""
@@ -43,8 +43,8 @@ class Source:
 
     def pass_on(self) -> None:
         """Write what was held back, in the order in which it came."""
-        for txn, method, arguments, named in self._journal:
-            getattr(txn, method)(*arguments, **named)
+        for txn, method, arguments in self._journal:
+            getattr(txn, method)(*arguments)
         self._journal.clear()
 
 
@@ -122,12 +122,12 @@ class Staged:
     def put(self, key: Key, value: Any, ttl_us: int | None = None, /) -> None:
         check(value, finite=self._layout.finite)
         self._set(key, value, self._expiry(key, ttl_us))
-        self._journal.append((self._below, "put", (key, value, ttl_us), {}))
+        self._journal.append((self._below, "put", (key, value, ttl_us)))
 
     def put_until(self, key: Key, value: Any, expires: int | None, /) -> None:
         check(value, finite=self._layout.finite)
         self._set(key, value, expires)
-        self._journal.append((self._below, "put_until", (key, value, expires), {}))
+        self._journal.append((self._below, "put_until", (key, value, expires)))
 
     def put_many(self, rows: Iterable[tuple[Key, Any]], ttl_us: int | None = None, /) -> None:
         for key, value in rows:
@@ -137,7 +137,7 @@ class Staged:
         if self._layout.text_keys:
             check_key(key)
         self._own[key] = None
-        self._journal.append((self._below, "delete", (key,), {}))
+        self._journal.append((self._below, "delete", (key,)))
 
     def delete_many(self, keys: Iterable[Key], /) -> None:
         for key in keys:
@@ -148,23 +148,19 @@ class Staged:
         made, _ = patches.apply(ABSENT if before is None else before[0], ops)
         check(made, finite=self._layout.finite)
         self._set(key, made, None if before is None else before[2])
-        self._journal.append((self._below, "patch", (key, ops), {}))
+        self._journal.append((self._below, "patch", (key, ops)))
 
     def add(self, key: Key, delta: int | float, /) -> None:
         before = self.kept(key)
         total = _sum(0 if before is None else before[0], delta, is_new=before is None)
         self._set(key, total, None if before is None else before[2])
-        self._journal.append((self._below, "add", (key, delta), {}))
+        self._journal.append((self._below, "add", (key, delta)))
 
     def append(self, stream: bytes, kind: str, value: Any, origin: Any = None, /) -> Appended:
         """Hold back an event. It is seen, and has its sequence, once it is passed on."""
         check(value, finite=self._layout.finite)
-        self._journal.append((self._below, "append", (stream, kind, value, origin), {}))
+        self._journal.append((self._below, "append", (stream, kind, value, origin)))
         return 0, None, None, None
-
-    def expect(self, key: Key, *, version: int | None = None, value: Any = ..., absent: bool = False) -> None:
-        named = {"version": version, "value": value, "absent": absent}
-        self._journal.append((self._below, "expect", (key,), named))
 
     def _set(self, key: Key, value: Any, expires: int | None) -> None:
         if self._layout.text_keys:

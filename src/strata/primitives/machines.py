@@ -104,7 +104,6 @@ class Machines(MachineReads):
             if max_versions is not None:
                 _check_versions(txn, name, check_int(max_versions, "max_versions"))
             txn.put(key, row)
-            txn.expect(key, absent=True)  # also where isolation does not look at what was read
             return True
 
         return machine_of(key, row, atomically(self._txn, define)[0])
@@ -245,6 +244,7 @@ class Machines(MachineReads):
 
         Args:
             limit: at most so many.
+        Cost: a commit each; and a step over each timer that went before and whose history retention keeps.
         """
         return fire_due(self._txn, self._beside, None if limit is None else check_int(limit, "limit"))
 

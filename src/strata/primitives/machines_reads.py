@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final, cast
 
 from strata.core.errors import InvalidInput, NotFound, NotIndexed
-from strata.core.keys import check_int
+from strata.core.keys import check_int, check_name
 from strata.core.merging import Delete, Merged, Three, Write, clash, settled
 from strata.core.patches import ABSENT
 from strata.core.protocols import DELETE, PATCH, PUT, Kept, Layout, Path, Txn
@@ -198,7 +198,8 @@ class MachineReads(Primitive):
                 seen twice or missed, whatever comes and goes in between.
             reverse: from the last to the first; `after` goes with it.
             limit: None is all.
-        Cost: two reads an instance that is returned.
+        Cost: two reads an instance that is returned. With a state also 0.04 us, or 0.2 from files, for each
+            that was in it before and whose history retention keeps.
         """
         txn, prefix = self._txn.pinned(), _listed(machine, state)
         start, end = prefix or THINGS, None
@@ -323,7 +324,9 @@ def _listed(machine: str | None, state: str | None) -> bytes:
             raise InvalidInput("a state is one of a machine's", hint="as in list('order', 'paid')")
         return b""
     machine_name(machine)
-    return machine_prefix(machine) if state is None else state_prefix(machine, state)
+    if state is None:
+        return machine_prefix(machine)
+    return state_prefix(machine, check_name(state, "state", reserved=True))
 
 
 def tables(txn: Txn, machine: str, version: int) -> Compiled:

@@ -17,7 +17,7 @@ from strata.core.ids import new_id
 from strata.core.keys import check_int, check_key, check_name
 from strata.core.protocols import Entry, PatchOp, Txn
 from strata.core.staging import Source as Held
-from strata.primitives.machines_definition import Compiled
+from strata.primitives.machines_definition import Compiled, check_version
 from strata.primitives.machines_reads import newest, no_instance, tables
 from strata.primitives.machines_rows import (
     KEY_TTL_US,
@@ -64,7 +64,7 @@ class Creation(msgspec.Struct):
         if found is not None:
             return found, False
         key = self.key or new_id(txn.now).encode()
-        is_absent = self._check_free(txn, key)
+        self._check_free(txn, key)
         version = newest(txn, self.machine) if self.version is None else self.version
         ready = tables(txn, self.machine, version)
         initial, now = ready.initial, txn.now
@@ -80,8 +80,6 @@ class Creation(msgspec.Struct):
             row["due"] = due_in(ready, initial, now)
         held = _acted(ready, beside, txn, key, self.machine, self.context, (None, None, initial))
         txn.put_many([(key, row), *((follower, None) for follower in follows(key, row))], self.ttl_us)
-        if is_absent:
-            txn.expect(key, absent=True)  # also where isolation does not look at what was read
         if self.once is not None:
             txn.put(once_key(key, _CREATE, self.once), row, KEY_TTL_US)
             if self.key is None:
@@ -99,19 +97,17 @@ class Creation(msgspec.Struct):
         found = None if key is None else _result(txn, key, _CREATE, self.once)
         return None if found is None else instance_of(key, found[0], found[1], found[2], None)
 
-    def _check_free(self, txn: Txn, key: bytes) -> bool:
-        """Raise AlreadyExists where the id is taken; return whether it was free before this transaction."""
+    def _check_free(self, txn: Txn, key: bytes) -> None:
+        """Raise AlreadyExists where the id that was given is taken."""
         if self.key is None:
-            return True
+            return
         if txn.contains(key):
             raise AlreadyExists(
                 what="instance", name=key.decode(), hint="delete it first, or take another id"
             )
-        before = txn.history(key, None, 1)
-        if before and not self.recreate:
+        if not self.recreate and txn.history(key, None, 1):
             hint = "recreate=True lets it be made again"
             raise AlreadyExists("the instance was deleted", what="instance", name=key.decode(), hint=hint)
-        return not before or before[0][3] or (before[0][4] is not None and before[0][4] <= txn.now)
 
 
 class Application(msgspec.Struct):
@@ -230,10 +226,12 @@ def creation(
     """
     machine_name(machine)
     if version is not None:
-        check_int(version, "version", 1)
+        check_version(version)
     key = None if id is None else instance_key(id)
-    given = check_map(context, "context") or {}
-    return Creation(machine, key, given, version, ttl_us, recreate, _once(idempotency_key))
+    given = check_map(context, "context")
+    return Creation(
+        machine, key, {} if given is None else {**given}, version, ttl_us, recreate, _once(idempotency_key)
+    )
 
 
 def application(
