@@ -587,6 +587,7 @@ def test_concurrent_appliers_lose_nothing():
         "states": ["0", "1", "2"],
         "initial": "0",
         "transitions": [{"from": str(n), "event": f"from-{n}", "to": str((n + 1) % 3)} for n in range(3)],
+        "actions": [{"on": "exit", "state": ["0", "1", "2"], "do": "kv.incr", "key": "steps"}],
     }
     db = strata.open()
     db.machines.define("ring", 1, ring)
@@ -611,7 +612,7 @@ def test_concurrent_appliers_lose_nothing():
         thread.join()
     assert not errors
     history = db.machines.history("r")[-2::-1]
-    assert len(history) == sum(map(len, accepted)) == db.machines.get("r").steps
+    assert len(history) == sum(map(len, accepted)) == db.machines.get("r").steps == db.kv.get("steps")
     assert sorted((step.version, step.event) for mine in accepted for step in mine) == [
         (step.version, step.event) for step in history
     ]

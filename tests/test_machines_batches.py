@@ -258,6 +258,10 @@ def test_forget_takes_all_of_an_instance(tmp_path):
             db.machines.apply(id, "PAY", {"card": f"{id} card"}, idempotency_key="k")
         db.branches.fork("main", "draft")
         db.branch("draft").machines.apply("secret-1", "SHIP")
+        given = db.machines.create("order", idempotency_key="given-key").id
+        db.forget("machines", given)
+        assert db.machines.create("order", idempotency_key="other-key").id != given
+        db.machines.delete(db.machines.create("order", idempotency_key="other-key").id)
         db.forget("machines", "secret-1")
         for place in (db, db.branch("draft")):
             assert [found.id for found in place.machines] == ["open-1"]
@@ -272,7 +276,28 @@ def test_forget_takes_all_of_an_instance(tmp_path):
         db.checkpoint()
     content = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
     assert b"secret-1" not in content
+    assert b"given-key" not in content
+    assert b"other-key" in content
     assert b"open-1" in content
+
+
+def test_a_bundle_takes_machines_along(tmp_path):
+    with strata.open(tmp_path / "db") as db:
+        db.machines.define("order", 1, ORDER)
+        db.machines.create("order", "a", {"n": 1}, idempotency_key="k")
+        db.machines.apply("a", "PAY", idempotency_key="k")
+        db.machines.create("order", "b")
+        db.machines.delete("b")
+        before = [*db.machines]
+        db.export(tmp_path / "bundle")
+    strata.import_(tmp_path / "bundle", tmp_path / "other")
+    with strata.open(tmp_path / "other") as db:
+        assert [(found.id, found.state, found.context) for found in db.machines] == [
+            (found.id, found.state, found.context) for found in before
+        ]
+        assert [found.id for found in db.machines.list("order", "paid")] == ["a"]
+        assert not db.machines.apply("a", "PAY", idempotency_key="k").applied
+        assert db.machines.apply("a", "SHIP").to_state == "shipped"
 
 
 def test_search_finds_contexts():

@@ -48,7 +48,8 @@ class Indexes:
         """Declare an index over what a primitive has now and will have, and return it.
 
         Args:
-            primitive: "kv", "json", "events", "state", "traces", "runs" or "vectors" (its metadata).
+            primitive: "kv", "json", "events", "state", "traces", "runs", "machines" or "vectors" (its
+                metadata).
             kind: "text" finds words, "ordered" values and ranges of them, "vector" what is near (collections
                 of `vectors` have one anyway).
             space: the space that it is of; that of the handle when left out.

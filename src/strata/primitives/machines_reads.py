@@ -30,6 +30,7 @@ from strata.primitives.machines_rows import (
     definition_of,
     definition_prefix,
     follows,
+    given_key,
     instance_key,
     instance_of,
     keys_prefix,
@@ -112,7 +113,11 @@ class MachineReads(Primitive):
     @classmethod
     def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:
         found = super()._derived(key, value)
-        return [*found, (keys_prefix(key), True)] if found else []
+        if not found:
+            return []
+        given = value.get("given_by")
+        gone = [] if given is None else [(given_key(value["machine"], given), False)]
+        return [*found, *gone, (keys_prefix(key), True)]
 
     # -- machines
 

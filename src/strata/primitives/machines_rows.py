@@ -1,7 +1,8 @@
 """What is kept of machines and instances, row by row, and as users get it.
 
     id                                    the instance:
-                                          {machine, machine_version, state, context, created, made, due?}
+                                          {machine, machine_version, state, context, created, made,
+                                          due?, event_id?, given_by?}
     0x00, "d", machine, 0x00, version     the definition: {digest, definition, checksum}
     0x00, "m", machine, 0x00, id          null: instances by machine
     0x00, "s", machine, 0x00, state, 0x00, id    null: by machine and state
@@ -14,7 +15,8 @@ Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` i
 the commit did that wrote the row, each item as [event, from, to, payload, event id]; a creation has no event
 and no from, a migration no event. Of the newest payload the keys are enough, and of a creation nothing, as
 the values are in the context. So the history of a row is that of the instance, and costs what payloads take.
-The rows by machine and state and those of timers follow from it, and expire with it.
+The rows by machine and state and those of timers follow from it, and expire with it. `event_id` is
+that of the newest transition where no item has it, `given_by` the key of a creation without an id.
 """
 
 from __future__ import annotations

@@ -76,6 +76,8 @@ class Creation(msgspec.Struct):
             "created": now,
             "made": [0, [None, None, initial, None, None]],
         }
+        if self.once is not None and self.key is None:
+            row["given_by"] = self.once
         if initial in ready.timers:
             row["due"] = due_in(ready, initial, now)
         held = _acted(ready, beside, txn, key, self.machine, self.context, (None, None, initial))
