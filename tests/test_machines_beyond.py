@@ -10,7 +10,7 @@ import pytest
 from machine_cases import states, with_order
 
 import strata
-from strata.core.errors import InvalidInput, NotFound, ReadOnly
+from strata.core.errors import InvalidInput, LimitExceeded, NotFound, ReadOnly
 from strata.testing import FakeClock
 
 
@@ -332,6 +332,41 @@ def test_an_action_that_cannot_be_refuses_the_event_and_leaves_nothing(acting, h
 def test_what_is_no_action(acting, action):
     with pytest.raises(InvalidInput):
         acting.machines.define("acting", 2, ACTING | {"actions": [{"on": "enter", "state": "cart"} | action]})
+
+
+FILLED = [
+    {"do": "kv.put", "key": "{ctx.v}", "value": 1},
+    {"do": "kv.put", "key": "x", "value": "{ctx.v}"},
+    {"do": "kv.incr", "key": "{ctx.v}"},
+    {"do": "kv.incr", "key": "k", "by": "{ctx.v}"},
+    {"do": "kv.delete", "key": "{ctx.v}"},
+    {"do": "state.set", "name": "{ctx.v}", "value": 1},
+    {"do": "json.set", "doc": "{ctx.v}", "path": "$.a", "value": 1},
+    {"do": "json.set", "doc": "d", "path": "{ctx.v}", "value": 1},
+    {"do": "json.merge", "doc": "{ctx.v}", "patch": {}},
+    {"do": "json.merge", "doc": "d", "patch": "{ctx.v}"},
+    {"do": "events.append", "type": "{ctx.v}", "payload": {}},
+    {"do": "events.append", "type": "t", "payload": "{ctx.v}"},
+    {"do": "events.append", "type": "t", "payload": {}, "stream": "{ctx.v}"},
+]
+
+
+@pytest.mark.parametrize("action", FILLED)
+def test_whatever_a_place_holds_is_written_or_refuses_the_event(db, action):
+    definition = ACTING | {"actions": [{"on": "enter", "state": "paid"} | action]}
+    db.machines.define("filled", 1, definition)
+    taken = 0
+    for value in [None, 5, 1.5, True, [], {}, ["x"], "", "x\0", "ok", b"by", "\n", "x" * 2000]:
+        id = db.machines.create("filled").id
+        before = db.version
+        try:
+            db.machines.apply(id, "PAY", {"v": value})
+        except (InvalidInput, LimitExceeded):
+            assert db.version == before
+        else:
+            taken += 1
+        assert db.machines.get(id).state == ("cart" if db.version == before else "paid")
+    assert taken
 
 
 def test_a_key_makes_actions_happen_once(acting):

@@ -76,30 +76,28 @@ class Staged:
     # -- reads
 
     def kept(self, key: Key, /) -> Kept | None:
-        if key not in self._own:
-            return self._below.kept(key)
-        return self._own[key]
+        return self._own[key] if self._holds(key) else self._below.kept(key)
 
     def get(self, key: Key, default: Any = None, /) -> Any:
-        if key not in self._own:
+        if not self._holds(key):
             return self._below.get(key, default)
         found = self._own[key]
         return default if found is None else found[0]
 
     def get_path(self, key: Key, path: Path, default: Any = None, /) -> Any:
-        if key not in self._own:
+        if not self._holds(key):
             return self._below.get_path(key, path, default)
         found = self._own[key]
         return default if found is None else get_path(found[0], path, default)
 
     def entry(self, key: Key, /) -> Entry | None:
-        if key not in self._own:
+        if not self._holds(key):
             return self._below.entry(key)
         found = self._own[key]
         return None if found is None else (found[0], found[1], self.now, found[2])
 
     def contains(self, key: Key, /) -> bool:
-        return self._own[key] is not None if key in self._own else self._below.contains(key)
+        return self._own[key] is not None if self._holds(key) else self._below.contains(key)
 
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
         return self._below.history(key, before, limit)
@@ -134,8 +132,7 @@ class Staged:
             self.put(key, value, ttl_us)
 
     def delete(self, key: Key, /) -> None:
-        if self._layout.text_keys:
-            check_key(key)
+        self._holds(key)
         self._own[key] = None
         self._journal.append((self._below, "delete", (key,)))
 
@@ -162,9 +159,14 @@ class Staged:
         self._journal.append((self._below, "append", (stream, kind, value, origin)))
         return 0, None, None, None
 
-    def _set(self, key: Key, value: Any, expires: int | None) -> None:
+    def _holds(self, key: Key) -> bool:
+        """Return whether a key was written here; it must be one."""
         if self._layout.text_keys:
             check_key(key)
+        return key in self._own
+
+    def _set(self, key: Key, value: Any, expires: int | None) -> None:
+        self._holds(key)
         self._own[key] = value, self.version, expires
 
     def _expiry(self, key: Key, ttl_us: int | None) -> int | None:
