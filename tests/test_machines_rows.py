@@ -100,6 +100,22 @@ def test_rows_follow_from_instances_whatever_is_done(calls, kind):
 
 
 @pytest.mark.parametrize("kind", databases.KINDS)
+def test_rows_that_stay_in_a_merge_take_the_expiry_of_their_instance(kind):
+    """Both sides had made the instance, in one state, the source with a time to live. The rows by state were
+    there already, so the merge left them as they were, and they would have outlived their instance."""
+    clock = FakeClock()
+    db = databases.make(kind, clock)
+    db.machines.define("m", 1, MACHINE)
+    db.branches.fork("main", "draft")
+    db.machines.create("m", "i", {"n": 1})
+    db.branch("draft").machines.create("m", "i", {"n": 2}, ttl=10)
+    db.branches.merge("draft", "main", strategy="source")
+    clock.advance(10_000_000)
+    assert db.machines.count("m", "a") == db.machines.count("m") == 0
+    db.close()
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
 def test_a_conflict_leaves_all_rows_as_they_were(kind):
     db = databases.make(kind, FakeClock())
     db.machines.define("m", 1, MACHINE)

@@ -291,16 +291,15 @@ def is_line(base: Snapshot, state: Snapshot) -> bool:
 
 
 def follow(primitive: type[Primitive], txn: Txn, key: bytes, before: Kept | None, after: Kept | None) -> None:
-    """Let the rows that follow from one go and come with it."""
+    """Let the rows that follow from one go and come with it, and expire when it does."""
     old = [] if before is None else primitive._follows(key, before[0])
     new = [] if after is None else primitive._follows(key, after[0])
     txn.delete_many([row for row in old if row not in new])
-    fresh = [row for row in new if row not in old]
-    if after is None or after[2] is None:
-        txn.put_many([(row, None) for row in fresh])
-    else:
-        for row in fresh:
-            txn.put_until(row, None, after[2])
+    expires = None if after is None else after[2]
+    is_as_before = before is not None and before[2] == expires
+    for row in new:
+        if not is_as_before or row not in old:
+            txn.put_until(row, None, expires)
 
 
 def resolver(strategy: Strategy, plan: Plan) -> Resolve:
