@@ -235,6 +235,11 @@ def test_replay_and_explain_say_what_happened(db):
     draft.machines.define("other", 1, ORDER)
     verbs = [(change.action, change.key) for step in db.replay("draft") for change in step.changes]
     assert verbs == [("create", "a"), ("apply", "a"), ("delete", "a"), ("define", "_machine/other/1")]
+    seen = [change.value.transitions for step in [*db.replay("draft")][:2] for change in step.changes]
+    assert [(one.event, one.from_state, one.to_state, one.payload) for (one,) in seen] == [
+        (None, None, "created", None),
+        ("PAY", "created", "paid", {"n": 2}),
+    ]
     with draft.transaction(record_reads=True, message="pay") as tx:
         tx.kv.get("rate")
         tx.machines.create("order", "b")

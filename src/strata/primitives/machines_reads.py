@@ -41,7 +41,6 @@ from strata.primitives.machines_rows import (
     name_of,
     place_of,
     state_prefix,
-    transitions_of,
 )
 
 PAGE: Final = 100  # instances that `list` returns when it is not told how many
@@ -275,7 +274,7 @@ class MachineReads(Primitive):
                 state, context = (None, {}) if previous is None else (previous["state"], previous["context"])
                 found.append(Transition(id, None, state, None, context, version=version, time_us=time))
             else:
-                found += reversed([*transitions_of(id, value, previous, version, time)])
+                found += reversed(instance_of(key, value, version, time, None).transitions)
         return found
 
     def __len__(self) -> int:

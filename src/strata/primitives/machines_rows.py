@@ -13,15 +13,16 @@
 Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` is
 [[instant, event], ...]. `made` is [steps, item, ...]: how many transitions the instance has made, then what
 the commit did that wrote the row, each item as [event, from, to, payload, event id]; a creation has no event
-and no from, a migration no event. Of the newest payload the keys are enough, and of a creation nothing, as
-the values are in the context. So the history of a row is that of the instance, and costs what payloads take.
+and no from, a migration no event. Of the newest payload the keys are enough, as its values are in the
+context; what others of the same commit came before has its payload, and behind all the context after it. So
+the history of a row is that of the instance, and costs little more than the keys of payloads.
 The rows by machine and state and those of timers follow from it, and expire with it. `event_id` is
 that of the newest transition where no item has it, `given_by` the key of a creation without an id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -126,6 +127,23 @@ class Instance(msgspec.Struct, frozen=True):
     steps: int = 0  # how many transitions it has made
     event_id: str | None = None  # of the newest transition
     expires_us: int | None = None
+    made: list[Any] = []  # what its commit did, as rows have it: see `transitions`
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """What the commit did that left it so, oldest first; a creation too, which has no `from_state`."""
+        return tuple(self._transitions())
+
+    def _transitions(self) -> Iterator[Transition]:
+        version, time = self.version, self.updated_us
+        for event, source, to, payload, event_id, *after in self.made:
+            context = after[0] if after else self.context
+            given = payload if after else payload_of(payload, context)
+            yield Transition(self.id, event, source, to, context, given, event_id, version, time_us=time)
+
+    def __repr__(self) -> str:
+        kind = f"{self.machine} {self.machine_version}"
+        return f"<Instance {self.id!r} of {kind}, {self.state!r}, {self.context}, version {self.version}>"
 
     @property
     def created(self) -> datetime:
@@ -311,41 +329,20 @@ def instance_of(key: bytes, row: Row, version: int | None, time: int | None, exp
         made[0],
         made[-1][4] if len(made) > 1 else row.get("event_id"),
         expires,
+        made[1:],
     )
-
-
-def transitions_of(
-    id: str, row: Row, before: Row | None, version: int | None, time: int | None
-) -> Iterator[Transition]:
-    """Yield what the commit of a row did, oldest first.
-
-    Args:
-        before: the row as it was before that commit; None where there was none, or it is no longer kept.
-    """
-    items = row["made"][1:]
-    context: dict[str, Any] = {} if before is None else before["context"]
-    for item in items:
-        event, source, to, payload, event_id = item
-        if item is items[-1]:
-            payload, context = payload_of(row), row["context"]
-        else:
-            context = payload if event is None else context | (payload or {})
-        given = None if event is None else payload
-        yield Transition(id, event, source, to, context, given, event_id, version, time_us=time)
-
-
-def payload_of(row: Row) -> dict[str, Any] | None:
-    """Return the payload of the newest item of a row; of a creation, the context."""
-    event, _, _, payload, _ = row["made"][-1]
-    if event is None:
-        return cast(Row, row["context"])
-    return None if payload is None else {name: row["context"][name] for name in payload}
 
 
 def settled(row: Row) -> list[Any]:
     """Return the items of a row as they are kept once another of the same commit follows."""
-    *items, (event, source, to, _, event_id) = row["made"][1:]
-    return [*items, [event, source, to, payload_of(row), event_id]]
+    *items, last = row["made"][1:]
+    event, source, to, keys, event_id = last
+    return [*items, [event, source, to, payload_of(keys, row["context"]), event_id, row["context"]]]
+
+
+def payload_of(keys: Sequence[str] | None, context: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a payload by its keys."""
+    return None if keys is None else {name: context[name] for name in keys}
 
 
 def line_of(shown: Any) -> str:

@@ -32,6 +32,7 @@ from strata.primitives.machines_rows import (
     known_key,
     machine_name,
     once_key,
+    payload_of,
     settled,
     state_prefix,
     timer_key,
@@ -372,5 +373,4 @@ def _result(txn: Txn, key: bytes, op: str, once: str) -> tuple[Any, int | None, 
 def _replayed(value: Sequence[Any], version: int | None) -> Made:
     """Return the fields of the transition that an earlier call has made."""
     (event, source, to, keys, event_id), context = value
-    payload = None if keys is None else {name: context[name] for name in keys}
-    return event, source, to, context, payload, event_id, version, False
+    return event, source, to, context, payload_of(keys, context), event_id, version, False
