@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strata.core.errors import MergeConflict, StrataError
-from strata.primitives.machines_rows import DEFINITIONS, LAYOUT, THINGS, follows
+from strata.core.clock import to_datetime
+from strata.core.errors import Conflict, MergeConflict, StrataError
+from strata.primitives.machines_rows import DEFINITIONS, LAYOUT, SPANS, THINGS, TIMERS, follows, span_of
 from strata.testing import FakeClock
 
 MACHINE = {
@@ -71,7 +72,9 @@ def rows(place):
     found = dict(txn.scan(None, None, None, False, None))
     things = {key: row for key, row in found.items() if key >= THINGS}
     wanted = {follower for key, row in things.items() for follower in follows(key, row)}
-    derived = {key for key in found if key < THINGS and key[:2] not in (DEFINITIONS, b"\0k", b"\0K")}
+    derived = {key for key in found if key < THINGS and key[:2] not in (DEFINITIONS, SPANS, b"\0k", b"\0K")}
+    spans = {key for key in found if key.startswith(SPANS)}
+    assert {span_of(key) for key in derived if key.startswith(TIMERS)} <= spans
     expiries = {key: txn.kept(key)[2] for key in found}
     for key, row in things.items():
         assert {expiries[follower] for follower in follows(key, row)} == {expiries[key]}
@@ -88,7 +91,7 @@ def test_rows_follow_from_instances_whatever_is_done(calls, kind):
     db.branches.fork("main", "draft")
     for branch, what, id, payload, flag in calls:
         if what == "time":
-            clock.advance(4_000_000)
+            clock.advance(4_000_000 if flag else 2**32)
         try:
             do(db, branch, what, id, payload, flag)
         except StrataError:
@@ -112,6 +115,58 @@ def test_rows_that_stay_in_a_merge_take_the_expiry_of_their_instance(kind):
     db.branches.merge("draft", "main", strategy="source")
     clock.advance(10_000_000)
     assert db.machines.count("m", "a") == db.machines.count("m") == 0
+    db.close()
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
+@pytest.mark.parametrize("isolation", ["serializable", "snapshot"])
+@pytest.mark.parametrize("is_set_first", [True, False])
+def test_a_timer_that_is_set_in_a_span_that_goes_is_not_lost(kind, isolation, is_set_first):
+    """A transaction sets a timer by its own time, long past, while the span of that is let go of."""
+    clock = FakeClock()
+    db = databases.make(kind, clock)
+    db.machines.define("m", 1, MACHINE)
+    db.machines.create("m", "other")
+    db.machines.apply("other", "E")
+    tx = db.transaction(isolation=isolation)
+    tx.machines.create("m", "i")
+    tx.machines.apply("i", "E")
+    clock.advance(3 * 2**32)
+    lost = False
+    if is_set_first:
+        tx.commit()
+    assert next(fired.event for fired in db.machines.fire_due()) == "F"
+    if not is_set_first:
+        assert db.machines.next_due() > to_datetime(clock())
+        try:
+            tx.commit()
+        except Conflict:
+            lost = True
+            assert isolation == "snapshot"
+    db.machines.fire_due()
+    assert lost or db.machines.get("i").state == "c"
+    clock.advance(10_000_000)
+    assert {fired.event for fired in db.machines.fire_due()} == {"E"}
+    assert rows(db)[0] == rows(db)[1]
+    db.close()
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_spans_go_once_they_are_past_and_empty(kind):
+    clock = FakeClock()
+    db = databases.make(kind, clock)
+    db.machines.define("m", 1, MACHINE)
+    txn = db._branch.keyspace("default", LAYOUT)
+    for number in range(5):
+        db.machines.create("m", f"{number}")
+        db.machines.apply(f"{number}", "E")
+        clock.advance(2**32)
+        db.machines.fire_due()
+        db.machines.delete(f"{number}")
+    clock.advance(2**32)
+    assert db.machines.fire_due() == []
+    assert txn.scan_keys(SPANS, None, None, False, None) == []
+    assert db.machines.next_due() is None
     db.close()
 
 

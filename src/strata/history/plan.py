@@ -260,7 +260,7 @@ class Planner:
         if after is step.before:
             return []
         if primitive._DERIVES:
-            follow(primitive, txn, step.key, step.before, after)
+            primitive._follow(txn, step.key, step.before, after)
         return [(*place, step.before, after, NO_CHANGE)]
 
 
@@ -288,18 +288,6 @@ def is_line(base: Snapshot, state: Snapshot) -> bool:
     (old, version), *_ = base.lineage()
     (new, newest), *_ = state.lineage()
     return dict(state.lineage()).get(old, -1) >= version or dict(base.lineage()).get(new, -1) >= newest
-
-
-def follow(primitive: type[Primitive], txn: Txn, key: bytes, before: Kept | None, after: Kept | None) -> None:
-    """Let the rows that follow from one go and come with it, and expire when it does."""
-    old = [] if before is None else primitive._follows(key, before[0])
-    new = [] if after is None else primitive._follows(key, after[0])
-    txn.delete_many([row for row in old if row not in new])
-    expires = None if after is None else after[2]
-    is_as_before = before is not None and before[2] == expires
-    for row in new:
-        if not is_as_before or row not in old:
-            txn.put_until(row, None, expires)
 
 
 def resolver(strategy: Strategy, plan: Plan) -> Resolve:

@@ -135,6 +135,18 @@ class Primitive:
         return []
 
     @classmethod
+    def _follow(cls, txn: Txn, key: bytes, before: Kept | None, after: Kept | None) -> None:
+        """Let the rows that follow from one go and come with it, and expire when it does."""
+        old = [] if before is None else cls._follows(key, before[0])
+        new = [] if after is None else cls._follows(key, after[0])
+        txn.delete_many([row for row in old if row not in new])
+        expires = None if after is None else after[2]
+        is_as_before = before is not None and before[2] == expires
+        for row in new:
+            if not is_as_before or row not in old:
+                txn.put_until(row, None, expires)
+
+    @classmethod
     def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:
         """Return the keys of what follows from a row and goes with it, and whether these are prefixes."""
         return [(row, False) for row in cls._follows(key, value)]

@@ -244,7 +244,7 @@ class Machines(MachineReads):
 
         Args:
             limit: at most so many.
-        Cost: a commit each; and a step over each timer that went before and whose history retention keeps.
+        Cost: a commit each.
         """
         return fire_due(self._txn, self._beside, None if limit is None else check_int(limit, "limit"))
 

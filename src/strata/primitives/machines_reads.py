@@ -21,6 +21,7 @@ from strata.primitives.machines_rows import (
     DEFINITIONS,
     LAYOUT,
     THINGS,
+    TIMERS,
     Instance,
     Machine,
     MachineVersions,
@@ -40,6 +41,7 @@ from strata.primitives.machines_rows import (
     machine_prefix,
     name_of,
     place_of,
+    span_of,
     state_prefix,
 )
 
@@ -108,6 +110,13 @@ class MachineReads(Primitive):
     @classmethod
     def _follows(cls, key: bytes, value: Any) -> list[bytes]:
         return [] if key < THINGS else follows(key, value)
+
+    @classmethod
+    def _follow(cls, txn: Txn, key: bytes, before: Kept | None, after: Kept | None) -> None:
+        super()._follow(txn, key, before, after)
+        rows = [] if after is None else cls._follows(key, after[0])
+        for span in {span_of(row): None for row in rows if row.startswith(TIMERS)}:
+            txn.put(span, None)
 
     @classmethod
     def _derived(cls, key: bytes, value: Any) -> list[tuple[bytes, bool]]:

@@ -7,6 +7,7 @@
     0x00, "m", machine, 0x00, id          null: instances by machine
     0x00, "s", machine, 0x00, state, 0x00, id    null: by machine and state
     0x00, "t", due, id, 0x00, event       null: timers, by when they are due
+    0x00, "b", due // 2**32               null: there may be timers that are due in these 72 minutes
     0x00, "k", id, 0x00, op, 0x00, key    what a call with an idempotency key had as its result, for 24 hours
     0x00, "K", machine, 0x00, key         [id]: the id that was given by such a creation
 
@@ -43,6 +44,8 @@ Row = dict[str, Any]
 THINGS: Final = b"\x01"  # the first key that can be an id
 DEFINITIONS: Final = b"\0d"
 TIMERS: Final = b"\0t"
+SPANS: Final = b"\0b"
+SPAN_BYTES: Final = 4  # of the 8 of an instant
 KEY_TTL_US: Final = 24 * 3600 * 1_000_000
 _MACHINE: Final = "_machine/"  # so begin the names of definitions in refs
 _VERSION_BYTES: Final = 4
@@ -250,6 +253,11 @@ def timer_key(due: int, id: bytes, event: str) -> bytes:
 def timers_until(now: int) -> bytes:
     """Return the first key behind those of the timers that are due at an instant."""
     return TIMERS + (now + 1).to_bytes(_TIME_BYTES)
+
+
+def span_of(timer: bytes) -> bytes:
+    """Return the key of the span of time in which a timer is due."""
+    return SPANS + timer[len(TIMERS) : len(TIMERS) + SPAN_BYTES]
 
 
 def timer_of(key: bytes) -> tuple[int, bytes, str]:

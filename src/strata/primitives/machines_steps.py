@@ -34,6 +34,7 @@ from strata.primitives.machines_rows import (
     once_key,
     payload_of,
     settled,
+    span_of,
     state_prefix,
     timer_key,
 )
@@ -83,6 +84,7 @@ class Creation(msgspec.Struct):
             row["due"] = due_in(ready, initial, now)
         held = _acted(ready, beside, txn, key, self.machine, self.context, (None, None, initial))
         txn.put_many([(key, row), *((follower, None) for follower in follows(key, row))], self.ttl_us)
+        open_spans(txn, [timer_key(due, key, event) for due, event in row.get("due", ())])
         if self.once is not None:
             txn.put(once_key(key, _CREATE, self.once), row, KEY_TTL_US)
             if self.key is None:
@@ -327,6 +329,13 @@ def set_timers(txn: Txn, key: bytes, old: Sequence[Any], new: Sequence[Any], exp
     txn.delete_many([row for row in gone if row not in rows])
     for row in rows:
         txn.put_until(row, None, expires)
+    open_spans(txn, rows)
+
+
+def open_spans(txn: Txn, timers: Sequence[bytes]) -> None:
+    """Say that there may be timers where these are due. It is said blindly, so that nobody waits for it."""
+    for span in {span_of(timer): None for timer in timers}:
+        txn.put(span, None)
 
 
 def _acted(

@@ -6,6 +6,11 @@ A timer is set when an instance enters the state (by any transition, also one th
 goes when it leaves. Timers fire when somebody asks (`fire_due`), in order of the instants at which they were
 due, each in a commit of its own that also takes the timer away: so each fires once, whoever asks, and a crash
 leaves it either fired or still to come. One whose event finds no way is taken away without effect.
+
+Rows of timers that went stay in the history, before all that are to come. So that nobody steps over them
+again and again, spans of 72 minutes are kept: one that is past and has no timers goes, in a commit that has
+looked at the whole span, and one in which a timer is set comes, in the commit that sets it. Invariant: a
+timer is in a span that is there.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ from strata.core.clock import to_datetime
 from strata.core.errors import InvalidTransition
 from strata.core.protocols import PatchOp, Txn
 from strata.primitives.machines_rows import (
+    SPANS,
     TIMERS,
     Row,
     Transition,
+    span_of,
     timer_key,
     timer_of,
     timers_until,
@@ -48,23 +55,47 @@ class Fired(msgspec.Struct, frozen=True):
 
 def fire_due(txn: Txn, beside: Source, limit: int | None) -> list[Fired]:
     """Fire the timers that are due now, at most `limit`; return what they did."""
-    end, found = timers_until(txn.now), list[Fired]()
-    while limit is None or len(found) < limit:
-        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-        keys = cast("list[bytes]", txn.scan_keys(TIMERS, None, end, False, size))
-        for key in keys:
-            fired = _fire(txn, beside, key)
-            if fired is not None:
-                found.append(fired)
-        if len(keys) < size:
+    now, found = txn.now, list[Fired]()
+    behind = span_of(timers_until(now))
+    for span in cast("list[bytes]", txn.scan_keys(SPANS, None, behind + b"\0", False, None)):
+        _fire_in(span, txn, beside, timers_until(now), limit, found)
+        if limit is not None and len(found) >= limit:
             break
+        if span < behind and txn.mode != "view":
+            atomically(txn, lambda txn, span=span: _close(txn, span))
     return found
 
 
 def next_due(txn: Txn) -> datetime | None:
     """Return when the next timer is due."""
-    keys = cast("list[bytes]", txn.scan_keys(TIMERS, None, None, False, 1))
-    return to_datetime(timer_of(keys[0])[0]) if keys else None
+    for span in cast("list[bytes]", txn.scan_keys(SPANS, None, None, False, None)):
+        keys = cast("list[bytes]", txn.scan_keys(_timers_in(span), None, None, False, 1))
+        if keys:
+            return to_datetime(timer_of(keys[0])[0])
+    return None
+
+
+def _timers_in(span: bytes) -> bytes:
+    """Return what the keys of the timers of a span begin with."""
+    return TIMERS + span[len(SPANS) :]
+
+
+def _fire_in(
+    span: bytes, txn: Txn, beside: Source, end: bytes, limit: int | None, found: list[Fired]
+) -> None:
+    """Fire the timers of a span that are due before `end`, until `found` has `limit`."""
+    while limit is None or len(found) < limit:
+        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        keys = cast("list[bytes]", txn.scan_keys(_timers_in(span), None, end, False, size))
+        found += filter(None, (_fire(txn, beside, key) for key in keys))
+        if len(keys) < size:
+            break
+
+
+def _close(txn: Txn, span: bytes) -> None:
+    """Let go of a span that is past and has no timers. A new one in it, also at once, opens it again."""
+    if not txn.scan_keys(_timers_in(span), None, None, False, 1):
+        txn.delete(span)
 
 
 def _fire(txn: Txn, beside: Source, key: bytes) -> Fired | None:
