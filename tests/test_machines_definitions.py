@@ -225,6 +225,9 @@ CONTEXT = {
     "user": {"name": "Ada", "age": 36, "flags": {"vip": True}},
     "größe": 10,
     "naïve": "é",
+    "cafe\u0301": 1,
+    "मूल्य": 5,
+    "می\u200cخواهم": True,
     "big": 2**62,
 }
 
@@ -295,6 +298,9 @@ CONTEXT = {
         ("  ctx.one\n==\t1  ", True),
         ("ctx.one==1&&ctx.half<1||ctx.no", True),
         ("ctx.größe >= 10", True),
+        ("ctx.cafe\u0301 == 1", True),
+        ("ctx.मूल्य >= 5", True),
+        ("ctx.می\u200cخواهم", True),
         ('ctx.naïve == "é"', True),
         (r'ctx.naïve == "\u00e9"', True),
         (r'ctx.text == "\u006fpen"', True),
@@ -346,6 +352,8 @@ def test_what_guards_mean(guard, holds):
         f"ctx.a == {'9' * 400}",
         f"ctx.a > -{'9' * 400}",
         "ctx.a-b",
+        "ctx.a≥5",
+        "ctx.a == “x”",
         "ctx.a[0]",
     ],
 )

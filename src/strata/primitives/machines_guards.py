@@ -19,6 +19,7 @@ import json
 import math
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -31,7 +32,8 @@ MAX_DEPTH: Final = 64  # of parentheses and `!`: far more than people write, far
 _EPSILON: Final = sys.float_info.epsilon
 
 _SPACE: Final = re.compile(r"\s*")
-_FIELD: Final = re.compile(r"ctx\.[\w.]*")
+_CTX: Final = "ctx."
+_JOINERS: Final = "\u200c\u200d"  # without which some scripts cannot write their words
 _NUMBER: Final = re.compile(r"-?[0-9]*(?:\.[0-9]*)?")
 _TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _WORD: Final = re.compile(r"\w+")
@@ -96,12 +98,16 @@ class _Parser:
         return lambda ctx: bool(read(ctx))
 
     def _field(self) -> list[str]:
-        found = self._match(_FIELD)
-        if found is None:
+        if not self.text.startswith(_CTX, self.at):
             raise self.error("a field is expected" if self.at < len(self.text) else "it ends too early")
-        if found == "ctx.":
+        begin = end = self.at + len(_CTX)
+        while end < len(self.text) and _is_in_names(self.text[end]):
+            end += 1
+        if end == begin:
             raise self.error("'ctx.' needs the name of a field")
-        return found.split(".")[1:]
+        self.at = end
+        self._skip()
+        return self.text[begin:end].split(".")
 
     def _value(self) -> Any:
         if self.text.startswith('"', self.at):
@@ -155,6 +161,11 @@ class _Parser:
     def error(self, reason: str) -> InvalidInput:
         shown = self.text if len(self.text) <= 80 else f"{self.text[:80]}..."
         return InvalidInput(f"guard {shown!r}, character {self.at}: {reason}", hint=_HINT)
+
+
+def _is_in_names(mark: str) -> bool:
+    """Return whether a character may be in the path of a field: a letter or its accent, a digit, `_`, `.`."""
+    return mark.isalnum() or mark in "_." or mark in _JOINERS or unicodedata.category(mark)[0] == "M"
 
 
 def _reader(steps: list[str]) -> Callable[[dict[str, Any]], Any]:
