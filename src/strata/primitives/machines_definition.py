@@ -54,6 +54,7 @@ class Compiled(NamedTuple):
     timers: dict[str, tuple[tuple[int, str], ...]]  # by state: after how many microseconds which event
     enter: dict[str, tuple[Action, ...]]
     exit: dict[str, tuple[Action, ...]]
+    is_plain: bool  # whether there are no timers and no actions
 
 
 def validate(definition: Any) -> Validation:
@@ -132,6 +133,7 @@ def compiled(definition: dict[str, Any]) -> Compiled:
         extras.timers_by_state(definition),
         extras.actions_by_state(definition, "enter"),
         extras.actions_by_state(definition, "exit"),
+        not any(definition.get(field) for field in extras.EXTRAS),
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 import sys
 import unicodedata
@@ -38,6 +39,13 @@ _NUMBER: Final = re.compile(r"-?[0-9]*(?:\.[0-9]*)?")
 _TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _WORD: Final = re.compile(r"\w+")
 _OPERATORS: Final = ("==", "!=", ">=", "<=", ">", "<")
+_ORDERS: Final[dict[str, Callable[[float, float], bool]]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_NUMBERS: Final = (int, float)
 _WORDS: Final[dict[str, Any]] = {"true": True, "false": False, "null": None}
 _HINT: Final = 'as in ctx.total >= 100 && ctx.status == "open"'
 
@@ -89,12 +97,12 @@ class _Parser:
 
     def _comparison(self) -> Guard:
         read = _reader(self._field())
-        for operator in _OPERATORS:
-            if self._take(operator):
-                if operator in ("==", "!="):
+        for sign in _OPERATORS:
+            if self._take(sign):
+                if sign in ("==", "!="):
                     equal = _equal(read, self._value())
-                    return equal if operator == "==" else _opposite(equal)
-                return _ordered(read, operator, self._number())
+                    return equal if sign == "==" else _opposite(equal)
+                return _ordered(read, _ORDERS[sign], self._number())
         return lambda ctx: bool(read(ctx))
 
     def _field(self) -> list[str]:
@@ -196,19 +204,16 @@ def _equal(read: Callable[[dict[str, Any]], Any], wanted: Any) -> Guard:
 
     def equal(ctx: dict[str, Any]) -> bool:
         found = read(ctx)
-        return type(found) in (int, float) and abs(float(found) - wanted) < _EPSILON
+        return type(found) in _NUMBERS and abs(float(found) - wanted) < _EPSILON
 
     return equal
 
 
-def _ordered(read: Callable[[dict[str, Any]], Any], operator: str, bound: float) -> Guard:
+def _ordered(
+    read: Callable[[dict[str, Any]], Any], holds: Callable[[float, float], bool], bound: float
+) -> Guard:
     def ordered(ctx: dict[str, Any]) -> bool:
         found = read(ctx)
-        if type(found) not in (int, float):
-            return False
-        number = float(found)
-        if operator[0] == ">":
-            return number > bound or (operator == ">=" and number == bound)
-        return number < bound or (operator == "<=" and number == bound)
+        return type(found) in _NUMBERS and holds(float(found), bound)
 
     return ordered

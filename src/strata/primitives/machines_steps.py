@@ -138,15 +138,20 @@ class Application(msgspec.Struct):
         if kept is None:
             raise no_instance(key)
         row, version, expires = kept
-        state, context = row["state"], row["context"]
+        event, state, context, machine = self.event, row["state"], row["context"], row["machine"]
         if self.expected_state is not None or self.expected_version is not None:
             self._check_expected(txn, state, version)
-        ready = tables(txn, row["machine"], row["machine_version"])
-        to = _way(ready, state, self.event, context)
-        item = [self.event, state, to, None if payload is None else list(payload), self.event_id]
+        ready = tables(txn, machine, row["machine_version"])
+        for way in ready.ways.get((state, event), ()):
+            if way.guard is None or way.guard(context):
+                to = way.to
+                break
+        else:
+            raise _refused(ready, state, event)
+        item = [event, state, to, None if payload is None else list(payload), self.event_id]
         was_own = not self.is_first and version == txn.version and is_own(txn, key, row)
-        items = settled(row) if was_own else ()
-        ops: list[PatchOp] = [("set", MADE, [row["made"][0] + 1, *items, item])]
+        made = [row["made"][0] + 1, *settled(row), item] if was_own else [row["made"][0] + 1, item]
+        ops: list[PatchOp] = [("set", MADE, made)]
         if payload:
             ops += [("set", ("context", name), value) for name, value in payload.items()]
             context = context | payload
@@ -154,22 +159,36 @@ class Application(msgspec.Struct):
             ops.append(("set", _STATE, to))
         if "event_id" in row:
             ops.append(("delete", EVENT_ID))
-        due = due_in(ready, to, txn.now) if ready.timers else None
-        if due or "due" in row:
-            ops.append(("set", DUE, due) if due else ("delete", DUE))
-        held = None
-        if ready.enter or ready.exit:
-            held = _acted(ready, beside, txn, key, row["machine"], context, (self.event, state, to))
-        txn.patch(key, ops)
+        if ready.is_plain and "due" not in row:
+            txn.patch(key, ops)
+        else:
+            self._patch_more(txn, beside, ready, row, context, to, expires, ops)
         if to != state:
-            move(txn, key, row["machine"], state, to, expires)
-        if due or "due" in row:
-            set_timers(txn, key, row.get("due", ()), due or (), expires)
-        if held is not None:
-            held.pass_on()
+            move(txn, key, machine, state, to, expires)
         if self.once is not None:
             txn.put(once_key(key, _APPLY, self.once), [item, context], KEY_TTL_US)
-        return self.event, state, to, context, payload, self.event_id, None, True
+        return event, state, to, context, payload, self.event_id, None, True
+
+    def _patch_more(
+        self,
+        txn: Txn,
+        beside: Source,
+        ready: Compiled,
+        row: Row,
+        context: Map,
+        to: str,
+        expires: int | None,
+        ops: list[PatchOp],
+    ) -> None:
+        """Patch an instance of a machine that has timers or actions, and carry these out."""
+        due = due_in(ready, to, txn.now)
+        if due or "due" in row:
+            ops.append(("set", DUE, due) if due else ("delete", DUE))
+        held = _acted(ready, beside, txn, self.key, row["machine"], context, (self.event, row["state"], to))
+        txn.patch(self.key, ops)
+        set_timers(txn, self.key, row.get("due", ()), due, expires)
+        if held is not None:
+            held.pass_on()
 
     def _check_expected(self, txn: Txn, state: str, version: int) -> None:
         for what, expected, actual in (
@@ -292,20 +311,15 @@ def _once(key: str | None) -> str | None:
     return None if key is None else check_key(key)
 
 
-def _way(compiled: Compiled, state: str, event: str, context: dict[str, Any]) -> str:
-    """Return the state that an event leads to.
-
-    Raises: InvalidTransition when there is no way; GuardFailed when the guards of all ways say no.
-    """
-    ways = compiled.ways.get((state, event), ())
-    for way in ways:
-        if way.guard is None or way.guard(context):
-            return way.to
+def _refused(ready: Compiled, state: str, event: str) -> InvalidTransition:
+    """Return why an event leads nowhere: there is no way, or no guard lets it pass."""
+    ways = ready.ways.get((state, event), ())
     if ways:
-        raise GuardFailed(from_=state, event=event, guards=[way.text or "" for way in ways])
-    known = sorted(event for source, event in compiled.ways if source == state)
+        return GuardFailed(from_=state, event=event, guards=[way.text or "" for way in ways])
+    known = sorted(event for source, event in ready.ways if source == state)
     hint = f"from {state!r}: {', '.join(known) or 'no event, it is final'}"
-    raise InvalidTransition(f"state {state!r} takes no event {event!r}", from_=state, event=event, hint=hint)
+    message = f"state {state!r} takes no event {event!r}"
+    return InvalidTransition(message, from_=state, event=event, hint=hint)
 
 
 def move(txn: Txn, key: bytes, machine: str, state: str, to: str, expires: int | None) -> None:
