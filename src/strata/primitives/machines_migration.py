@@ -94,7 +94,7 @@ class Change(msgspec.Struct):
         """Write an instance as it is in the other version."""
         state, old = self.states.get(row["state"], row["state"]), row["state"]
         items = settled(row) if version == txn.version and is_own(txn, key, row) else ()
-        made = [row["made"][0] + 1, *items, [None, old, state, None, None]]
+        made = [row["made"][0] + 1, *items, [None, old, None, None]]
         ops: list[PatchOp] = [("set", MADE, made), ("set", ("machine_version",), to)]
         ops += [("set", ("state",), state)] if state != old else []
         ops += [*self._ops(row["context"])]

@@ -13,10 +13,11 @@
 
 Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` is
 [[instant, event], ...]. `made` is [steps, item, ...]: how many transitions the instance has made, then what
-the commit did that wrote the row, each item as [event, from, to, payload, event id]; a creation has no event
-and no from, a migration no event. Of the newest payload the keys are enough, as its values are in the
-context; what others of the same commit came before has its payload, and behind all the context after it. So
-the history of a row is that of the instance, and costs little more than the keys of payloads.
+the commit did that wrote the row, each item as [event, from, payload, event id]; a creation has no event and
+no from, a migration no event. Of the newest payload the keys are enough, as its values are in the context,
+and where it led is the state. What came before in the same commit has its payload, and behind it all the
+state and the context after it. So the history of a row is that of the instance, and costs little more than
+the keys of payloads.
 The rows by machine and state and those of timers follow from it, and expire with it. `event_id` is
 that of the newest transition where no item has it, `given_by` the key of a creation without an id.
 """
@@ -139,8 +140,8 @@ class Instance(msgspec.Struct, frozen=True):
 
     def _transitions(self) -> Iterator[Transition]:
         version, time = self.version, self.updated_us
-        for event, source, to, payload, event_id, *after in self.made:
-            context = after[0] if after else self.context
+        for event, source, payload, event_id, *after in self.made:
+            to, context = after or (self.state, self.context)
             given = payload if after else payload_of(payload, context)
             yield Transition(self.id, event, source, to, context, given, event_id, version, time_us=time)
 
@@ -335,7 +336,7 @@ def instance_of(key: bytes, row: Row, version: int | None, time: int | None, exp
         row["created"],
         row["created"] if made[0] == 0 and time is not None else time,
         made[0],
-        made[-1][4] if len(made) > 1 else row.get("event_id"),
+        made[-1][3] if len(made) > 1 else row.get("event_id"),
         expires,
         made[1:],
     )
@@ -344,8 +345,13 @@ def instance_of(key: bytes, row: Row, version: int | None, time: int | None, exp
 def settled(row: Row) -> list[Any]:
     """Return the items of a row as they are kept once another of the same commit follows."""
     *items, last = row["made"][1:]
-    event, source, to, keys, event_id = last
-    return [*items, [event, source, to, payload_of(keys, row["context"]), event_id, row["context"]]]
+    return [*items, whole(last, row["state"], row["context"])]
+
+
+def whole(item: Sequence[Any], state: str, context: dict[str, Any]) -> list[Any]:
+    """Return the newest item of a row so that it says all that the row said of it."""
+    event, source, keys, event_id = item
+    return [event, source, payload_of(keys, context), event_id, state, context]
 
 
 def payload_of(keys: Sequence[str] | None, context: dict[str, Any]) -> dict[str, Any] | None:

@@ -32,11 +32,11 @@ from strata.primitives.machines_rows import (
     known_key,
     machine_name,
     once_key,
-    payload_of,
     settled,
     span_of,
     state_prefix,
     timer_key,
+    whole,
 )
 
 _STATE: Final = ("state",)
@@ -76,7 +76,7 @@ class Creation(msgspec.Struct):
             "state": initial,
             "context": self.context,
             "created": now,
-            "made": [0, [None, None, initial, None, None]],
+            "made": [0, [None, None, None, None]],
         }
         if self.once is not None and self.key is None:
             row["given_by"] = self.once
@@ -148,7 +148,7 @@ class Application(msgspec.Struct):
                 break
         else:
             raise _refused(ready, state, event)
-        item = [event, state, to, None if payload is None else list(payload), self.event_id]
+        item = [event, state, None if payload is None else list(payload), self.event_id]
         was_own = not self.is_first and version == txn.version and is_own(txn, key, row)
         made = [row["made"][0] + 1, *settled(row), item] if was_own else [row["made"][0] + 1, item]
         ops: list[PatchOp] = [("set", MADE, made)]
@@ -166,7 +166,7 @@ class Application(msgspec.Struct):
         if to != state:
             move(txn, key, machine, state, to, expires)
         if self.once is not None:
-            txn.put(once_key(key, _APPLY, self.once), [item, context], KEY_TTL_US)
+            txn.put(once_key(key, _APPLY, self.once), whole(item, to, context), KEY_TTL_US)
         return event, state, to, context, payload, self.event_id, None, True
 
     def _patch_more(
@@ -395,5 +395,5 @@ def _result(txn: Txn, key: bytes, op: str, once: str) -> tuple[Any, int | None, 
 
 def _replayed(value: Sequence[Any], version: int | None) -> Made:
     """Return the fields of the transition that an earlier call has made."""
-    (event, source, to, keys, event_id), context = value
-    return event, source, to, context, payload_of(keys, context), event_id, version, False
+    event, source, payload, event_id, to, context = value
+    return event, source, to, context, payload, event_id, version, False

@@ -129,7 +129,7 @@ def _drop(txn: Txn, id: bytes, due: int, event: str) -> None:
     steps, *items = row["made"]
     if items and not (kept[1] == txn.version and is_own(txn, id, row)):
         ops.append(("set", MADE, [steps]))
-        if items[-1][4] is not None:
-            ops.append(("set", EVENT_ID, items[-1][4]))
+        if items[-1][3] is not None:
+            ops.append(("set", EVENT_ID, items[-1][3]))
     txn.patch(id, ops)
     txn.delete(timer_key(due, id, event))
