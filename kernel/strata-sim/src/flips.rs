@@ -1,12 +1,13 @@
 //! F8 in full: every bit of every file of a database of 64 KiB turned round, and every file cut at every byte.
 //!
-//! Once on a database that was closed cleanly and once on one whose process was killed. Whatever is read then is right,
+//! On a database that was closed cleanly and on one whose process was killed, plain and encrypted. Whatever is read then is right,
 //! or a typed error that names a file and a place in it; a refusal changes nothing. What may pass without a word is
 //! known from the layout: padding, and in the newest segment of an unclean end what no later record proves to have been
 //! synced, which looks like a torn tail and is counted as ambiguous.
 //!
-//! A fault costs one opening, and many openings end at the damage. What was opened is read and held against what the
-//! undamaged files gave, which was held against the model before; if all is right, `verify` has the last word.
+//! A fault costs one opening, and many openings end at the damage. What was opened is asked all that reads a damaged byte
+//! (see `questions`) and must answer what the undamaged files gave, which was held against the model before, or name the
+//! damage; if all is right, `verify` has the last word.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,9 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use strata_kernel::Error;
-use strata_kernel::branch::{Range as Keys, RowBuffer};
 use strata_kernel::env::sim::{Sim, SimDisk};
-use strata_kernel::log::StateHash;
 use strata_kernel::store::{Options, Store, Verified};
 
 use crate::care::Care;
@@ -24,13 +23,12 @@ use crate::compare;
 use crate::damage::{HEADER, contents, is_scratch, is_segment, is_witnessed, records};
 use crate::driver::{Check, Driver};
 use crate::judge::numbers;
-use crate::model::{Key, State};
+use crate::keepers::any_of_all_keys;
+use crate::questions::Questions;
 use crate::rows;
 
 /// Of all files together.
 const DATABASE_BYTES: usize = 64 << 10;
-/// Histories are read in so many parts, each fault having one: they are what takes long.
-const PARTS: usize = 8;
 /// Faults that a worker takes at a time.
 const CHUNK: usize = 512;
 /// A history that has not come so far by then never will.
@@ -66,13 +64,28 @@ enum Fault {
 }
 
 impl Fault {
-    /// The part of the histories to read: the bits of a byte have all of them between them.
-    fn part(self) -> usize {
+    /// The bytes that are not what they were, or not there.
+    fn bytes(self) -> Range<u64> {
         match self {
-            Fault::Flip(bit) => bit as usize % PARTS,
-            Fault::Cut(length) => length % PARTS,
+            Fault::Flip(bit) => bit / 8..bit / 8 + 1,
+            Fault::Cut(length) => length as u64..u64::MAX,
         }
     }
+
+    /// Where all is to be asked, which part of it: the bits of a byte have all of it between them.
+    fn part(self) -> usize {
+        match self {
+            Fault::Flip(bit) => bit as usize,
+            Fault::Cut(length) => length,
+        }
+    }
+}
+
+/// What befell the database before.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    clean: bool,
+    sealed: bool,
 }
 
 /// A database on a disk at rest, with all that is known of it.
@@ -85,9 +98,7 @@ struct Subject {
     records: Vec<Vec<Range<usize>>>,
     clean: bool,
     newest: u64,
-    keys: Vec<(u32, Vec<Key>)>,
-    /// What reading gives undamaged, with each part of the histories.
-    whole: Vec<StateHash>,
+    questions: Questions,
 }
 
 /// What was found of a damaged database.
@@ -97,8 +108,11 @@ enum Found {
 }
 
 impl Subject {
-    fn new(seed: u64, clean: bool) -> Check<Subject> {
+    fn new(seed: u64, Kind { clean, sealed }: Kind) -> Check<Subject> {
         let mut driver = rows::history(seed, 40)?;
+        if sealed {
+            driver.rotate_key()?;
+        }
         let size = |driver: &Driver| contents(&driver.sim.disk).iter().map(|(_, content)| content.len()).sum::<usize>();
         let mut steps = 0;
         while size(&driver) < DATABASE_BYTES {
@@ -118,20 +132,21 @@ impl Subject {
         let records = records.collect();
         let newest = driver.model.last().version;
         // Written with hardly any memory, and read with enough: a block is looked at once.
-        let options = Options { memory_budget: Options::default().memory_budget, ..driver.options.clone() };
-        let keys = keys(driver.model.last());
-        let mut subject = Subject { driver, options, disk, files, records, clean, newest, keys, whole: Vec::new() };
-        subject.whole = subject.undamaged()?;
+        let memory_budget = Options::default().memory_budget;
+        let mut options = Options { memory_budget, ..driver.options.clone() };
+        any_of_all_keys(&mut options, &disk)?;
+        let questions = Questions::new(driver.model.last(), &disk, &files, &options)?;
+        let subject = Subject { driver, options, disk, files, records, clean, newest, questions };
+        subject.undamaged()?;
         Ok(subject)
     }
 
-    /// Hold the undamaged files against the model, and note what they give.
-    fn undamaged(&self) -> Check<Vec<StateHash>> {
+    /// Hold the undamaged files against the model.
+    fn undamaged(&self) -> Check {
         let store = Store::open(Sim::over(self.disk.copy(), 1).env(), &self.options)?;
         let state = self.driver.model.at(self.newest).ok_or("the model has no last state")?;
         compare::heads(&store, &numbers(&store), state)?;
-        compare::everything(&store, &numbers(&store), state, &Care::new())?;
-        Ok((0..PARTS).map(|part| self.read(&store, part)).collect::<Result<_, _>>()?)
+        compare::everything(&store, &numbers(&store), state, &Care::new())
     }
 
     /// Every fault: file by file, all flips and then all cuts.
@@ -153,7 +168,7 @@ impl Subject {
         let disk = self.disk.copy();
         disk.replace(path, damaged);
         counts.runs += 1;
-        match self.look(&disk, fault.part())? {
+        match self.look(&disk, file, fault)? {
             Found::Told(named) => {
                 counts.told += 1;
                 counts.elsewhere += u64::from(named != *path);
@@ -170,7 +185,7 @@ impl Subject {
     }
 
     /// Open and read: what is shown must be true, and a refusal typed, and without effect.
-    fn look(&self, disk: &SimDisk, part: usize) -> Check<Found> {
+    fn look(&self, disk: &SimDisk, file: usize, fault: Fault) -> Check<Found> {
         match Store::open(Sim::over(disk.clone(), 1).env(), &self.options) {
             Ok(store) => {
                 let version = store.log.last_version();
@@ -178,15 +193,12 @@ impl Subject {
                     let state = self.driver.model.at(version).ok_or_else(|| format!("{version} was made up"))?;
                     return compare::heads(&store, &numbers(&store), state).map(|()| Found::Version(version));
                 }
-                match self.read(&store, part) {
-                    // What no reader asks for, such as a filter that errs on the safe side, is for `verify` to tell.
-                    Ok(found) if found == self.whole[part] => {
-                        match store.verify(&mut |_, _| Ok(())).and_then(Verified::whole) {
-                            Ok(_) => Ok(Found::Version(version)),
-                            Err(error) => self.told(error),
-                        }
-                    }
-                    Ok(_) => Err(format!("version {version} reads differently")),
+                if let Some(told) = self.ask(&store, file, fault)? {
+                    return Ok(told);
+                }
+                // What no reader asks for, such as a filter that errs on the safe side, is for `verify` to tell.
+                match store.verify(&mut |_, _| Ok(())).and_then(Verified::whole) {
+                    Ok(_) => Ok(Found::Version(version)),
                     Err(error) => self.told(error),
                 }
             }
@@ -195,6 +207,18 @@ impl Subject {
                 if same { self.told(error) } else { Err("a refused database was changed".to_owned()) }
             }
         }
+    }
+
+    /// Every question that the fault can reach, until one tells of it: each answer before is right.
+    fn ask(&self, store: &Arc<Store>, file: usize, fault: Fault) -> Check<Option<Found>> {
+        for question in self.questions.reached(file, &fault.bytes(), fault.part()) {
+            match question.ask(store) {
+                Ok(answer) if answer == question.answer => {}
+                Ok(_) => return Err(format!("{:?} has another answer", question.what)),
+                Err(error) => return self.told(error).map(Some),
+            }
+        }
+        Ok(None)
     }
 
     fn told(&self, error: Error) -> Check<Found> {
@@ -207,36 +231,6 @@ impl Subject {
             Error::TooNew { file, .. } => Ok(Found::Told(file)),
             other => Err(format!("it gave {other:?}")),
         }
-    }
-
-    /// All heads, all commits, and one part of the histories, as one hash.
-    fn read(&self, store: &Arc<Store>, part: usize) -> Result<StateHash, Error> {
-        let (numbers, mut bytes) = (numbers(store), Vec::new());
-        for info in store.branches()? {
-            let branch = store.branch(&info.name)?;
-            bytes.extend_from_slice(format!("{info:?}").as_bytes());
-            for number in numbers {
-                let mut rows = RowBuffer::default();
-                branch.scan(number, &Keys::default(), false, info.head, &mut rows, usize::MAX)?;
-                for (key, value) in rows.rows() {
-                    bytes.extend_from_slice(key);
-                    bytes.extend_from_slice(value);
-                }
-            }
-            let keys = self.keys.iter().filter(|(id, _)| *id == info.id).flat_map(|(_, keys)| keys);
-            for key in keys.skip(part).step_by(PARTS) {
-                for row in branch.history(numbers[key.0], &key.1, info.head, u64::MAX, usize::MAX)? {
-                    bytes.extend_from_slice(&row.version.to_le_bytes());
-                    bytes.extend_from_slice(&row.time.to_le_bytes());
-                    bytes.extend_from_slice(row.value.as_deref().unwrap_or(b"none"));
-                }
-            }
-            for row in branch.commits(0, u64::MAX, false, usize::MAX)? {
-                let what = format!("{} {} {} {:?}", row.version, row.time, row.branch, row.meta);
-                bytes.extend_from_slice(what.as_bytes());
-            }
-        }
-        Ok(StateHash::next(StateHash::default(), 0, 0, &bytes))
     }
 
     /// Whether the layout lets this fault pass without a word.
@@ -260,29 +254,23 @@ impl Subject {
     }
 }
 
-/// The keys that each branch ever had.
-fn keys(state: &State) -> Vec<(u32, Vec<Key>)> {
-    let of = |commit: &std::rc::Rc<crate::model::Commit>| commit.contents.keys().cloned().collect();
-    state.branches.values().map(|branch| (branch.id, branch.newest().map(of).unwrap_or_default())).collect()
-}
-
-/// All faults of the two databases of `seed`, or every `stride`-th of them.
+/// All faults of the four databases of `seed`, or every `stride`-th of them.
 pub fn run(seed: u64, stride: usize, workers: usize) -> Result<Counts, String> {
     let mut counts = Counts::default();
-    for clean in [true, false] {
-        counts.add(&database(seed, clean, stride, workers)?);
+    for (clean, sealed) in [(true, false), (false, false), (true, true), (false, true)] {
+        counts.add(&database(seed, Kind { clean, sealed }, stride, workers)?);
     }
     Ok(counts)
 }
 
-fn database(seed: u64, clean: bool, stride: usize, workers: usize) -> Result<Counts, String> {
+fn database(seed: u64, kind: Kind, stride: usize, workers: usize) -> Result<Counts, String> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outcome = Mutex::new(Ok(Counts::default()));
     let work = || {
         let mut counts = Counts::default();
         let done = rows::guarded(|| {
             // Each worker has a database of its own, made from the same seed: then they share nothing but the count.
-            let subject = Subject::new(seed, clean)?;
+            let subject = Subject::new(seed, kind)?;
             let faults: Vec<_> = subject.faults().into_iter().step_by(stride).collect();
             while !stop.load(Ordering::Relaxed) {
                 let start = next.fetch_add(CHUNK, Ordering::Relaxed);
@@ -299,7 +287,7 @@ fn database(seed: u64, clean: bool, stride: usize, workers: usize) -> Result<Cou
             (Ok(()), Ok(all)) => all.add(&counts),
             (Err(why), Ok(_)) => {
                 stop.store(true, Ordering::Relaxed);
-                *outcome = Err(format!("closed cleanly {clean}: {why}"));
+                *outcome = Err(format!("{kind:?}: {why}"));
             }
             (_, Err(_)) => {}
         }
@@ -307,4 +295,21 @@ fn database(seed: u64, clean: bool, stride: usize, workers: usize) -> Result<Cou
     #[allow(clippy::disallowed_methods)] // The order of the faults decides nothing.
     std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     outcome.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_kernel::sabotage;
+
+    use super::*;
+
+    #[test]
+    fn bits_that_no_checksum_covers_are_caught() {
+        let subject = Subject::new(2, Kind { clean: true, sealed: false }).unwrap();
+        let caught = sabotage::with("T15", || {
+            let mut faults = subject.faults().into_iter().step_by(997);
+            faults.any(|(file, fault)| subject.examine(file, fault, &mut Counts::default()).is_err())
+        });
+        assert!(caught);
+    }
 }

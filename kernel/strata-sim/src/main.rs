@@ -22,6 +22,7 @@ mod keepers;
 mod model;
 mod notes;
 mod operations;
+mod questions;
 mod rows;
 mod run;
 mod tally;

@@ -1,6 +1,7 @@
 //! The simulated disk: a `World`, the journal of what changed it, and the faults to come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +28,7 @@ struct State {
     journal: Vec<Op>,
     /// Where the last image was made. The next one usually lies just behind, so nothing is replayed twice.
     replayed: (usize, World),
-    calls: u64,
+    calls: Vec<&'static str>,
     faults: Vec<Fault>,
     locks: BTreeMap<String, String>,
     rng: SimRng,
@@ -45,6 +46,8 @@ pub struct Call<'a> {
     pub number: u64,
     pub operation: &'static str,
     pub path: &'a str,
+    /// The bytes that a read asks for.
+    pub bytes: Range<u64>,
 }
 
 /// Something that goes wrong at call number `at` (as `calls` counts), or from there on.
@@ -68,6 +71,18 @@ pub enum FaultKind {
     Full,
 }
 
+impl FaultKind {
+    /// Whether a call of this operation may come out otherwise with the fault.
+    pub fn hurts(self, operation: &str) -> bool {
+        match self {
+            FaultKind::Errno(_) => true,
+            FaultKind::ShortRead => operation == "read",
+            FaultKind::Sync(_) => matches!(operation, "sync" | "sync directory"),
+            FaultKind::Full => matches!(operation, "create" | "create directory" | "write" | "reserve space in"),
+        }
+    }
+}
+
 impl SimDisk {
     pub fn new(seed: u64) -> SimDisk {
         SimDisk::with(World::default(), seed)
@@ -79,7 +94,7 @@ impl SimDisk {
             replayed: (0, world.clone()),
             world,
             journal: Vec::new(),
-            calls: 0,
+            calls: Vec::new(),
             faults: Vec::new(),
             locks: BTreeMap::new(),
             rng: SimRng::new(seed),
@@ -126,7 +141,12 @@ impl SimDisk {
 
     /// How many calls of any kind there were; the next has this number.
     pub fn calls(&self) -> u64 {
-        self.state.lock().calls
+        self.state.lock().calls.len() as u64
+    }
+
+    /// What each of those calls did, in words.
+    pub fn operations(&self) -> Vec<&'static str> {
+        self.state.lock().calls.clone()
     }
 
     pub fn fail(&self, fault: Fault) {
@@ -185,15 +205,19 @@ impl SimDisk {
     }
 
     fn begin(&self, operation: &'static str, path: &str) -> Option<FaultKind> {
+        self.begin_at(operation, path, 0..0)
+    }
+
+    fn begin_at(&self, operation: &'static str, path: &str, bytes: Range<u64>) -> Option<FaultKind> {
         let (number, fault, hook) = {
             let mut state = self.state.lock();
-            let number = state.calls;
-            state.calls += 1;
+            let number = state.calls.len() as u64;
+            state.calls.push(operation);
             let hit = |fault: &&Fault| fault.at == number || (fault.forever && fault.at < number);
             (number, state.faults.iter().find(hit).map(|fault| fault.kind), state.hook.clone())
         };
         if let Some(hook) = hook {
-            hook(&Call { number, operation, path });
+            hook(&Call { number, operation, path, bytes });
         }
         fault
     }
@@ -377,7 +401,7 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let fault = self.disk.begin("read", &self.path);
+        let fault = self.disk.begin_at("read", &self.path, offset..offset + buffer.len() as u64);
         if let Some(FaultKind::Errno(errno)) = fault {
             return Err(failure("read", &self.path, errno));
         }
