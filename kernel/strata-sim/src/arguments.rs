@@ -23,7 +23,7 @@ strata-sim [--seed N] [--histories N] [--images N] [--seconds N] [--workers N] [
 
   --seed N       run one seed again, with everything that can be done to it; with --histories, begin there
   --histories N  so many seeds
-  --images N     seeds until there are so many crash images (1020000, and every call of 55 histories failed; 10000 with --quick)
+  --images N     seeds until there are so many crash images (1020000, and every call of 75 histories failed; 10000 with --quick)
   --seconds N    seeds for so long
   --workers N    on so many threads (2)
   --quick        a hundredth of it
@@ -67,7 +67,7 @@ impl Arguments {
             }
         }
         if arguments.images == 0 {
-            (arguments.images, arguments.workloads) = if arguments.quick { (10_000, 1) } else { (1_020_000, 55) };
+            (arguments.images, arguments.workloads) = if arguments.quick { (10_000, 1) } else { (1_020_000, 75) };
         }
         Ok(arguments)
     }
