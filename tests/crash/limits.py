@@ -1,7 +1,8 @@
-"""F12: a process that may not open more files.
+"""F12: a process that may open 16 to 64 files, and has others that take nearly all of them.
 
-With hardly any file descriptors left, what needs one fails with a typed error (EMFILE) and loses nothing that
-was acknowledged; and when there are some again, all is well in the same handle.
+What needs a file descriptor fails with a typed error (EMFILE) and loses nothing that was acknowledged: the
+next segment, checkpoints, compaction, backups, other databases. What needs none goes on, and nothing spins.
+When the others give theirs back, all is well in the same handle.
 """
 
 from __future__ import annotations
@@ -12,15 +13,44 @@ import os
 import random
 import resource
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crash import rows
+import strata
+from crash import child, rows
 from crash.child import Spec, opened
 from crash.full import Writes
-from crash.judge import Judge, Violation
+from crash.judge import Judge, Violation, alike
 from strata.errors import StorageError
 
 OPERATIONS = 120
+FEWEST, MOST = 16, 64
+LOOK_S = 0.05
+LOOKS_MAX = 40
+BUSY = 0.05  # of a processor
+
+
+@contextmanager
+def hardly_any(chance: random.Random) -> Iterator[None]:
+    """Few descriptors: for the database alone, or mostly taken by others, who leave up to three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(in_use, chance.randrange(FEWEST, MOST + 1)), hard))
+    others: list[int] = []
+    try:
+        if chance.random() < 0.8:
+            with suppress(OSError):
+                while True:
+                    others.append(os.open("/dev/null", os.O_RDONLY))
+            for _ in range(min(chance.randrange(4), len(others))):
+                os.close(others.pop())
+        yield
+    finally:
+        for other in others:
+            os.close(other)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def few_files(row: rows.Row, path: Path, seed: int, durability: str) -> None:
@@ -30,40 +60,74 @@ def few_files(row: rows.Row, path: Path, seed: int, durability: str) -> None:
     spec = Spec(str(path), durability, seed, 0, 1)
     judge.create(spec)
     writes = Writes(spec, no_room=(errno.EMFILE,))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     db = opened(spec)
     try:
-        # The next free number: descriptors are given lowest first, and those that are open count.
-        lowest = os.open("/", os.O_RDONLY)
-        os.close(lowest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + chance.randrange(4), hard))
-        for number in range(OPERATIONS):
-            row.count("refused", not writes.one(db))
-            if number % 20 == 19:
-                row.count("unwritten_runs", not checkpointed(db))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with hardly_any(chance):
+            use(row, db, writes, chance)
+            look_idle(row)
         if db._store.poisoned is None:
-            for _ in range(20):
-                if not writes.one(db):
-                    raise Violation("there are descriptors again, and a write was refused")
-            if not checkpointed(db):
-                raise Violation("there are descriptors again, and a checkpoint was refused")
+            go_on(db, writes)
             row.count("healed")
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         db.close()
     judge.examine(writes.life)
 
 
-def checkpointed(db: object) -> bool:
-    """Try it. Raises: StorageError for anything but too many open files."""
+def use(row: rows.Row, db: strata.Database, writes: Writes, chance: random.Random) -> None:
+    """Write, and now and then do what needs descriptors. What was written can always be read."""
+    works: dict[str, Callable[[], object]] = {
+        "checkpoint": db.checkpoint,
+        "compaction": db.compact,
+        "backup": lambda: db.backup(child.backup_of(writes.life.spec)),
+        "verification": db.verify,
+        "opening": lambda: strata.open(Path(writes.life.spec.path).with_name("other.strata")).close(),
+    }
+    for number in range(OPERATIONS):
+        row.count("refused", not writes.one(db))
+        if number % 8 == 7:
+            name = chance.choice(list(works))
+            row.count(name)
+            row.count(f"no_{name}", not done(works[name]))
+    for name in db.branches:
+        alike(db.branch(name), db.branch(name), name)
+
+
+def done(work: Callable[[], object]) -> bool:
+    """Try it. Raises: Violation for anything but too many open files."""
     try:
-        db.checkpoint()  # type: ignore[attr-defined]
+        work()
     except StorageError as error:
         if error.errno != errno.EMFILE:
-            raise
+            raise Violation(f"it gave {error!r} with errno {error.errno}") from error
         return False
     return True
+
+
+def look_idle(row: rows.Row) -> None:
+    """Soon nothing is done any more, although much could not be done. Raises: Violation."""
+    for looks in range(LOOKS_MAX):
+        used = time.process_time()
+        time.sleep(LOOK_S)
+        if time.process_time() - used < BUSY * LOOK_S:
+            row.most("looks", looks + 1)
+            return
+    raise Violation("without descriptors it is busy all the time")
+
+
+def go_on(db: strata.Database, writes: Writes) -> None:
+    """All works again, in the same handle. Raises: Violation."""
+    for _ in range(20):
+        if not writes.one(db):
+            raise Violation("there are descriptors again, and a write was refused")
+    works = (
+        db.checkpoint,
+        db.compact,
+        lambda: db.backup(child.backup_of(writes.life.spec)),
+        lambda: strata.open(Path(writes.life.spec.path).with_name("other.strata")).close(),
+    )
+    for work in works:
+        if not done(work):
+            raise Violation("there are descriptors again, and something was refused")
 
 
 def run(row: rows.Row, arguments: argparse.Namespace, seed: int) -> None:
