@@ -254,11 +254,14 @@ impl Subject {
     }
 }
 
-/// All faults of the four databases of `seed`, or every `stride`-th of them.
-pub fn run(seed: u64, stride: usize, workers: usize) -> Result<Counts, String> {
+/// All faults of the four databases of `seed`, or every `stride`-th of them; `tell` is told of each database.
+pub fn run(seed: u64, stride: usize, workers: usize, tell: impl Fn(String)) -> Result<Counts, String> {
     let mut counts = Counts::default();
     for (clean, sealed) in [(true, false), (false, false), (true, true), (false, true)] {
-        counts.add(&database(seed, Kind { clean, sealed }, stride, workers)?);
+        let kind = Kind { clean, sealed };
+        let found = database(seed, kind, stride, workers)?;
+        tell(format!("  {} faults of {kind:?}", found.runs));
+        counts.add(&found);
     }
     Ok(counts)
 }

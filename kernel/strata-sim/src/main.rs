@@ -90,7 +90,7 @@ fn crashes(arguments: &Arguments, clock: &RealClock) -> bool {
 fn every_flip(arguments: &Arguments) -> bool {
     let seed = arguments.seed.unwrap_or(1);
     let stride = if arguments.quick { QUICK_STRIDE } else { 1 };
-    match flips::run(seed, stride, arguments.workers) {
+    match flips::run(seed, stride, arguments.workers, |line| println!("{line}")) {
         Ok(counts) => {
             println!(
                 "F8 runs={} violations=0 skipped=0 ambiguous={} seeds={seed}..{} told={} elsewhere={} harmless={}",

@@ -30,7 +30,7 @@ fn f8_damage_is_told_or_harmless() {
 
 #[test]
 fn f8_every_so_many_flips_and_cuts() {
-    let counts = flips::run(2, 9973, 1).unwrap();
+    let counts = flips::run(2, 9973, 1, drop).unwrap();
     assert!(counts.runs > 100 && counts.told > counts.harmless);
 }
 
