@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Any, Final
+
+from msgspec import Struct, structs
 
 from strata.api.face import Face, Source
 from strata.api.instants import Instant
@@ -26,13 +28,12 @@ from strata.search import Context, Importance, Over, Recency, Request, Results, 
 from strata.search.models import Reranker
 
 # What is looked through when no primitive is named: runs are about work, not about what was learned.
-_USUAL: Final = tuple(name for name in PRIMITIVES if name != "runs")
+_USUAL: Final = tuple(sorted(PRIMITIVES.keys() - {"runs"}))
 Scored = Sequence[tuple[Key, int, float]]
 _SCAN: Final = Layout("scan", text_keys=False)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What is searched."""
 
     source: Source  # of keyspaces
@@ -132,14 +133,20 @@ def _points(at: Instant | None, over: Any) -> tuple[Instant | None, Instant | No
 
 
 def _search(state: State, request: Request, space: str) -> Results:
+    if not request.scan:
+        return _answer(state, request, _sources(state, request, space, None))
     with ExitStack() as stack:
-        return engine.search(
-            request,
-            list(_sources(state, request, space, stack)),
-            version=state.version,
-            ref_version=state.ref_version,
-            now_us=_newest(state) if request.recency is not None else 0,
-        )
+        return _answer(state, request, _sources(state, request, space, stack))
+
+
+def _answer(state: State, request: Request, sources: list[engine.Source]) -> Results:
+    return engine.search(
+        request,
+        sources,
+        version=state.version,
+        ref_version=state.ref_version,
+        now_us=_newest(state) if request.recency is not None else 0,
+    )
 
 
 def _newest(state: State) -> int:
@@ -148,36 +155,43 @@ def _newest(state: State) -> int:
     return found[0].time if found else 0
 
 
-def _sources(state: State, request: Request, space: str, stack: ExitStack) -> Iterator[engine.Source]:
-    """Yield what answers a request.
+def _sources(state: State, request: Request, space: str, stack: ExitStack | None) -> list[engine.Source]:
+    """Return what answers a request; what is made for that alone is left to `stack`.
 
     Raises: NotIndexed when something that was named has no index, or nothing has; NotFound; InvalidInput
         where all vectors are of another length.
     """
-    asked, missing, lengths = set[str](), list[tuple[str, str]](), set[int]()
-    for name in sorted(request.spaces or {space}):
-        for kind in sorted(request.primitives or _USUAL):
-            txn = state.source.keyspace(name, PRIMITIVES[kind].LAYOUT).pinned()
-            found = list(_declared(txn, request, lengths))
-            asked.update(source.index for source in found)
-            yield from found
-            if not found and request.scan and request.text is not None and request.indexes is None:
-                yield _by_scan(PRIMITIVES[kind], txn, request, stack)
-            elif not found:
+    sources: list[engine.Source] = []
+    missing: list[tuple[str, str]] = []
+    lengths: set[int] = set()
+    for name in sorted(request.spaces) if request.spaces else (space,):
+        for kind in sorted(request.primitives) if request.primitives else _USUAL:
+            txn = state.source.keyspace(name, PRIMITIVES[kind].LAYOUT)
+            before = len(sources)
+            if declared := txn.indexes():
+                sources += _declared(declared, kind, txn, request, lengths)
+            if kind == Vectors.LAYOUT.kind:
+                sources += _collections(txn, request, lengths)
+            if len(sources) > before:
+                continue
+            if stack is not None and request.text is not None and request.indexes is None:
+                sources.append(_by_scan(PRIMITIVES[kind], txn, request, stack))
+            else:
                 missing.append((name, kind))
-    _check_asked(request, asked, missing, lengths)
+    _check_asked(request, sources, missing, lengths)
+    return sources
 
 
 def _check_asked(
-    request: Request, asked: set[str], missing: list[tuple[str, str]], lengths: set[int]
+    request: Request, sources: list[engine.Source], missing: list[tuple[str, str]], lengths: set[int]
 ) -> None:
-    """Raise what `_sources` does, for what was `asked` and where nothing could be."""
+    """Raise what `_sources` does, for the sources there are and where there is none."""
     if request.vector is not None and lengths and len(request.vector) not in lengths:
         there = ", ".join(map(str, sorted(lengths)))
         raise InvalidInput(
             f"there are vectors of {there} numbers here, and the one given has {len(request.vector)}"
         )
-    unknown = sorted((request.indexes or set()) - asked)
+    unknown = sorted((request.indexes or set()) - {source.index for source in sources})
     if unknown:
         raise NotFound(
             f"no index {unknown[0]!r} can be asked that",
@@ -185,15 +199,16 @@ def _check_asked(
             name=unknown[0],
             hint="db.indexes.list() and db.vectors.collections() list what there is",
         )
-    if missing and not request.scan and (not asked or (request.primitives and request.indexes is None)):
+    if missing and not request.scan and (not sources or (request.primitives and request.indexes is None)):
         raise _not_indexed(*missing[0], request)
 
 
-def _declared(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.Source]:
-    """Yield the indexes of a keyspace that answer a request; note the lengths of vectors in `lengths`."""
-    kind = txn.names[2]
+def _declared(
+    rows: list[IndexRow], kind: str, txn: Txn, request: Request, lengths: set[int]
+) -> Iterator[engine.Source]:
+    """Yield those of a keyspace's indexes that answer a request; note the lengths of vectors in `lengths`."""
     wanted = engine.key_prefix(kind, request.prefix)
-    for row in txn.indexes():
+    for row in rows:
         name, _, _, prefix, spec = row
         if request.indexes is not None and name not in request.indexes:
             continue
@@ -206,8 +221,6 @@ def _declared(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.
             lengths.add(spec["dim"])
             if request.vector is not None and len(request.vector) == spec["dim"]:
                 yield _by_vector(name, txn, partial(txn.by_vector, name, pack_vector(request.vector)))
-    if kind == Vectors.LAYOUT.kind:
-        yield from _collections(txn, request, lengths)
 
 
 def _collections(txn: Txn, request: Request, lengths: set[int]) -> Iterator[engine.Source]:
@@ -231,16 +244,15 @@ def _nearest(vectors: Vectors, made: Collection, packed: bytes, limit: int, pass
 
 def _by_text(row: IndexRow, asked: Txn, txn: Txn, request: Request) -> engine.Source:
     """Return an index as a source. It is one of the keyspace `asked`, whose keys are those of `txn`."""
-    name, spec, text = row[0], row[4], request.text or ""
+    name, spec, text, explain = row[0], row[4], request.text or "", request.explain
 
     def top(limit: int, passes: Passes) -> engine.Answer:
-        found = asked.by_text(name, text, limit, passes, request.explain)
-        rows = [(_bytes(key), score) for key, _, score in found["hits"]]
+        found = asked.by_text(name, text, limit, passes, explain)
+        rows = _rows(found["hits"])
         terms = [tuple(Term(*term) for term in terms) for terms in found.get("terms", ())]
         return engine.Answer(rows, found["matched"], terms)
 
-    fields = tuple(tuple(part["path"]) for part in spec["fields"])
-    return engine.Source(name, TEXT, txn, top, _spans(spec, text), fields)
+    return engine.Source(name, TEXT, txn, top, _spans(spec, text), [part["path"] for part in spec["fields"]])
 
 
 def _by_vector(
@@ -249,9 +261,13 @@ def _by_vector(
     """Return what answers with keys, versions and scores as a source."""
 
     def top(limit: int, passes: Passes) -> engine.Answer:
-        return engine.Answer([(_bytes(key), score) for key, _, score in nearest(limit, passes)], None)
+        return engine.Answer(_rows(nearest(limit, passes)), None)
 
     return engine.Source(name, VECTOR, txn, top, fields=fields)
+
+
+def _rows(found: Scored) -> list[tuple[bytes, float]]:
+    return [(key.encode() if isinstance(key, str) else key, score) for key, _, score in found]
 
 
 def _bytes(key: Key) -> bytes:
@@ -294,7 +310,7 @@ def _by_scan(primitive: type[Primitive], txn: Txn, request: Request, stack: Exit
         return indexed.top(limit, Passes())  # there are no other indexes to hold rows against
 
     indexed = _by_text(row, copied.pinned(), txn, request)
-    return replace(indexed, top=top)
+    return structs.replace(indexed, top=top)
 
 
 def _not_indexed(space: str, kind: str, request: Request) -> NotIndexed:

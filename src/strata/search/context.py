@@ -67,8 +67,13 @@ class Context:
         return self.turns > 0
 
 
+NO_CONTEXT: Final = Context(0)
+
+
 def as_context(given: Any) -> Context:
     """Return the context that a number of turns, or a Context, stands for."""
+    if type(given) is int and given == 0:
+        return NO_CONTEXT
     return given if isinstance(given, Context) else Context(given)
 
 

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from strata.core.patches import ABSENT, get_path
-from strata.core.protocols import Key, Passes, Path, Txn
+from strata.core.protocols import Key, Passes, Step, Txn
 from strata.core.refs import EntityRef
 from strata.primitives import PRIMITIVES
 from strata.primitives.base import Primitive
@@ -47,8 +46,7 @@ _MISSES: Final = 5  # of each kind
 _GROWTH: Final = 4  # when filters took out too many, how many times as many are asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an index says: keys by score, best first, and equal ones by key."""
 
     rows: Sequence[tuple[bytes, float]]
@@ -56,8 +54,7 @@ class Answer:
     terms: Sequence[tuple[Term, ...]] = ()  # of each row, where that was asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """One index over one keyspace, asked one question."""
 
     index: str
@@ -65,7 +62,7 @@ class Source:
     txn: Txn  # the keyspace, in the state that is searched
     top: Callable[[int, Passes], Answer]  # the best so many, of those that pass
     spans: Callable[[str], Sequence[Span]] = lambda text: ()  # of a text, where what was asked for stands
-    fields: tuple[Path, ...] = ()  # of stored values, that are indexed
+    fields: Sequence[Sequence[Step]] = ()  # the paths of stored values that are indexed
 
 
 def search(
@@ -100,11 +97,11 @@ class _Search:
         self.request, self.sources = request, sources
         self.version, self.ref_version, self.now_us = version, ref_version, now_us
         self.clock, self.began = clock, clock()
+        self.branch = sources[0].txn.names[0] if sources else ""
         self.truncated = False
         self.statistics: list[ListStatistics] = []
         self.rejected: dict[Place, tuple[float, str, str]] = {}  # score, index, which filter
-        self.txns = {source.txn.names[1:]: source.txn for source in sources}
-        self.fate = cache(self._fate)
+        self.fates: dict[Place, str | None] = {}
         self.terms: dict[tuple[str, Place], tuple[Term, ...]] = {}
 
     def results(self) -> Results:
@@ -121,7 +118,9 @@ class _Search:
         hits = ordered[request.offset : request.depth]
         beyond = ordered[request.depth :]
         return Results(
-            tuple(self._hit(found, rank) for rank, found in enumerate(hits, request.offset + 1)),
+            tuple(
+                [Hit(found.score, rank, self, found) for rank, found in enumerate(hits, request.offset + 1)]
+            ),
             self.version,
             self.truncated,
             Statistics(
@@ -133,6 +132,11 @@ class _Search:
             self._near_misses(hits, beyond) if request.explain else (),
             beyond[0].score if request.explain and beyond else None,
         )
+
+    @cached_property
+    def txns(self) -> dict[tuple[str, str], Txn]:
+        """By space and kind, the keyspaces that are searched."""
+        return {source.txn.names[1:]: source.txn for source in self.sources}
 
     # -- taking
 
@@ -189,8 +193,8 @@ class _Search:
         while True:
             asked = limit if most is None else min(limit, most)
             answer = source.top(asked, pushed)
-            rows = (((space, kind, key), score) for key, score in answer.rows[seen:])
-            kept += rows if passes is None else (row for row in rows if passes(*row, source.index))
+            rows = [((space, kind, key), score) for key, score in answer.rows[seen:]]
+            kept += rows if passes is None else [row for row in rows if passes(*row, source.index)]
             seen, exhausted = len(answer.rows), len(answer.rows) < asked
             if exhausted or len(kept) >= wanted:
                 break
@@ -212,7 +216,11 @@ class _Search:
             self._passes((space, kind, key), score, source.index)
 
     def _passes(self, place: Place, score: float, index: str) -> bool:
-        why = self.fate(place) if self.request.is_filtered else None
+        if not self.request.is_filtered:
+            return True
+        if place not in self.fates:
+            self.fates[place] = self._fate(place)
+        why = self.fates[place]
         if why is not None:
             self.rejected.setdefault(place, (score, index, why))
         return why is None
@@ -277,10 +285,7 @@ class _Search:
 
     # -- showing
 
-    def _hit(self, found: Candidate, rank: int) -> Hit:
-        return Hit(self._ref(found.place), found.score, rank, self._signals(found), self, found)
-
-    def _signals(self, found: Candidate) -> dict[str, Signal]:
+    def signals(self, found: Candidate) -> dict[str, Signal]:
         """Return its signals, with the words that each index found."""
         if not self.terms:
             return found.signals
@@ -293,9 +298,9 @@ class _Search:
         least = hits[-1].score if hits else 0.0
         misses = [
             NearMiss(
-                self._ref(found.place),
+                self.ref(found.place),
                 found.score,
-                self._signals(found),
+                self.signals(found),
                 f"below the cut by {least - found.score:.4g}",
             )
             for found in beyond[:_MISSES]
@@ -303,13 +308,18 @@ class _Search:
         rejected = sorted(self.rejected.items(), key=lambda item: (-item[1][0], item[0]))
         for place, (score, index, why) in rejected[:_MISSES]:
             signals = {index: Signal(score)}
-            misses.append(NearMiss(self._ref(place), score, signals, f"taken out by the filter: {why}"))
+            misses.append(NearMiss(self.ref(place), score, signals, f"taken out by the filter: {why}"))
         return tuple(misses)
 
-    def _ref(self, place: Place) -> EntityRef:
-        space, kind, key = place
-        branch = self.txns[space, kind].names[0]
-        return EntityRef(branch, space, kind, PRIMITIVES[kind]._name(key) or "", version=self.ref_version)
+    def ref(self, place: Place) -> EntityRef:
+        """Return what a place is called, in the state that was searched."""
+        space, kind, _ = place
+        return EntityRef(self.branch, space, kind, self.name(place), version=self.ref_version)
+
+    @staticmethod
+    def name(place: Place) -> str:
+        """Return the key of a place, as refs write it."""
+        return PRIMITIVES[place[1]]._name(place[2]) or ""
 
     def _key(self, place: Place) -> Key:
         return self._as_key(PRIMITIVES[place[1]], place[2])
@@ -336,7 +346,7 @@ class _Search:
         primitive = PRIMITIVES[place[1]]
         value = self.txns[place[:2]].get(self._key(place))
         for source in self._sources_of(found):
-            parts = [get_path(value, path) for path in source.fields or (primitive._VALUE,)]
+            parts = [get_path(value, tuple(path)) for path in source.fields or (primitive._VALUE,)]
             texts = [text for part in parts for text in texts_in(part) if text.strip()]
             if texts:
                 return texts

@@ -13,7 +13,6 @@ Source: Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -43,8 +42,7 @@ class Signal(msgspec.Struct, frozen=True):
     terms: tuple[Term, ...] = ()  # with explain=True, of an index of texts
 
 
-@dataclass(frozen=True, slots=True)
-class RankedList:
+class RankedList(msgspec.Struct, frozen=True):
     """What one index answered: places by score, best first."""
 
     name: str
@@ -52,8 +50,7 @@ class RankedList:
     weight: float = 1.0
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(msgspec.Struct):
     """What may become a hit."""
 
     place: Place
@@ -63,11 +60,18 @@ class Candidate:
 
 def fuse(lists: Sequence[RankedList]) -> list[Candidate]:
     """Return what is on the lists, best first."""
+    if len(lists) == 1:
+        name = lists[0].name
+        return in_order(
+            [
+                Candidate(place, score, {name: Signal(score, rank, score)})
+                for rank, (place, score) in enumerate(lists[0].rows, 1)
+            ]
+        )
     found: dict[Place, Candidate] = {}
-    alone = len(lists) == 1
     for ranked in lists:
         for rank, (place, score) in enumerate(ranked.rows, 1):
-            added = score if alone else ranked.weight / (RANK_CONSTANT + rank)
+            added = ranked.weight / (RANK_CONSTANT + rank)
             candidate = found.get(place)
             if candidate is None:
                 candidate = found[place] = Candidate(place, 0.0, {})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
+import msgspec
+
 from strata.core.refs import EntityRef
-from strata.search.fusion import Candidate, Signal
+from strata.search.fusion import Candidate, Place, Signal
 from strata.search.snippets import Snippet
 
 if TYPE_CHECKING:
@@ -20,25 +22,36 @@ _SHOWN: Final = 50  # rows of a notebook's table
 class Reader(Protocol):
     """Reads what was found, in the state that was searched."""
 
+    def ref(self, place: Place) -> EntityRef: ...
+    def name(self, place: Place) -> str: ...
+    def signals(self, found: Candidate) -> Mapping[str, Signal]: ...
     def value(self, found: Candidate) -> Any: ...
     def snippet(self, found: Candidate) -> Snippet: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One thing that was found. Its value and snippet are read when they are asked for, as it was then."""
+class Hit(msgspec.Struct, frozen=True, eq=False):
+    """One thing that was found. What it is, its value and its snippet are read when they are asked for, as
+    it was then."""
 
-    ref: EntityRef
     score: float  # higher is better; comparable within one search only
     rank: int  # from 1, pages before it counted
-    signals: Mapping[str, Signal]  # by the name of the index or rule
-    _reader: Reader = field(repr=False, compare=False)
-    _found: Candidate = field(repr=False, compare=False)
+    _reader: Reader
+    _found: Candidate
+
+    @property
+    def ref(self) -> EntityRef:
+        """The thing, in the state that was searched."""
+        return self._reader.ref(self._found.place)
+
+    @property
+    def signals(self) -> Mapping[str, Signal]:
+        """What made its score, by the name of the index or rule."""
+        return self._reader.signals(self._found)
 
     @property
     def key(self) -> str:
         """The key of the thing, as refs write it."""
-        return self.ref.key
+        return self._reader.name(self._found.place)
 
     @property
     def value(self) -> Any:
@@ -60,9 +73,17 @@ class Hit:
             "snippet": str(self.snippet),
         }
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        mine = (self.score, self.rank, self.ref, self.signals)
+        return mine == (other.score, other.rank, other.ref, other.signals)
 
-@dataclass(frozen=True, slots=True)
-class ListStatistics:
+    def __repr__(self) -> str:
+        return f"Hit(ref={self.ref!r}, score={self.score}, rank={self.rank}, signals={self.signals!r})"
+
+
+class ListStatistics(msgspec.Struct, frozen=True):
     """What one index did for a search."""
 
     index: str
@@ -74,14 +95,22 @@ class ListStatistics:
     exhausted: bool  # whether that was all
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What a search did."""
+class Statistics(msgspec.Struct, frozen=True, eq=False):
+    """What a search did. How long it took makes no difference between two."""
 
     lists: tuple[ListStatistics, ...]
     considered: int  # things that were put in order
     filtered_out: int  # that matched, and did not pass the filters
-    took_ms: float = field(compare=False)
+    took_ms: float
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        mine = (self.lists, self.considered, self.filtered_out)
+        return mine == (other.lists, other.considered, other.filtered_out)
+
+    def __hash__(self) -> int:
+        return hash((self.lists, self.considered, self.filtered_out))
 
 
 @dataclass(frozen=True, slots=True)
