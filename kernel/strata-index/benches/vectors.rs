@@ -103,8 +103,9 @@ fn measure(options: VectorOptions, count: usize, ratio: f32) {
     VectorPart::decode(&mut Reader::new(&writer.bytes)).expect("what was written");
     println!("{} MB on disk, read in {:.0} ms", writer.bytes.len() / 1_000_000, start.elapsed().as_secs_f64() * 1e3);
     drop(writer);
-    for share in [1, 10, 100] {
-        let only: Option<Bits> = (share > 1).then(|| (0..count as u32).filter(|slot| slot % share == 3).collect());
+    for share in [1, 2, 10, 100] {
+        let only: Option<Bits> =
+            (share > 1).then(|| (0..count as u32).filter(|slot| slot % share == 3 % share).collect());
         println!("filter 1 in {share}");
         ask(&part, &queries, only.as_ref());
     }

@@ -1,6 +1,6 @@
 //! A set of slots.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bits {
@@ -24,6 +24,14 @@ impl Bits {
         self.words[word] |= bit;
         self.count += usize::from(is_new);
         is_new
+    }
+
+    /// All of these slots, which it must have room for: faster than one after the other.
+    pub fn set_all(&mut self, slots: impl Iterator<Item = u32>) {
+        for slot in slots {
+            self.words[slot as usize / 64] |= 1 << (slot % 64);
+        }
+        self.count = self.words.iter().map(|word| word.count_ones() as usize).sum();
     }
 
     #[inline]
@@ -53,6 +61,19 @@ impl Bits {
             std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
                 .take_while(|rest| *rest != 0)
                 .map(move |rest| base + rest.trailing_zeros())
+        })
+    }
+
+    /// Those of a range, ascending.
+    pub fn within(&self, range: Range<usize>) -> impl Iterator<Item = usize> {
+        let words = range.start / 64..range.end.div_ceil(64).min(self.words.len());
+        words.flat_map(move |index| {
+            let (base, word) = (index * 64, self.words[index]);
+            let from = word & u64::MAX.checked_shl(range.start.saturating_sub(base) as u32).unwrap_or(0);
+            let past = u64::MAX.checked_shl(range.end.saturating_sub(base) as u32).unwrap_or(0);
+            std::iter::successors(Some(from & !past), |rest| Some(rest & rest.wrapping_sub(1)))
+                .take_while(|rest| *rest != 0)
+                .map(move |rest| base + rest.trailing_zeros() as usize)
         })
     }
 
@@ -105,6 +126,10 @@ mod tests {
             prop_assert_eq!(either.iter().collect::<BTreeSet<_>>(), &a | &b);
             prop_assert_eq!((both.len(), either.len()), ((&a & &b).len(), (&a | &b).len()));
             prop_assert!((0..400).all(|slot| other.has(slot) == b.contains(&slot)));
+            for (first, last) in [(0, 400), (64, 64), (63, 129), (128, 192), (70, 71), (390, 391)] {
+                let inside = b.range(first..last).map(|slot| *slot as usize).collect::<Vec<_>>();
+                prop_assert_eq!(other.within(first as usize..last as usize).collect::<Vec<_>>(), inside);
+            }
             for (first, last) in [(0, 0), (1, 3), (2, 9), (8, 9)] {
                 let any = b.range(first * 64..(last + 1) * 64).next().is_some();
                 prop_assert_eq!(other.has_any(first as usize..=last as usize), any);

@@ -8,8 +8,9 @@ filter, so an index only ever saves work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from strata.core.paths import parse, render
 from strata.core.protocols import Bound, IndexRow, Path
@@ -18,8 +19,7 @@ _SCALARS: Final = (bool, int, float, str, bytes)
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
 
 
-@dataclass(frozen=True, slots=True)
-class FindPlan:
+class FindPlan(msgspec.Struct, frozen=True):
     """How a filter is answered."""
 
     index: str | None  # None: every document is read

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final, Literal, cast
 
+import msgspec
+
 from strata.core.atomic import atomically
 from strata.core.clock import to_datetime
 from strata.core.embedding import Embedder, check_embedder, embed, register, registered
@@ -69,8 +71,8 @@ class VectorEntry:
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VectorHit:
+# A Struct, as each query makes many: see `Event`.
+class VectorHit(msgspec.Struct, frozen=True):
     """A vector that is near. `score` is higher for nearer."""
 
     key: str
@@ -381,11 +383,9 @@ class Vectors(Primitive):
             return self._txn.by_vector(index, asked, k, filters, recall)
 
     def _hits(self, made: Collection, rows: list[tuple[Any, int, float]]) -> list[VectorHit]:
-        stem = len(_prefix(made.name))
-        get = self._txn.get_path
+        stem, get, path = len(_prefix(made.name)), self._txn.get_path, self._VALUE
         return [
-            VectorHit(key[stem:].decode(), score, get(key, self._VALUE), version)
-            for key, version, score in rows
+            VectorHit(key[stem:].decode(), score, get(key, path), version) for key, version, score in rows
         ]
 
     def _declare(self, made: Collection) -> None:

@@ -20,10 +20,16 @@ pub(super) struct Query<'a> {
 }
 
 /// What the codes of a cell's rows are relative to.
+#[derive(Clone, Copy)]
 pub(super) struct Base {
     pub value: f32,
     pub per_error: f32,
     pub slack: f32,
+}
+
+impl Base {
+    /// Adds nothing.
+    pub const NOTHING: Base = Base { value: 0.0, per_error: 0.0, slack: 0.0 };
 }
 
 impl<'a> Query<'a> {
@@ -68,19 +74,25 @@ impl<'a> Query<'a> {
                 &zero
             }
         };
-        let square = simd::distance(self.arch, &self.unit, centre);
-        let value = match self.metric {
-            Metric::Euclidean => -0.5 * square,
-            Metric::Cosine | Metric::Dot => simd::product(self.arch, &self.unit, centre),
-        };
+        let (product, square) = simd::product_and_distance(self.arch, &self.unit, centre);
+        // Twice what the sums above can lose.
+        let loss = 2.0 / f64::from(1 << 24) * additions(self.unit.len());
+        let (product, square) = (f64::from(product), f64::from(square));
         let distance = square.sqrt();
+        let lengths = match self.metric {
+            Metric::Euclidean => square,
+            // The centre is at most so long.
+            Metric::Cosine | Metric::Dot => 1.0 + distance,
+        };
+        let value = if self.metric == Metric::Euclidean { -0.5 * square } else { product };
         // `unit` is rounded, unless it is the query itself.
         let rounding = if self.metric == Metric::Euclidean { 0.0 } else { 1e-7 };
         // 2e-14 is more than what double precision takes for equal among scores of about 1.
-        let slack = 1e-6 * value.abs() + rounding * (distance + 1.0) + 2e-14;
+        let slack = loss * lengths + 1e-6 * value.abs() + rounding * (distance + 1.0) + 2e-14;
         Base {
             value: value as f32,
-            per_error: (distance * (1.0 + 1e-5) + rounding + 1e-30) as f32,
+            // The last is for squares that are too small for a number.
+            per_error: (distance * (1.0 + 1e-5 + loss) + rounding + 1e-17) as f32,
             // A value that is none in single precision says nothing about any row.
             slack: if value.abs() < 1e30 { slack as f32 } else { f32::INFINITY },
         }
@@ -131,6 +143,11 @@ impl<'a> Query<'a> {
             }
         }
     }
+}
+
+/// Additions one behind the other in a sum of so many numbers.
+fn additions(dim: usize) -> f64 {
+    (dim / 16 + 16) as f64
 }
 
 /// Rows that are estimated at a time.

@@ -108,7 +108,7 @@ fn ask(vector: &[f32], source: &Source, cells: &Cells, wanted: &[usize], asked: 
     let mut shortlist = Shortlist::new(K);
     let weight = 1.0 / (asked * wanted.len().max(1)) as f32;
     let mut rest = limits().zip(found.iter_mut()).peekable();
-    Scan::new(&query, 0, source, &mut shortlist).cells(cells, usize::MAX, |expected, probe| {
+    Scan::new(&query, 0, source, &mut shortlist).cells(cells, |expected, probe| {
         let seen = wanted.iter().filter(|cell| probe.has_seen(**cell)).count();
         while let Some((_, found)) = rest.next_if(|(limit, _)| expected <= *limit) {
             *found += seen as f32 * weight;
