@@ -58,8 +58,10 @@ def readable(key: str | bytes) -> str:
     """
     if isinstance(key, str):
         return key
-    name, _, rest = key.partition(b"\0")
     try:
+        if 0 not in key:
+            return key.decode()
+        name, _, rest = key.partition(b"\0")
         if len(rest) == 8 and rest[0] == 0:
             return f"{name.decode()}/{int.from_bytes(rest)}"
         return f"{name.decode()}/{rest.decode()}" if rest else name.decode()
