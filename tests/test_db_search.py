@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import databases
@@ -179,6 +180,37 @@ def test_filters_by_value_and_by_time(talk: strata.Database):
     assert keys(talk.search("tea", end=when)) == ["d1/03"]
     missed = talk.search("tea", end=when, explain=True).near_misses
     assert [(miss.ref.key, miss.reason) for miss in missed] == [("d2/01", "taken out by the filter: time")]
+
+
+@pytest.mark.parametrize("start", [None, -1, 0, 7, 19, 24, 30])
+@pytest.mark.parametrize("end", [None, -1, 0, 1, 8, 22, 30])
+def test_times_leave_out_what_was_written_outside(
+    db: strata.Database, clock: FakeClock, start: int | None, end: int | None
+):
+    """However few were written then, there are k hits if there are k; also beside own writes."""
+    db.indexes.create("kv", primitive="kv")
+    for number in range(25):
+        clock.advance(1_000_000)
+        db.kv.put(f"{number:02}", "tea")
+    entry = db.kv.entry("00")
+    assert entry is not None
+    bounds = {"start": start, "end": end}
+    span: dict[str, Any] = {
+        name: entry.timestamp + (number - 0.5) * timedelta(seconds=1)
+        for name, number in bounds.items()
+        if number is not None
+    }
+    inside = range(25)[max(start or 0, 0) :]
+    expected = [f"{number:02}" for number in inside if end is None or number < end]
+    for k in (1, 3, 100):
+        assert keys(db.search("tea", k=k, **span)) == expected[:k]
+        early = [key for key in expected if key < "20"]
+        assert keys(db.at(db.version - 5).search("tea", k=k, **span)) == early[:k]
+    with db.transaction() as own:
+        own.kv.put("new", "tea")
+        news = ["new"] if (start or 0) < 30 and (end is None or end == 30) else []
+        assert sorted(keys(own.search("tea", k=100, **span))) == expected + news
+        own.rollback()
 
 
 def test_a_turn_is_found_by_what_stands_around_it(talk: strata.Database):

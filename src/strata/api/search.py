@@ -40,6 +40,7 @@ class State(Struct, frozen=True):
     version: int
     ref_version: int | None  # for refs of hits: None where they mean what is there now
     branch: Branch
+    is_committed: bool = True  # all of it
 
 
 class Searchable(Face):
@@ -146,7 +147,21 @@ def _answer(state: State, request: Request, sources: list[engine.Source]) -> Res
         version=state.version,
         ref_version=state.ref_version,
         now_us=_newest(state) if request.recency is not None else 0,
+        written=partial(_written, state, request),
     )
+
+
+def _written(state: State, request: Request) -> tuple[int, int] | None:
+    """Return the first and the last version of what was written within the times of a request."""
+    if not state.is_committed:
+        return None  # what a transaction wrote has no version yet
+    branch, first, last = state.branch, 0, state.version
+    if request.start_us is not None:
+        first = branch.version_at(request.start_us - 1) + 1
+    if request.end_us is not None:
+        last = min(branch.version_at(request.end_us - 1), last)
+    # Before the first commit that is kept nothing is known of times.
+    return (first, last) if last > 0 else None
 
 
 def _newest(state: State) -> int:

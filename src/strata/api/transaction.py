@@ -148,7 +148,7 @@ def _state_inside(store: Store, transaction: NativeTransaction, at: Instant | No
     if at is not None:
         raise InvalidInput("a transaction sees one version", hint="as in db.search(..., at=...)")
     branch, _, _ = transaction.keyspace("default", Kv.LAYOUT).names
-    return State(transaction, transaction.snapshot, None, store.branch(branch))
+    return State(transaction, transaction.snapshot, None, store.branch(branch), False)
 
 
 def _over() -> Closed:

@@ -72,6 +72,7 @@ def search(
     version: int,
     ref_version: int | None = None,
     now_us: int = 0,
+    written: Callable[[], tuple[int, int] | None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Results:
     """Return the hits of `sources` for a request.
@@ -80,8 +81,10 @@ def search(
         version: of the state that is searched.
         ref_version: the version that refs of hits get; None where they mean what is there now.
         now_us: from when ages are counted back.
+        written: what the times of the request are as versions, the first and the last; None where they are
+            not known as such.
     """
-    return _Search(request, sources, version, ref_version, now_us, clock).results()
+    return _Search(request, sources, version, ref_version, now_us, written, clock).results()
 
 
 class _Search:
@@ -92,10 +95,11 @@ class _Search:
         version: int,
         ref_version: int | None,
         now_us: int,
+        written: Callable[[], tuple[int, int] | None],
         clock: Callable[[], float],
     ) -> None:
         self.request, self.sources = request, sources
-        self.version, self.ref_version, self.now_us = version, ref_version, now_us
+        self.version, self.ref_version, self.now_us, self.written = version, ref_version, now_us, written
         self.clock, self.began = clock, clock()
         self.branch = sources[0].txn.names[0] if sources else ""
         self.truncated = False
@@ -201,6 +205,11 @@ class _Search:
             if asked == most or self._is_late():
                 self.truncated = True
                 break
+            if passes is not None and "written" not in pushed and self._has_times():
+                # Only now: where most pass, to hold all rows against it costs more than to look at a few.
+                span = self.written()
+                if span is not None:
+                    pushed, kept, seen = {**pushed, "written": span}, [], 0
             limit *= _GROWTH
         for (key, _), terms in zip(answer.rows, answer.terms, strict=False):
             self.terms[source.index, (space, kind, key)] = terms
@@ -231,7 +240,7 @@ class _Search:
         primitive, txn = PRIMITIVES[kind], self.txns[space, kind]
         if primitive._name(key) is None or not key.startswith(key_prefix(kind, request.prefix)):
             return "prefix"
-        if request.start_us is not None or request.end_us is not None:
+        if self._has_times():
             entry = txn.entry(self._key(place))
             if entry is None or not _is_within(entry[2], request.start_us, request.end_us):
                 return "time"
@@ -240,6 +249,9 @@ class _Search:
             if content is ABSENT or not request.test(content):
                 return "where"
         return None
+
+    def _has_times(self) -> bool:
+        return self.request.start_us is not None or self.request.end_us is not None
 
     def _is_late(self) -> bool:
         budget = self.request.budget_ms
