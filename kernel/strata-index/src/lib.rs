@@ -5,10 +5,11 @@
 //! asks several parts at once and sees of each what a `Sight` shows, so it answers as an index would that was built of the
 //! visible rows alone: statistics as well as hits.
 //!
-//! Nothing here knows files, time or threads, and equal input gives equal output to the last bit, on every machine.
+//! Nothing here knows files, time or threads (`hands` are those of the caller), and equal input gives equal output to the last bit, on every machine.
 
 pub mod bits;
 pub mod bytes;
+pub mod hands;
 pub mod ordered;
 pub mod sight;
 pub mod text;

@@ -12,6 +12,7 @@ use super::part::VectorPart;
 use super::rows::Rows;
 use super::stops::Stops;
 use super::{Metric, VectorOptions, simd};
+use crate::hands::{Hands, alone, in_pieces};
 
 /// Fewer rows have no cells: to look at all takes no longer than 0.1 ms at 128 dimensions.
 pub const CELLS_FROM: usize = 10_000;
@@ -32,18 +33,24 @@ impl VectorBuild {
     pub fn new(options: VectorOptions, slots: Vec<u32>, vectors: Vec<f32>) -> VectorBuild {
         assert_eq!(vectors.len(), slots.len() * options.dim, "a vector for each slot");
         assert!(slots.is_sorted_by(|a, b| a < b), "slots ascend");
-        VectorBuild::of_kept(options, slots, Kept::of(options.dim, options.quantization, vectors))
+        VectorBuild::of_kept(options, slots, Kept::of(options.dim, options.quantization, vectors), &alone)
     }
 
-    pub(super) fn of_kept(options: VectorOptions, slots: Vec<u32>, kept: Kept) -> VectorBuild {
+    pub(super) fn of_kept(options: VectorOptions, slots: Vec<u32>, kept: Kept, hands: Hands) -> VectorBuild {
         let count = if slots.len() < CELLS_FROM { 0 } else { cells_for(slots.len()) };
-        VectorBuild::with_cells(options, slots, kept, count)
+        VectorBuild::with_cells(options, slots, kept, count, hands)
     }
 
-    pub(super) fn with_cells(options: VectorOptions, slots: Vec<u32>, kept: Kept, count: usize) -> VectorBuild {
+    pub(super) fn with_cells(
+        options: VectorOptions,
+        slots: Vec<u32>,
+        kept: Kept,
+        count: usize,
+        hands: Hands,
+    ) -> VectorBuild {
         let count = count.min(slots.len());
         let row = |position: usize, matrix: &mut Vec<f32>| kept.extend_with(position, options.metric, matrix);
-        let centres = if count == 0 { Vec::new() } else { kmeans::train(options.dim, slots.len(), count, row) };
+        let centres = if count == 0 { Vec::new() } else { kmeans::train(options.dim, slots.len(), count, row, hands) };
         let grouped = Centres::new(options.dim, &centres);
         VectorBuild { options, slots, kept, centres, grouped }
     }
@@ -74,8 +81,8 @@ impl VectorBuild {
     }
 
     /// In one go.
-    pub fn finish_all(self) -> VectorPart {
-        let assigned = self.assign(0..self.len());
+    pub fn finish_all(self, hands: Hands) -> VectorPart {
+        let assigned = in_pieces(hands, self.len(), |range| self.assign(range));
         self.finish(&assigned)
     }
 

@@ -4,6 +4,7 @@ use super::VectorOptions;
 use super::build::VectorBuild;
 use super::part::VectorPart;
 use super::rows::Rows;
+use crate::hands::Hands;
 
 #[derive(Debug, Clone)]
 pub struct VectorDelta {
@@ -38,7 +39,7 @@ impl VectorDelta {
     }
 
     /// The same as a part.
-    pub fn freeze(self) -> VectorPart {
-        VectorBuild::of_kept(self.rows.options, self.rows.slots, self.rows.kept).finish_all()
+    pub fn freeze(self, hands: Hands) -> VectorPart {
+        VectorBuild::of_kept(self.rows.options, self.rows.slots, self.rows.kept, hands).finish_all(hands)
     }
 }

@@ -6,6 +6,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::simd;
+use crate::hands::{Hands, in_pieces};
 
 const GROUP: usize = 16;
 const ROWS: usize = 4;
@@ -138,7 +139,13 @@ impl Sequence {
 }
 
 /// `count` centres of `rows` rows, of which `row` appends one to a matrix.
-pub(super) fn train(dim: usize, rows: usize, count: usize, row: impl Fn(usize, &mut Vec<f32>)) -> Vec<f32> {
+pub(super) fn train(
+    dim: usize,
+    rows: usize,
+    count: usize,
+    row: impl Fn(usize, &mut Vec<f32>),
+    hands: Hands,
+) -> Vec<f32> {
     let mut chance = Sequence(rows as u64);
     let sampled = rows.min((SAMPLE * count).max(SAMPLE_ENOUGH.min(SAMPLE_MORE * count)));
     let mut sample = Vec::with_capacity(sampled * dim);
@@ -154,10 +161,13 @@ pub(super) fn train(dim: usize, rows: usize, count: usize, row: impl Fn(usize, &
         centres.extend_from_slice(&sample[chosen * dim..][..dim]);
     }
     let arch = Arch::new();
-    let mut nearest = Vec::with_capacity(sampled);
     for round in 0..ROUNDS {
-        nearest.clear();
-        Centres::new(dim, &centres).nearest(arch, &sample, &mut nearest);
+        let grouped = Centres::new(dim, &centres);
+        let nearest = in_pieces(hands, sampled, |range| {
+            let mut nearest = Vec::with_capacity(range.len());
+            grouped.nearest(arch, &sample[range.start * dim..range.end * dim], &mut nearest);
+            nearest
+        });
         let spreads = move_to_means(dim, &sample, &nearest, &mut centres);
         if round + CALM < ROUNDS {
             move_across(dim, &sample, &nearest, &spreads, &mut centres);

@@ -5,6 +5,7 @@ use super::build::VectorBuild;
 use super::cells::Cells;
 use super::rows::Rows;
 use crate::bytes::{Damaged, Reader, Writer};
+use crate::hands::alone;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorPart {
@@ -16,7 +17,7 @@ pub struct VectorPart {
 impl VectorPart {
     /// In one go what `VectorBuild` does in steps.
     pub fn build(options: VectorOptions, slots: Vec<u32>, vectors: Vec<f32>) -> VectorPart {
-        VectorBuild::new(options, slots, vectors).finish_all()
+        VectorBuild::new(options, slots, vectors).finish_all(&alone)
     }
 
     pub fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 use super::kept::Kept;
 use super::{Effort, Metric, Quantization, Source, VectorBuild, VectorIndex, VectorOptions, VectorPart, search};
 use crate::bytes::Writer;
+use crate::hands::{Hands, alone};
 use crate::{Bits, Keys, Sight};
 
 const DIM: usize = 16;
@@ -39,7 +40,7 @@ fn rows(count: usize, apart: f32, mut seed: u64) -> Vec<f32> {
 fn build(metric: Metric, quantization: Quantization, apart: f32) -> VectorPart {
     let options = VectorOptions { dim: DIM, metric, quantization };
     let kept = Kept::of(DIM, quantization, rows(ROWS, apart, 1));
-    VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS).finish_all()
+    VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS, &alone).finish_all(&alone)
 }
 
 fn slots(part: &VectorPart, query: &[f32], only: Option<&Bits>, k: usize, effort: Effort) -> Vec<u32> {
@@ -108,12 +109,14 @@ fn equal_rows_give_equal_bytes() {
         part.encode(&mut writer);
         writer.bytes
     };
-    let begin = || {
+    let begin = |hands: Hands| {
         let kept = Kept::of(DIM, Quantization::F32, rows(ROWS, 1.0, 1));
-        VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS)
+        VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS, hands)
     };
-    let whole = bytes(begin().finish_all());
-    let pieces = begin();
+    let whole = bytes(begin(&alone).finish_all(&alone));
+    let backwards: Hands = &|pieces, work| (0..pieces).rev().for_each(work);
+    assert_eq!(bytes(begin(backwards).finish_all(backwards)), whole);
+    let pieces = begin(&alone);
     let cells = [pieces.assign(0..501), pieces.assign(501..502), pieces.assign(502..ROWS)].concat();
     assert_eq!(bytes(pieces.finish(&cells)), whole);
 }

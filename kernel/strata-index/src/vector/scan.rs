@@ -168,6 +168,9 @@ impl<'a> Scan<'a> {
 
     /// Look at the rows that were put together.
     fn settle_few(&mut self) {
+        if self.few.positions.is_empty() {
+            return;
+        }
         let mut few = std::mem::take(&mut self.few);
         self.query.estimate(&Base::NOTHING, few.block(), &mut self.room);
         for (index, &(position, base)) in few.positions.iter().enumerate() {

@@ -7,6 +7,7 @@ use super::{
     Effort, Hit, Metric, Quantization, Source, VectorBuild, VectorDelta, VectorIndex, VectorOptions, VectorPart, search,
 };
 use crate::bytes::{Reader, Writer};
+use crate::hands::alone;
 use crate::{Bits, Keys, Sight};
 
 /// What is known of a row, and where it lies.
@@ -74,9 +75,11 @@ fn places(options: VectorOptions, rows: &[Row], spread: impl Fn(&Row) -> usize) 
             if source == SOURCES - 1 {
                 let rows = place.delta.rows.clone();
                 let count = rows.len().div_ceil(8);
-                place.part = Some(reread(&VectorBuild::with_cells(options, rows.slots, rows.kept, count).finish_all()));
+                place.part = Some(reread(
+                    &VectorBuild::with_cells(options, rows.slots, rows.kept, count, &alone).finish_all(&alone),
+                ));
             } else if source % 2 == 1 {
-                place.part = Some(reread(&place.delta.clone().freeze()));
+                place.part = Some(reread(&place.delta.clone().freeze(&alone)));
             }
             place
         })
@@ -205,9 +208,9 @@ proptest! {
         (options, rows, query) in history(), cells in 0..5_usize, place: prop::sample::Index, byte: u8, cut: bool,
     ) {
         let kept = Kept::of(options.dim, options.quantization, rows.iter().flat_map(|row| row.vector.clone()).collect());
-        let build = VectorBuild::with_cells(options, (0..rows.len() as u32).collect(), kept, cells);
+        let build = VectorBuild::with_cells(options, (0..rows.len() as u32).collect(), kept, cells, &alone);
         let mut writer = Writer::default();
-        build.finish_all().encode(&mut writer);
+        build.finish_all(&alone).encode(&mut writer);
         let mut bytes = writer.bytes;
         let index = place.index(bytes.len());
         bytes[index] = byte;
@@ -239,7 +242,7 @@ fn vectors_come_back_bit_for_bit() {
     delta.add(7, &vector);
     assert_eq!(VectorIndex::Delta(&delta).vector(7).as_deref(), Some(&vector[..]));
     assert_eq!(VectorIndex::Delta(&delta).vector(6), None);
-    let part = delta.freeze();
+    let part = delta.freeze(&alone);
     assert_eq!(VectorIndex::Part(&part).vector(7).as_deref(), Some(&vector[..]));
     assert_eq!(part.slots_end(), 8);
 }

@@ -120,6 +120,10 @@ pub trait Bell: Send + Sync {
 pub trait Spawn: Send + Sync {
     fn spawn(&self, name: &str, task: Task) -> Result<Arc<dyn Worker>>;
     fn bell(&self) -> Box<dyn Bell>;
+    /// Call `work` with each number below `pieces`, in any order and perhaps side by side; return when all are done.
+    fn side_by_side(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..pieces).for_each(work);
+    }
     /// The process, for the LOCK file; also tells a forked child from its parent.
     fn process_id(&self) -> u32;
 }

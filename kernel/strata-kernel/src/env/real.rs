@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -448,6 +448,23 @@ impl Spawn for RealSpawn {
         Box::new(RealBell::default())
     }
 
+    fn side_by_side(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+        let next = AtomicUsize::new(0);
+        let run = || {
+            while let Some(piece) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|piece| *piece < pieces) {
+                work(piece);
+            }
+        };
+        let hands = thread::available_parallelism().map_or(1, usize::from).min(HANDS_MAX).min(pieces);
+        thread::scope(|scope| {
+            // Where no thread can be had, the others do its part.
+            for _ in 1..hands {
+                let _ = thread::Builder::new().name("strata-help".into()).spawn_scoped(scope, run);
+            }
+            run();
+        });
+    }
+
     fn process_id(&self) -> u32 {
         process_id()
     }
@@ -481,6 +498,9 @@ impl Bell for RealBell {
         drop(self.rung.wait_timeout_while(self.count(), Duration::from_micros(timeout_us), has_not_rung));
     }
 }
+
+/// Indexes are made beside other work, which is to have processors, too.
+const HANDS_MAX: usize = 4;
 
 #[derive(Default)]
 struct RealWorker {
@@ -625,6 +645,15 @@ mod tests {
         bell.wait(seen, u64::MAX >> 20); // it has rung since, so this does not wait
         assert_eq!(bell.rings(), seen + 1);
         bell.wait(seen + 1, 1);
+    }
+
+    #[test]
+    fn work_side_by_side_is_all_done_once() {
+        for pieces in [0, 1, 2, 1000] {
+            let calls: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::default()).collect();
+            RealSpawn.side_by_side(pieces, &|piece| _ = calls[piece].fetch_add(1, Ordering::Relaxed));
+            assert!(calls.iter().all(|calls| calls.load(Ordering::Relaxed) == 1));
+        }
     }
 
     #[test]

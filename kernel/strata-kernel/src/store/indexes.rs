@@ -240,7 +240,7 @@ impl Store {
                 return Ok(Arc::new(part));
             }
         }
-        Ok(Arc::new(make_part(run, section, definitions)?.finish()))
+        Ok(Arc::new(make_part(run, section, definitions)?.finish(&self.hands())))
     }
 
     /// Make what indexes hold of all runs anew; `progress` is told of rows done and in all.
@@ -271,6 +271,11 @@ impl Store {
         Ok(())
     }
 
+    /// Those that make parts: as many as the world has.
+    fn hands(&self) -> impl Fn(usize, &(dyn Fn(usize) + Sync)) + '_ {
+        |pieces, work| self.env.spawn.side_by_side(pieces, work)
+    }
+
     /// What cannot be read is made anew: `verify` says what is wrong with it.
     fn kept_part(&self, run: &Run, section: Section) -> Option<Part> {
         let derived = Derived::open(&*self.env.disk, run, &self.run_options()).ok()??;
@@ -299,7 +304,7 @@ impl Store {
                 let section = (span.branch, keyspace);
                 let part = make_part(run, section, &definitions)?;
                 if !part.is_empty() {
-                    sections.push((section, part.finish().encode()));
+                    sections.push((section, part.finish(&self.hands()).encode()));
                 }
             }
         }
