@@ -175,3 +175,20 @@ def test_the_oldest_version_is_where_retention_begins(tmp_path, path):
     if path:
         with strata.open(tmp_path / path) as db:
             assert db.info().oldest_version == oldest
+
+
+def test_what_indexes_hold_is_told(tmp_path):
+    """Of the branches where they were asked, in runs and in memory; what is not asked takes nothing."""
+    with strata.open(tmp_path / "d") as db:
+        db.indexes.create("words", primitive="json", paths="$.t")
+        db.indexes.create("by_n", primitive="json", kind="ordered", paths="$.n")
+        for number in range(300):
+            db.json.set(f"d{number}", "$", {"t": f"some words and number {number}", "n": number})
+        assert db.info().memory.indexes == 0 and "beside the budget" not in str(db.info())
+        db.search("words")
+        in_memory = db.info().memory.indexes
+        assert 300 * 40 < in_memory < 300 * 4000
+        db.checkpoint()
+        db.search("words")
+        in_runs = db.info().memory.indexes
+        assert 300 * 40 < in_runs < in_memory and f"{in_runs:,} bytes, beside" in str(db.info())

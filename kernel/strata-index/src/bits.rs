@@ -14,6 +14,17 @@ impl Bits {
         Bits { words: vec![0; slots.div_ceil(64)], count: 0 }
     }
 
+    /// Those of the slots below `slots` that `is_in` says.
+    pub fn of_those(slots: usize, is_in: impl Fn(u32) -> bool) -> Bits {
+        let word = |start: usize| {
+            let inside = (start..slots.min(start + 64)).enumerate();
+            inside.fold(0, |word, (bit, slot)| word | u64::from(is_in(slot as u32)) << bit)
+        };
+        let words: Vec<u64> = (0..slots).step_by(64).map(word).collect();
+        let count = words.iter().map(|word| word.count_ones() as usize).sum();
+        Bits { words, count }
+    }
+
     /// Returns whether it was not there before.
     pub fn set(&mut self, slot: u32) -> bool {
         let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
@@ -124,6 +135,7 @@ mod tests {
             either.unite(&other);
             prop_assert_eq!(both.iter().collect::<BTreeSet<_>>(), &a & &b);
             prop_assert_eq!(either.iter().collect::<BTreeSet<_>>(), &a | &b);
+            prop_assert_eq!(&Bits::of_those(300, |slot| b.contains(&slot)).iter().collect::<BTreeSet<_>>(), &b);
             prop_assert_eq!((both.len(), either.len()), ((&a & &b).len(), (&a | &b).len()));
             prop_assert!((0..400).all(|slot| other.has(slot) == b.contains(&slot)));
             for (first, last) in [(0, 400), (64, 64), (63, 129), (128, 192), (70, 71), (390, 391)] {

@@ -13,6 +13,7 @@ use crate::sight::{Keys, Sight};
 #[derive(Default)]
 pub struct OrderedDelta {
     rows: BTreeMap<Vec<u8>, Vec<u32>>,
+    bytes: usize,
 }
 
 /// What belongs to a run.
@@ -54,8 +55,17 @@ impl OrderedDelta {
     pub fn add(&mut self, slot: u32, value: &[u8]) {
         match self.rows.get_mut(value) {
             Some(slots) => slots.push(slot),
-            None => drop(self.rows.insert(value.to_vec(), vec![slot])),
+            None => {
+                self.bytes += value.len() + ENTRY_BYTES;
+                self.rows.insert(value.to_vec(), vec![slot]);
+            }
         }
+        self.bytes += size_of::<u32>();
+    }
+
+    /// About what it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn freeze(self) -> OrderedPart {
@@ -72,7 +82,14 @@ impl OrderedDelta {
     }
 }
 
+/// Of a value in memory: its place in the tree, two vectors, and two blocks of the allocator.
+const ENTRY_BYTES: usize = 3 * 24 + 2 * 16;
+
 impl OrderedPart {
+    pub fn memory_bytes(&self) -> usize {
+        self.values.capacity() + 4 * (self.ends.capacity() + self.slots.capacity())
+    }
+
     pub fn encode(&self, out: &mut Writer) {
         out.blob(&self.values);
         out.numbers(&self.ends);

@@ -52,6 +52,10 @@ impl Blocks {
         blocks
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        16 * self.blocks.capacity()
+    }
+
     /// That a row has these versions. Whoever keeps blocks says so of each row that is new, or ends.
     pub fn note(&mut self, slot: u32, from: u64, to: u64) {
         let block = slot as usize / 64;

@@ -69,6 +69,7 @@ fn memory<'py>(py: Python<'py>, memory: &MemoryInfo) -> Dict<'py> {
         ("tables", memory.tables),
         ("frozen_layers", memory.frozen_layers),
         ("runs", memory.runs),
+        ("indexes", memory.indexes),
         ("cache", memory.cache),
         ("cache_budget", memory.cache_budget),
         ("hits", memory.counts.hits),

@@ -88,6 +88,7 @@ class MemoryInfo:
     tables: int  # what was written and read last
     frozen_layers: int  # tables that take no more writes, and go when memory is short
     runs: int  # indexes of the open runs
+    indexes: int  # what declared indexes hold of the branches where they were asked, beside the budget
     cache: CacheInfo
 
 
@@ -169,6 +170,7 @@ def info(store: Store, path: str | None) -> DatabaseInfo:
             memory["tables"],
             memory["frozen_layers"],
             memory["runs"],
+            memory["indexes"],
             CacheInfo(memory["cache"], memory["cache_budget"], hits, misses, _ratio(hits, hits + misses)),
         ),
         written=WrittenInfo(
@@ -211,6 +213,8 @@ def _rows(info: DatabaseInfo) -> Iterator[tuple[str, str]]:
         yield from _file_rows(info.files)
     memory, cache = info.memory, info.memory.cache
     yield "memory", f"{memory.tables:,} bytes in tables, of a budget of {memory.budget:,}"
+    if memory.indexes:
+        yield "indexes", f"about {memory.indexes:,} bytes, beside the budget"
     yield "cache", f"{cache.bytes:,} of {cache.budget:,} bytes, {cache.hits:,} hits, {cache.misses:,} misses"
     if info.written.amplification is not None:
         written = info.written

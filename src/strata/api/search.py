@@ -105,7 +105,7 @@ class Searchable(Face):
         Raises: NotIndexed where no index answers and `scan` is not given; NotFound for an index that does
             not exist; HistoryTrimmed; InvalidInput, and LimitExceeded, for what can never be answered;
             RemoteError from a model.
-        Cost: that of the indexes, some 50 us; with `context` or filters that no index answers, of what
+        Cost: that of the indexes, and some 20 us; with `context` or filters that no index answers, of what
             matches; with `scan`, of all there is.
         """
         request = Request.of(

@@ -306,7 +306,7 @@ class Model:
             "runs": [],
             "memory": dict.fromkeys(
                 (
-                    *("budget", "tables", "frozen_layers", "runs"),
+                    *("budget", "tables", "frozen_layers", "runs", "indexes"),
                     *("cache", "cache_budget", "hits", "misses"),
                 ),
                 0,

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{At, Branch, HistoryRow, Range};
 use crate::env::Worker;
 use crate::error::Result;
-use crate::index::Indexed;
+use crate::index::{Indexed, Own};
 use crate::log::{Stamp, StateHash};
 use crate::retention::Floors;
 use crate::run::{RowHash, Run};
@@ -156,6 +156,11 @@ impl Data {
             indexed: None,
             floors: state.floors.clone(),
         }
+    }
+
+    /// About what indexes hold of it in memory.
+    pub fn index_bytes(&self) -> usize {
+        self.indexed.iter().flat_map(|indexed| indexed.values()).map(Own::memory_bytes).sum()
     }
 
     /// Runs or tables are others now: what indexes hold is made again when they are asked.

@@ -58,6 +58,11 @@ impl Docs {
         start..start + same as u32
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        let rows = self.ends.capacity() + self.from.capacity() + self.to.capacity() + 2 * self.expires.capacity();
+        self.keys.capacity() + 8 * rows
+    }
+
     pub fn expires_at_all(&self) -> bool {
         !self.expires.is_empty()
     }

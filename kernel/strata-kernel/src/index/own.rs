@@ -87,6 +87,15 @@ impl Own {
         self.parts.iter().map(|loaded| (loaded.run, Arc::clone(&loaded.part))).collect()
     }
 
+    /// About what it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let parts = self.parts.iter();
+        let parts: usize = parts
+            .map(|loaded| loaded.part.memory_bytes() + 8 * loaded.to.capacity() + loaded.blocks.memory_bytes())
+            .sum();
+        parts + self.delta.memory_bytes()
+    }
+
     /// A row that is newer than all there are.
     pub fn add(&mut self, key: &[u8], version: &Version<'_>) {
         self.newest = version.version;
@@ -215,6 +224,13 @@ impl Delta {
         }
         self.before.push(before);
         (slot, Some(before).filter(|before| *before != NONE))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // Each key is there once more, with its place in a table and a block of the allocator.
+        let keys = self.newest.capacity() * (size_of::<(Vec<u8>, u32)>() + 1 + 32);
+        let indexes: usize = self.indexes.values().map(DeltaIndex::memory_bytes).sum();
+        self.docs.memory_bytes() + self.blocks.memory_bytes() + keys + 4 * self.before.capacity() + indexes
     }
 
     /// Whether there is no older row of its key.

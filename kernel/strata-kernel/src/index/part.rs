@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use strata_index::bytes::{Damaged, Reader, Writer};
+use strata_index::hands::Hands;
 use strata_index::ordered::{OrderedDelta, OrderedIndex, OrderedPart};
 use strata_index::text::{TextDelta, TextIndex, TextPart};
 use strata_index::vector::{VectorDelta, VectorIndex, VectorPart};
@@ -59,11 +60,19 @@ impl DeltaIndex {
         }
     }
 
-    fn freeze(self) -> PartIndex {
+    fn freeze(self, hands: Hands) -> PartIndex {
         match self {
             DeltaIndex::Ordered(delta) => PartIndex::Ordered(delta.freeze()),
             DeltaIndex::Text(delta) => PartIndex::Text(delta.freeze()),
-            DeltaIndex::Vector(delta) => PartIndex::Vector(Box::new(delta.freeze())),
+            DeltaIndex::Vector(delta) => PartIndex::Vector(Box::new(delta.freeze(hands))),
+        }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            DeltaIndex::Ordered(delta) => delta.memory_bytes(),
+            DeltaIndex::Text(delta) => delta.memory_bytes(),
+            DeltaIndex::Vector(delta) => delta.memory_bytes(),
         }
     }
 
@@ -109,9 +118,9 @@ impl PartBuilder {
         self.docs.len() == 0
     }
 
-    pub fn finish(self) -> Part {
+    pub fn finish(self, hands: Hands) -> Part {
         let ids = self.definitions.iter().map(|definition| definition.id);
-        let indexes = ids.zip(self.indexes.into_iter().map(DeltaIndex::freeze)).collect();
+        let indexes = ids.zip(self.indexes.into_iter().map(|index| index.freeze(hands))).collect();
         Part { docs: self.docs, indexes }
     }
 }
@@ -132,6 +141,15 @@ impl Part {
 
     pub fn vectors(&self, id: u32) -> Option<VectorIndex<'_>> {
         if let PartIndex::Vector(part) = self.indexes.get(&id)? { Some(VectorIndex::Part(part)) } else { None }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let index = |index: &PartIndex| match index {
+            PartIndex::Ordered(part) => part.memory_bytes(),
+            PartIndex::Text(part) => part.memory_bytes(),
+            PartIndex::Vector(part) => part.memory_bytes(),
+        };
+        self.docs.memory_bytes() + self.indexes.values().map(index).sum::<usize>()
     }
 
     pub fn encode(&self) -> Vec<u8> {

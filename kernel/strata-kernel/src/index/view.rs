@@ -399,10 +399,10 @@ impl Source<'_> {
         }
         if !filter.prefix.is_empty() || filter.written.is_some() {
             let (first, last) = filter.written.unwrap_or((0, u64::MAX));
-            let passes = |slot: &u32| {
-                (first..=last).contains(&docs.from[*slot as usize]) && docs.key(*slot).starts_with(&filter.prefix)
+            let passes = |slot: u32| {
+                (first..=last).contains(&docs.from[slot as usize]) && docs.key(slot).starts_with(&filter.prefix)
             };
-            restrict(&mut only, (0..docs.len() as u32).filter(passes).collect());
+            restrict(&mut only, Bits::of_those(docs.len(), passes));
         }
         only
     }

@@ -63,6 +63,8 @@ pub struct MemoryInfo {
     pub frozen_layers: u64,
     /// What open runs keep beside the cache.
     pub runs: u64,
+    /// What indexes hold of the branches where they were asked. Not a part of the budget.
+    pub indexes: u64,
     pub cache: u64,
     pub cache_budget: u64,
     pub counts: CacheCounts,
@@ -117,11 +119,13 @@ impl Store {
         let branches = self.registry.read().with_ancestors();
         let frozen_layers: usize = branches.values().map(|branch| branch.data.read().frozen.len()).sum();
         let runs: usize = self.runs.read().iter().map(|run| run.memory_bytes()).sum();
+        let indexes: usize = branches.values().map(|branch| branch.data.read().index_bytes()).sum();
         MemoryInfo {
             budget: self.options.memory_budget as u64,
             tables: self.shared.memory.bytes() as u64,
             frozen_layers: frozen_layers as u64,
             runs: runs as u64,
+            indexes: indexes as u64,
             cache: self.cache.bytes() as u64,
             cache_budget: self.cache.budget() as u64,
             counts: self.cache.counts(),
