@@ -64,6 +64,8 @@ def _ranges(bench: Bench) -> list[Line]:
     in_turns({name: system.change for name, system in found.items()}, starts, bench.rounds, put)
     for system in found.values():
         system.close()
+    for line in (build, find, put):
+        line.absent["stratadb"] = "finds no documents by their values"
     return [(build, None), (find, Goal(200)), (put, None)]
 
 

@@ -66,6 +66,8 @@ def measure(bench: Bench) -> list[Line]:
     in_turns(changers, range(bench.size(50, 5)), bench.rounds, update)
     for system in found.values():
         system.close()
+    for line in (put, build, fresh, rested, whole, update):
+        line.absent["stratadb"] = "has no search for words"
     if "bm25s" in found:
         update.absent["bm25s"] = "builds everything again"
     goals = (None, Goal(100_000), Goal(40), Goal(40), Goal(40), Goal(20))

@@ -4,7 +4,8 @@ Vectors lie about their centres with a deviation of 0.6, as queries do; cosine, 
 thread. Filters pass one in ten and one in a hundred, by metadata with an ordered index; peers get the allowed
 numbers as they like them best. Recall is against exact search: NumPy's, or our own where there is none.
 `build` is the checkpoint after the upserts, and the first answer. `exact` is another collection: 20,000 of
-768 numbers, with `recall=1.0`.
+768 numbers, with `recall=1.0`. `few` is a small one, 10,000 of 128: StrataDB, which looks at all of them,
+takes seconds for a query of 100,000 and minutes to store them.
 
 NumPy multiplies with as many threads as there are processors, unless OPENBLAS_NUM_THREADS=1 is set.
 """
@@ -37,6 +38,8 @@ NAMES = (
     "vectors: build",
     *(f"vectors: of {way}, {what}" for way in WAYS for what in ("p50", "p95", "recall")),
     "vectors: exact",
+    "vectors: few, upsert",
+    "vectors: few, p50",
 )
 GOALS = {
     "vectors: build": Goal(6),
@@ -99,13 +102,14 @@ def measure(bench: Bench) -> list[Line]:
     for system in found.values():
         system.close()
     _exact(bench, figures["vectors: exact"])
+    _few(bench, figures["vectors: few, upsert"], figures["vectors: few, p50"])
     return [(figures[name], GOALS.get(name)) for name in NAMES]
 
 
 def _unit(name: str) -> str:
     if "recall" in name:
         return "of 1"
-    return "s" if name in NAMES[:2] else "us"
+    return "s" if name.endswith(("upsert", "build")) else "us"
 
 
 def _ask(bench: Bench, figures: dict[str, Figures], found: dict[str, Any], corpus: Corpus, way: str) -> None:
@@ -148,6 +152,21 @@ def _exact(bench: Bench, figures: Figures) -> None:
         system.close()
 
 
+def _few(bench: Bench, upsert: Figures, half: Figures) -> None:
+    corpus = Corpus(bench.size(10_000, 200), DIM, bench.size(10, 3))
+    makers: dict[str, Any] = {"stratadb": lambda: StrataDb(bench.place("stratadb"))}
+    if OURS in bench.systems:
+        makers = {OURS: lambda: Ours(bench.place("few"))} | makers
+    found = made(makers, [upsert, half])
+    for name, system in found.items():
+        bench.say(f"{corpus.count:,} vectors: {name}")
+        upsert.rounds[name] = [seconds(lambda: system.put(corpus))]  # noqa: B023
+        system.build(corpus)
+    in_turns({name: system.asker("all") for name, system in found.items()}, corpus.queries, 1, half)
+    for system in found.values():
+        system.close()
+
+
 Asker = Callable[[Any], list[int]]
 
 
@@ -172,6 +191,35 @@ class Ours:
         query = self.db.vectors.query
         where = {"g": {"lt": FILTERS[way]}} if way in FILTERS else None
         return lambda asked: [int(hit.key[1:]) for hit in query("near", asked, K, where, recall=recall)]
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class StrataDb:
+    def __init__(self, path: Path) -> None:
+        import stratadb
+
+        self.db = stratadb.open(path / "stratadb", durability="standard", ipc="off")
+
+    def put(self, corpus: Corpus) -> None:
+        self.db.vectors.create_collection("near", corpus.dim)
+        for first in range(0, corpus.count, BATCH):
+            last = min(first + BATCH, corpus.count)
+            vectors = corpus.part(first, last).tolist()
+            rows = [
+                {"key": f"k{number:06}", "vector": vector, "metadata": {"g": number % GROUPS}}
+                for number, vector in enumerate(vectors, first)
+            ]
+            self.db.vectors.upsert_many("near", rows)
+
+    def build(self, corpus: Corpus) -> None:
+        self.asker("all")(corpus.queries[0])
+
+    def asker(self, way: str) -> Asker:
+        assert way == "all"
+        query = self.db.vectors.query
+        return lambda asked: [int(hit.key[1:]) for hit in query("near", asked.tolist(), k=K)]
 
     def close(self) -> None:
         self.db.close()
