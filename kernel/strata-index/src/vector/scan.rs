@@ -14,7 +14,7 @@ use crate::Bits;
 const ALONE: usize = 3;
 
 /// Where a filter leaves fewer rows, all of them are looked at: about 0.1 ms.
-const FEW: usize = 2_000;
+pub(super) const FEW: usize = 2_000;
 
 /// After so many rows for each one that a filter leaves, it is better to know where these lie than to ask row by row.
 const IN_VAIN: usize = 5;
@@ -30,8 +30,8 @@ pub(super) fn scan(query: &Query, number: usize, source: &Source, effort: Effort
         (Some(only), Some(cells), _) if only.len() < few => scan.placed(cells, &placed(source, only)),
         (Some(only), None, _) if only.len() < few => scan.each(only),
         (_, Some(cells), Effort::Recall(recall)) => {
-            let limit = cells.stops.limit(recall, scan.share());
-            scan.cells(cells, |expected, _| expected <= limit);
+            let stop = cells.stops.stop(recall, scan.share());
+            scan.cells(cells, |expected, seen, _| stop.is_reached(expected, seen));
         }
         _ => scan.all(),
     }
@@ -94,8 +94,8 @@ impl<'a> Scan<'a> {
     }
 
     /// The most promising cells, until there are k rows and `stop` says so, knowing how many rows above the floor are
-    /// expected elsewhere for each one that is asked for.
-    pub fn cells(&mut self, cells: &Cells, mut stop: impl FnMut(f32, &Probe) -> bool) {
+    /// expected elsewhere for each one that is asked for, and how many cells were looked into.
+    pub fn cells(&mut self, cells: &Cells, mut stop: impl FnMut(f32, usize, &Probe) -> bool) {
         let share = self.share();
         // Of more it is as well to look at all.
         let only = self.source.sight.only.filter(|_| share * (ALONE as f32) < 1.0);
@@ -112,7 +112,7 @@ impl<'a> Scan<'a> {
             // Asking takes as long as looking into a few cells.
             if seen >= ask_at && self.is_full() {
                 let expected = probe.expected(self.query.arch, self.shortlist.floor());
-                if stop(expected / self.shortlist.k() as f32, &probe) {
+                if stop(expected / self.shortlist.k() as f32, seen, &probe) {
                     break;
                 }
                 ask_at = seen + 1 + seen / 4;
