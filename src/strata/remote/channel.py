@@ -45,6 +45,7 @@ class Channel(Protocol):
     """A way to a session. Raises Lost where it is no more."""
 
     number: int  # no two channels of one link have the same
+    can_be_lost: bool  # so that each write needs a key, in case that it is asked again
 
     def call(
         self, handle: int, method: str, arguments: Any, once: str | None, progress: Progress | None
@@ -86,6 +87,8 @@ class _Waiting:
 
 class SocketChannel:
     """One connection that was greeted."""
+
+    can_be_lost = True
 
     def __init__(self, socket: Socket, number: int, *, frame_bytes_max: int, packs: bool) -> None:
         self.number = number
@@ -297,6 +300,8 @@ def _first(reader: Reader, data: bytes) -> list[Frame]:
 class LocalChannel:
     """A session in this process."""
 
+    can_be_lost = False
+
     def __init__(self, session: Session, number: int) -> None:
         self.number = number
         self._session = session
@@ -316,9 +321,8 @@ class LocalChannel:
     def call(
         self, handle: int, method: str, arguments: Any, once: str | None, progress: Progress | None
     ) -> Any:
-        # Nobody can be lost on the way, so a write needs no key to be made once.
         session = self._session
-        result = session.call(session.bound(handle, method), arguments, None, progress)
+        result = session.call(session.bound(handle, method), arguments, once, progress)
         # As it comes over a connection: rows of lists, and plain data for what is more than a value.
         return decode_body(encode_body(result))
 

@@ -111,7 +111,10 @@ class Thing:
             try:
                 handle = self._find(channel)
                 given = arguments if other is None else (other._find(channel), *arguments)
-                return channel.call(handle, method, given, once, progress)
+                # What was asked elsewhere before may have happened, so it needs its key also where nothing
+                # can be lost.
+                key = once if is_again or channel.can_be_lost else None
+                return channel.call(handle, method, given, key, progress)
             except Lost as lost:
                 self._link.renew(channel)
                 self._check_again(method, is_again=is_again or lost.sent, once=once)

@@ -342,12 +342,12 @@ class RemoteTransaction(Bound):
         /,
     ) -> int:
         channel = self._link.channel
-        key = once or self._link.once()
+        key = once or (self._link.once() if channel.can_be_lost else None)
         try:
             return int(channel.call(self._find(channel), "commit", (message, actor, cause), key, None))
         except Lost as lost:
             self._link.renew(channel)
-            return self._outcome(self._key or key, sent=lost.sent)
+            return self._outcome(self._key or str(key), sent=lost.sent)
 
     def _outcome(self, key: str, *, sent: bool) -> int:
         """Return the version that the commit gave, if it came through before the channel was lost."""

@@ -1,0 +1,89 @@
+"""What becomes of a call whose answer was lost, when who asked becomes the owner of the store: it is asked again,
+and happens once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import stores
+
+from strata.core.errors import TransactionLost
+from strata.primitives import Events, Kv
+from strata.remote.channel import LocalChannel, Lost
+from strata.remote.link import Link
+from strata.remote.store import RemoteStore
+from strata.wire.session import Session
+
+
+class Dying(LocalChannel):
+    """A channel whose other side does the n-th write and dies, before or after that."""
+
+    can_be_lost = True
+
+    def __init__(self, session: Session, *, does: bool) -> None:
+        super().__init__(session, 1)
+        self._does = does
+        self.dies = False
+
+    def call(self, handle: int, method: str, arguments: Any, once: str | None, progress: Any) -> Any:
+        if not self.dies:
+            return super().call(handle, method, arguments, once, progress)
+        if self._does:
+            super().call(handle, method, arguments, once, progress)
+        self._session.close()
+        raise Lost("it died", sent=True)
+
+
+@pytest.fixture(params=[True, False], ids=["did it", "did not"])
+def place(request, store):
+    """A remote store whose channel dies with its next call, and who asks becomes the owner."""
+    channel = Dying(Session(store), does=request.param)
+    remote = RemoteStore(Link(lambda number: LocalChannel(Session(store), number), channel))
+    yield stores.Place(remote), channel
+    remote.close()
+
+
+def test_an_append_is_there_once(place, store):
+    place, channel = place
+    place.events.append("t", {"n": 0})
+    channel.dies = True
+    assert place.events.append("t", {"n": 1}).sequence == 1
+    assert [event.payload for event in stores.Place(store).events] == [{"n": 0}, {"n": 1}]
+    assert place.events.append("t", {"n": 2}).sequence == 2
+
+
+def test_an_addition_is_made_once(place, store):
+    place, channel = place
+    txn = place.branch.keyspace("default", Kv.LAYOUT)
+    assert txn.add("n", 5) == 1
+    channel.dies = True
+    assert txn.add("n", 5) == 2
+    assert store.branch("main").keyspace("default", Kv.LAYOUT).get("n") == 10
+    assert txn.delete("n") is True
+    assert txn.delete("n") is False
+
+
+def test_a_commit_is_made_once_or_lost(place, store):
+    place, channel = place
+    inside = place.begin()
+    inside.kv.put("a", 1)
+    channel.dies = True
+    try:
+        version = inside.commit()
+    except TransactionLost as error:
+        assert error.hint
+        version = 0
+    assert store.branch("main").head == version
+
+
+def test_a_key_that_was_given_counts_also_where_the_store_is_ours(store):
+    remote = RemoteStore(
+        Link(lambda number: pytest.fail("nothing was lost"), LocalChannel(Session(store), 1))
+    )
+    for _ in range(2):
+        transaction = remote.branch("main").begin()
+        transaction.keyspace("default", Events.LAYOUT).append(b"main\0", "t", {})
+        assert transaction.commit(None, None, None, "mine") == 1
+    assert store.branch("main").result_of("mine") == 1
+    remote.close()
