@@ -492,6 +492,51 @@ def test_a_commit_and_what_comes_with_it_in_another_thread():
         client.close()
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_who_connects_again_sees_all_that_will_ever_come_of_what_it_asked(is_closed):
+    """A commit waited for the disk when its connection broke. If `result_of` could still say that there is
+    none, the client would make it again, and then it would be there twice."""
+    with serving() as server:
+        first = Client(server, hello=b"")
+        first.send(hello(link="me", strict=True) + SETUP + BEGIN)
+        first.next()
+        first.ask(1, 4, "put", "a", 1, None)
+        first.send(call(2, 3, "commit", None, None, None, once="k"))
+        until(lambda: server._store.begun == 1)
+        (old,) = server.connections
+        if is_closed:
+            first.close()
+            until(lambda: not server.connections)
+        again, last = Client(server, hello=b""), Client(server, hello=b"")
+        again.send(hello(link="me") + SETUP + call(1, 1, "result_of", "k"))
+        until(lambda: old not in server.connections)
+        last.send(hello(link="me") + SETUP + call(1, 1, "result_of", "k"))
+        assert last.next()[0] == again.next()[0] == Kind.WELCOME
+        assert again.rest() == []
+        still_serves(server)
+        assert old._working  # nobody has been answered yet
+        server._store.free.set()
+        assert last.next() == (Kind.RESULT, 1, 1)
+        if not is_closed:
+            assert first.rest() == []
+        last.close()
+        until(lambda: not server._links)
+
+
+def test_what_a_client_had_asked_on_the_connection_before_is_not_done_any_more():
+    with serving(in_flight=1) as server:
+        first = Client(server, hello=b"")
+        first.send(hello(link="me") + SETUP + call(1, 0, "flush") + call(2, 2, "put", "a", 1, None))
+        until(lambda: server._store.begun == 1)
+        second = Client(server, hello=b"")
+        second.send(hello(link="me") + SETUP + call(1, 1, "head"))
+        second.next()
+        server._store.free.set()
+        assert second.next() == (Kind.RESULT, 1, 0)
+        assert server._store.branch("main").head == 0
+        second.close()
+
+
 # -- who may what
 
 

@@ -1,5 +1,5 @@
-"""What becomes of a call whose answer was lost, when who asked becomes the owner of the store: it is asked again,
-and happens once."""
+"""What becomes of a call whose answer was lost, when who asked becomes the owner of the store: it is asked
+again, and happens once."""
 
 from __future__ import annotations
 

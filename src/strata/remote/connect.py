@@ -69,7 +69,7 @@ class Dialer:
 
     def __init__(self, address: Address, hello: dict[str, Any], tls: Tls | None, timeout_s: float) -> None:
         self._address = address
-        self._hello = {"magic": MAGIC, "protocols": [PROTOCOL], **hello}
+        self._hello = {"magic": MAGIC, "protocols": [PROTOCOL], "link": os.urandom(16).hex(), **hello}
         self._tls = tls
         self._timeout_s = timeout_s
 

@@ -47,6 +47,7 @@ class Owner:
         self._hello = {
             "magic": MAGIC,
             "protocols": [PROTOCOL],
+            "link": os.urandom(16).hex(),
             "read_only": opening.read_only,
             "strict": opening.mode == "strict",
         }

@@ -68,6 +68,9 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self.last_heard = time.monotonic()  # a whole frame, not a byte of one
         self._unread = 0, self.last_heard  # so many bytes wait for the client to read, and since when
+        self.link: str | None = None  # which client this is, when it connects again
+        self._next: Connection | None = None  # of the same client: it waits for what is under way here
+        self._is_waiting = False
         self._greeting: asyncio.TimerHandle | None = None
         self._aborting: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -118,8 +121,8 @@ class Connection(asyncio.Protocol):
         for work in self._working.values():
             work.cancel()
         self._server.remove(self)
-        if self._session is not None and not self._working:
-            self._session.close()
+        if not self._working:
+            self._finish()
 
     # -- frames
 
@@ -127,7 +130,7 @@ class Connection(asyncio.Protocol):
         """Do what was asked, as far as the client takes the answers."""
         is_heard, self._has_frames = False, True
         frames, limit = self._frames, self._server.limits.in_flight
-        while not self.is_choked and not self._is_over:
+        while not self.is_choked and not self._is_over and not self._is_waiting:
             if len(self._working) >= limit:
                 self._transport.pause_reading()
                 break
@@ -152,7 +155,9 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def _read_on(self) -> None:
-        if not self._is_over and not self.is_choked and len(self._working) < self._server.limits.in_flight:
+        if self._is_over or self.is_choked or self._is_waiting:
+            return
+        if len(self._working) < self._server.limits.in_flight:
             self._transport.resume_reading()
 
     def _take(self, found: Frame) -> None:
@@ -193,8 +198,54 @@ class Connection(asyncio.Protocol):
         self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
         self._reader.limit = server.limits.frame_bytes
+        self._succeed(hello.get("link"))
         welcome = server.welcome(self._session) | {"packs": self._packs}
         self._say(frame(Kind.WELCOME, 0, encode_body(welcome)))
+
+    def _succeed(self, link: Any) -> None:
+        """End the connection that this client had before, and wait until nothing of it is under way.
+
+        So what the client sees from here on is all that will ever come of what it asked there: a commit that
+        is not there is lost for good, and may be made again.
+        """
+        if not isinstance(link, str):
+            return
+        self.link = link
+        older = self._server.succeed(link, self)
+        if older is not None and older._give_way_to(self):
+            self._is_waiting = True
+            self._transport.pause_reading()
+
+    def _give_way_to(self, newer: Connection) -> bool:
+        """End; return whether something is under way still, after which the newer one is told to go on."""
+        self._is_over = True
+        self._frames, self._has_frames = iter(()), False
+        self._transport.abort()
+        for work in self._working.values():
+            work.is_cancelled = True
+        if not self._working and not self._is_waiting:
+            return False
+        self._next = newer
+        return True
+
+    def _go_on(self) -> None:
+        self._is_waiting = False
+        if self._is_over:
+            self._finish()
+            return
+        self._run()
+        self._read_on()
+
+    def _finish(self) -> None:
+        """Let go of what is here, once nothing is under way."""
+        if self._session is not None:
+            self._session.close()
+        if self._is_waiting:
+            return
+        self._server.forget(self)
+        newer, self._next = self._next, None
+        if newer is not None:
+            newer._go_on()
 
     def _call(self, session: Session, found: Frame) -> None:
         self._check_id(found.id)
@@ -272,8 +323,8 @@ class Connection(asyncio.Protocol):
     def _worked(self, work: Work, said: bytes) -> None:
         del self._working[work.id]
         if self._is_over:
-            if not self._working and self._session is not None:
-                self._session.close()
+            if not self._working:
+                self._finish()
             return
         self._say(said)
         self._run()

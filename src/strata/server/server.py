@@ -64,6 +64,7 @@ class Server:
         self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
         self.errors: Counter[str] = Counter()
         self.connections: set[Connection] = set()
+        self._links: dict[str, Connection] = {}  # of clients that connect again, what they had last
         self.begun = time.time()
         self._store = store
         info = store.info()
@@ -145,6 +146,17 @@ class Server:
 
     def remove(self, connection: Connection) -> None:
         self.connections.discard(connection)
+
+    def succeed(self, link: str, connection: Connection) -> Connection | None:
+        """Note a client's connection, and return the one that it had before, if that has not ended."""
+        older = self._links.get(link)
+        self._links[link] = connection
+        return older
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a connection of which nothing is under way."""
+        if connection.link is not None and self._links.get(connection.link) is connection:
+            del self._links[connection.link]
 
     def session(self, is_local: bool, transport: asyncio.Transport, hello: dict[str, Any]) -> Session:
         """Return the session of a client that says who it is.
