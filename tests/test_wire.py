@@ -219,6 +219,7 @@ FILLED = [
     errors.HistoryTrimmed(requested=3, oldest=9),
     errors.AlreadyExists(what="branch", name="b"),
     errors.Protected(branch="b", reason="sealed"),
+    errors.UnexpectedState(what="state", expected="open", actual=3),
     errors.Locked(path="p", owner="pid 1"),
     errors.AccessDenied(needed="write", given="read"),
     errors.NeedsKey(needed="k1", given=["k2", "k3"]),

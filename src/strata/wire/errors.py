@@ -20,6 +20,7 @@ from strata.core.errors import (
     MergeConflict,
     RemoteError,
     StrataError,
+    TransactionLost,
     all_errors,
 )
 from strata.core.refs import EntityRef
@@ -55,10 +56,8 @@ def from_wire(data: Any) -> Exception:
     given = fields.items() if isinstance(fields, dict) else ()
     known: dict[str, Any] = {name: value for name, value in given if name in cls.names}
     try:
-        if cls is MergeConflict:  # its conflicts hold values of both sides, and stay where these are
-            known = {}
-        elif issubclass(cls, Conflict):
-            known = {"keys": _keys(known), "paths": _paths(known), "ranges": _ranges(known)}
+        if issubclass(cls, Conflict):
+            known = _conflict(cls, known)
         return cls(message, hint=hint, **known)
     except (StrataError, TypeError, ValueError):
         return RemoteError(f"{code}: {message}", hint=hint)
@@ -74,6 +73,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _conflict(cls: type[Conflict], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a conflict: of the general ones its places, of the others what is their own.
+
+    The `conflicts` of a merge hold values of both sides, and stay where these are.
+    """
+    if cls in (Conflict, TransactionLost):
+        return {"keys": _keys(fields), "paths": _paths(fields), "ranges": _ranges(fields)}
+    return {name: value for name, value in fields.items() if name not in MergeConflict.names}
 
 
 def _keys(fields: dict[str, Any]) -> list[ConflictKey]:
