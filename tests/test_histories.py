@@ -203,8 +203,6 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         compared = [field for field in dataclasses.fields(value) if field.compare]
         return plain([getattr(value, field.name) for field in compared])
-    if isinstance(value, StrataError):
-        return type(value).__name__
     return type(value).__name__, value
 
 

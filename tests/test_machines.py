@@ -18,6 +18,7 @@ from strata.core.errors import (
     ReadOnly,
     UnexpectedState,
 )
+from strata.primitives import Cleared
 from strata.testing import FakeClock
 
 ORDER = {
@@ -300,9 +301,9 @@ def test_clear_removes_everything_for_good(tmp_path):
             db.machines.create("order", id, idempotency_key="k")
         db.kv.put("kept", 1)
         at = db.version
-        assert db.machines.clear() == (3, 2)
+        assert db.machines.clear() == Cleared(3, 2)
         assert db.version == at + 1
-        assert db.machines.clear() == (0, 0)
+        assert db.machines.clear() == Cleared(0, 0)
         assert len(db.at(at).machines) == 3
     with strata.open(tmp_path / "db") as db:
         assert (len(db.machines), db.machines.definitions(), db.kv.get("kept")) == (0, [], 1)

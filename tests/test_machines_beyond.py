@@ -298,7 +298,7 @@ def test_an_action_that_cannot_be_refuses_the_event_and_leaves_nothing(acting, h
         assert any("kv.incr" in note for note in caught.value.__notes__)
     elif how == "batch":
         (result,) = acting.machines.batch([{"op": "apply", "id": "o", "event": "PAY"}])
-        assert isinstance(result.error, InvalidInput)
+        assert result.error.code == "invalid_input"
     else:
         with acting.transaction() as tx:
             with pytest.raises(InvalidInput):
@@ -409,7 +409,7 @@ def test_instances_migrate_in_one_commit_and_back(migrating, clock):
     before, kept = db.version, [*db.machines]
     done = db.machines.migrate("order", states=MAPPED, context=CHANGES, dry_run=True)
     assert (done.ok, done.instances, done.version) == (True, 9, None)
-    assert done.states == {("created", "new"): 5, ("paid", "paid"): 3, ("cancelled", "void"): 1}
+    assert done.states == {"created": {"new": 5}, "paid": {"paid": 3}, "cancelled": {"void": 1}}
     assert db.version == before
     done = db.machines.migrate("order", states=MAPPED, context=CHANGES)
     assert (done.version, done.to) == (before + 1, 2) == (db.version, 2)

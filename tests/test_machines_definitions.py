@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from strata.core.crc32c import crc32c
 from strata.core.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, StrataError
+from strata.primitives import MachineVersions
 from strata.primitives.machines_definition import canonical, checked, normal
 from strata.primitives.machines_guards import MAX_DEPTH, compile_guard
 
@@ -66,7 +67,7 @@ def test_a_checksum_that_is_given_must_be_right(db):
     for wrong in ("b27ab97e", "0" * 64, "", "b27ab97", 7, b"b27ab97f"):
         with pytest.raises(InvalidInput):
             db.machines.define("m", 2, ORDER, checksum=wrong)
-    assert [*db.machines.definitions()] == [("m", (1,))]
+    assert db.machines.definitions() == [MachineVersions("m", (1,))]
 
 
 # -- versions
@@ -89,7 +90,7 @@ def test_machines_are_listed_by_name_and_number(db):
     assert db.machines.definitions() == []
     for name, version in (("b", 300), ("b", 2), ("a", 1), ("b", 2**32 - 1), ("b/1", 1)):
         db.machines.define(name, version, BARE)
-    assert [tuple(found) for found in db.machines.definitions()] == [
+    assert [(found.name, found.versions) for found in db.machines.definitions()] == [
         ("a", (1,)),
         ("b", (2, 300, 2**32 - 1)),
         ("b/1", (1,)),

@@ -61,6 +61,15 @@ _PAUSED: Final = 'db.runs.pause("r1")'
 _FORK: Final = 'db.branches.fork("main", "draft")'
 _CHANGED: Final = 'db.branch("draft").kv.put("goal", "work")'
 _WORDS: Final = 'db.indexes.create("words", primitive="kv")'
+_STATES: Final = {
+    "states": ["open", "closed"],
+    "initial": "open",
+    "transitions": [{"from": "open", "event": "CLOSE", "to": "closed"}],
+}
+_MACHINE: Final = f'db.machines.define("ticket", 1, {_STATES!r})'
+_TICKET: Final = 'db.machines.create("ticket", "t1", {"team": "north"})'
+_TIMED: Final = _STATES | {"timers": [{"state": "open", "after": 3600, "event": "CLOSE"}]}
+_OPEN: Final = {"machine": "ticket", "state": "open"}
 _ON_2026: Final[dict[str, Any]] = {"start": "2026-01-01T00:00Z", "end": "2026-01-02T00:00Z"}
 _SPANS: Final = {
     "resourceSpans": [
@@ -178,6 +187,37 @@ EXAMPLES: Final[dict[str, Example]] = {
     "vectors.delete_where": _example(_FACTS, _SKY, collection="facts", where={"$.colour": "blue"}),
     "vectors.drop": _example(_FACTS, name="facts"),
     "vectors.create_collection": _example(name="facts", dim=2, metric="dot"),
+    "machines.define": _example(name="ticket", version=1, definition=_STATES),
+    "machines.validate": _example(definition=_STATES),
+    "machines.machine": _example(_MACHINE, name="ticket"),
+    "machines.definitions": _example(_MACHINE),
+    "machines.create": _example(_MACHINE, machine="ticket", id="t1", context={"team": "north"}),
+    "machines.apply": _example(
+        _MACHINE, _TICKET, id="t1", event="CLOSE", payload={"why": "solved"}, expected_state="open"
+    ),
+    "machines.delete": _example(_MACHINE, _TICKET, id="t1"),
+    "machines.clear": _example(_MACHINE, _TICKET),
+    "machines.batch": _example(
+        _MACHINE,
+        items=[
+            {"op": "create", "machine": "ticket", "id": "t1"},
+            {"op": "apply", "id": "t1", "event": "CLOSE"},
+        ],
+        atomic=True,
+    ),
+    "machines.migrate": _example(
+        _MACHINE, _TICKET, f'db.machines.define("ticket", 2, {_TIMED!r})', machine="ticket", dry_run=True
+    ),
+    "machines.fire_due": _example(f'db.machines.define("ticket", 1, {_TIMED!r})', _TICKET),
+    "machines.next_due": _example(_MACHINE, _TICKET),
+    "machines.get": _example(_MACHINE, _TICKET, id="t1"),
+    "machines.exists": _example(_MACHINE, _TICKET, id="t1"),
+    "machines.possible": _example(_MACHINE, _TICKET, id="t1"),
+    "machines.list": _example(_MACHINE, _TICKET, machine="ticket", state="open"),
+    "machines.count": _example(_MACHINE, _TICKET, machine="ticket"),
+    "machines.find": _example(_MACHINE, _TICKET, where=_OPEN, scan=True),
+    "machines.explain_plan": _example(_MACHINE, _TICKET, where=_OPEN),
+    "machines.history": _example(_MACHINE, _TICKET, id="t1"),
     "runs.get": _example(_RUN, id="r1"),
     "runs.exists": _example(_RUN, id="r1"),
     "runs.list": _example(_RUN, status="active"),

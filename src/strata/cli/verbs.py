@@ -83,7 +83,8 @@ class Verb:
     def commit_options(self) -> list[str]:
         """What its commit may say."""
         writes = self.operation.in_transactions and self.operation.access != "read"
-        return list(_COMMIT) if writes else []
+        own = {argument.name for argument in self.arguments}
+        return [name for name in _COMMIT if name not in own] if writes else []
 
     @property
     def creates(self) -> bool:

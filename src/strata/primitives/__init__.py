@@ -6,7 +6,7 @@ from strata.primitives.events import ChainReport, Event, Events, Origin
 from strata.primitives.json import Json
 from strata.primitives.kv import Kv
 from strata.primitives.machines import Machines
-from strata.primitives.machines_batch import BatchResult
+from strata.primitives.machines_batch import BatchResult, Refusal
 from strata.primitives.machines_findings import Finding, Validation
 from strata.primitives.machines_migration import Migration
 from strata.primitives.machines_rows import Cleared, Instance, Machine, MachineVersions, Transition
@@ -36,6 +36,7 @@ __all__ = [
     "Machines",
     "Migration",
     "Origin",
+    "Refusal",
     "RunInfo",
     "RunRecords",
     "RunStats",

@@ -43,16 +43,32 @@ _REFUSALS: Final = (
 )  # fmt: skip
 
 
-class BatchResult(msgspec.Struct, frozen=True):
-    """What became of one item: `result` is that of its method, or there is an `error`."""
+class Refusal(msgspec.Struct, frozen=True):
+    """Why an item was refused: what its error says."""
 
-    result: Instance | Transition | int | None = None
-    error: StrataError | None = None
+    code: str
+    message: str
+    hint: str
+    fields: dict[str, Any]
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What became of one item: one of what it made, or why it was refused."""
+
+    instance: Instance | None = None  # of "create"
+    transition: Transition | None = None  # of "apply"
+    deleted: int | None = None  # of "delete": the version of the commit; None inside its transaction
+    error: Refusal | None = None
 
     @property
     def ok(self) -> bool:
         """Whether it was done."""
         return self.error is None
+
+    @property
+    def result(self) -> Instance | Transition | int | None:
+        """What its method returns."""
+        return self.instance or self.transition or self.deleted
 
 
 def run_batch(txn: Txn, beside: Source, items: Iterable[Item], atomic: bool, layout: Layout) -> Results:
@@ -126,8 +142,14 @@ def _result(step: Step | None, made: Any, at: int | None) -> BatchResult:
         instance, is_new = made
         return BatchResult(replace(instance, version=at) if is_new and at is not None else instance)
     if isinstance(step, Application):
-        return BatchResult(transition_of(step.key.decode(), made, at))
+        return BatchResult(transition=transition_of(step.key.decode(), made, at))
     if isinstance(step, Deletion):
         before, is_deleted = made
-        return BatchResult(at if is_deleted else before)
-    return BatchResult(error=made)
+        return BatchResult(deleted=at if is_deleted else before)
+    return BatchResult(error=_refusal(made))
+
+
+def _refusal(error: StrataError) -> Refusal:
+    said = {name: value for name, value in error.fields().items() if value}
+    lists = {name: list(value) for name, value in said.items() if isinstance(value, tuple)}
+    return Refusal(error.code, error.message, error.hint, said | lists)

@@ -38,7 +38,7 @@ class Migration(msgspec.Struct, frozen=True):
     machine: str
     to: int
     instances: int
-    states: dict[tuple[str, str], int]  # how many went from a state to a state
+    states: dict[str, dict[str, int]]  # from a state, to a state, how many went
     problems: tuple[tuple[str, str], ...]  # instance and why it cannot: the first hundred
     version: int | None  # of the commit; None where there was nothing to do, or it was not to be done
 
@@ -67,14 +67,15 @@ class Change(msgspec.Struct):
         for state in self.states.values():
             if state not in known:
                 raise InvalidInput(f"version {to} of machine {self.machine!r} has no state {state!r}")
-        counts: dict[tuple[str, str], int] = {}
+        counts: dict[str, dict[str, int]] = {}
         problems: list[tuple[str, str]] = []
         found = [*self._instances(txn, to)]
         for key, (row, _, _) in found:
             state = self.states.get(row["state"], row["state"])
             if state not in known:
                 problems.append((key.decode(), f"version {to} has no state {state!r}: map it"))
-            counts[row["state"], state] = counts.get((row["state"], state), 0) + 1
+            went = counts.setdefault(row["state"], {})
+            went[state] = went.get(state, 0) + 1
         if not dry and not problems:
             for key, (row, version, expires) in found:
                 self._change(txn, ready, to, key, row, version, expires)

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -103,14 +103,14 @@ class Machine(msgspec.Struct, frozen=True):
         return {"text/vnd.mermaid": picture, "text/html": self._repr_html_(), "text/plain": picture}
 
 
-class MachineVersions(NamedTuple):
+class MachineVersions(msgspec.Struct, frozen=True):
     """A machine and its versions."""
 
     name: str
     versions: tuple[int, ...]
 
 
-class Cleared(NamedTuple):
+class Cleared(msgspec.Struct, frozen=True):
     """How much was removed."""
 
     instances: int
