@@ -20,6 +20,7 @@ STATUS: Final[dict[type[StrataError], int]] = {
     errors.AlreadyExists: 409,
     errors.Conflict: 409,
     errors.InvalidTransition: 409,
+    errors.BatchFailed: 409,
     errors.RunClosed: 409,
     errors.ReplayMismatch: 409,
     errors.RecordedError: 409,
