@@ -12,14 +12,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
 from strata.api.place import Branch
 from strata.api.requests import PolicyData, policy
 from strata.api.runs import Run
-from strata.api.schema import Floats, later, row_type, shown_fields
+from strata.api.schema import Floats, row_type, shown_fields
 from strata.api.table import Table
 from strata.core.patches import ABSENT
 from strata.core.protocols import BranchInfo
@@ -28,7 +28,6 @@ from strata.core.retention import Combined, KeepAll, KeepFor, KeepLast
 from strata.history.plan import Contested
 from strata.primitives.runs import RunInfo
 from strata.search.results import Hit
-from strata.search.snippets import Snippet
 
 if TYPE_CHECKING:
     from strata.api.operations import Operation
@@ -113,21 +112,35 @@ def _record(cls: Any) -> Revive:
 class _Carried(NamedTuple):
     """What a hit reads, which came with it."""
 
-    shown: Any
-    part: Snippet
+    fields: dict[str, Any]
+
+    def ref(self, place: Any) -> Any:
+        return self.fields["ref"]
+
+    def name(self, place: Any) -> Any:
+        return self.fields["key"]
+
+    def signals(self, found: Any) -> Any:
+        return self.fields["signals"]
 
     def value(self, found: Any) -> Any:
-        return self.shown
+        return self.fields["value"]
 
-    def snippet(self, found: Any) -> Snippet:
-        return self.part
+    def snippet(self, found: Any) -> Any:
+        return self.fields["snippet"]
+
+
+class _Nowhere(NamedTuple):
+    """Where a hit was found, in another process."""
+
+    place: None = None
 
 
 def _hit(data: dict[str, Any]) -> Hit:
-    hints = get_type_hints(Hit, localns=later())
-    reader = _Carried(data["value"], _reviver(Snippet)(data["snippet"]))
-    fields = {name: _reviver(hints[name])(data[name]) for name in ("ref", "score", "rank", "signals")}
-    return Hit(**fields, _reader=reader, _found=None)  # type: ignore[arg-type]  # of this process
+    fields = {name: _reviver(kind)(data[name]) for name, kind in shown_fields(Hit).items()}
+    reader: Any = _Carried(fields)
+    found: Any = _Nowhere()
+    return Hit(score=fields["score"], rank=fields["rank"], _reader=reader, _found=found)
 
 
 def _policy(data: Any) -> Any:

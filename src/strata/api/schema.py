@@ -31,7 +31,6 @@ from strata.history.diff import Diff
 from strata.history.plan import Contested
 from strata.primitives.runs import RunInfo
 from strata.search.results import Hit
-from strata.search.snippets import Snippet
 
 if TYPE_CHECKING:
     from strata.api.operations import Operation
@@ -187,12 +186,15 @@ def _record(fields: dict[str, Schema], needed: list[str]) -> Schema:
     return {**found, "required": needed} if needed else found
 
 
+# Of a hit, in their order.
+HIT_FIELDS: Final = ("ref", "key", "score", "rank", "signals", "value", "snippet")
+
+
 @cache
 def shown_fields(cls: Any) -> dict[str, Any]:
     """Return the fields of a record that plain data has, with their types."""
     if cls is Hit:
-        own = {name: kind for name, kind in get_type_hints(cls).items() if name[0] != "_"}
-        return {"ref": own.pop("ref"), "key": str, **own, "value": Any, "snippet": Snippet}
+        return {name: _hit_type(name) for name in HIT_FIELDS}
     hints = get_type_hints(cls, localns=later())
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls)]
@@ -201,6 +203,12 @@ def shown_fields(cls: Any) -> dict[str, Any]:
     else:
         raise TypeError(f"{cls.__name__} has no schema")
     return {name: hints[name] for name in names if name[0] != "_"}
+
+
+def _hit_type(name: str) -> Any:
+    """Return the type of a field of a hit, of which most are read when they are asked for."""
+    found = vars(Hit).get(name)
+    return get_type_hints(found.fget)["return"] if isinstance(found, property) else get_type_hints(Hit)[name]
 
 
 def later() -> dict[str, Any]:
