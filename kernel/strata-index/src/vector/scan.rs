@@ -29,9 +29,15 @@ pub(super) fn scan(query: &Query, number: usize, source: &Source, effort: Effort
     match (source.sight.only, cells, effort) {
         (Some(only), Some(cells), _) if only.len() < few => scan.placed(cells, &placed(source, only)),
         (Some(only), None, _) if only.len() < few => scan.each(only),
-        (_, Some(cells), Effort::Recall(recall)) => {
-            let stop = cells.stops.stop(recall, scan.share());
-            scan.cells(cells, |expected, seen, _| stop.is_reached(expected, seen));
+        (only, Some(cells), Effort::Recall(recall)) => {
+            let share = scan.share();
+            let stop = cells.stops.stop(recall, share);
+            match only {
+                Some(only) if only.len() < rows / ALONE && cells.stops.takes_most(stop, share, cells.len()) => {
+                    scan.placed(cells, &placed(source, only));
+                }
+                _ => scan.cells(cells, |expected, seen, _| stop.is_reached(expected, seen)),
+            }
         }
         _ => scan.all(),
     }

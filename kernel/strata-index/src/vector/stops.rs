@@ -34,6 +34,8 @@ const MISSED: f32 = 0.6;
 /// One in so many rows passes the filter by which a series is learned.
 const SHARES: [u32; 3] = [1, 10, 100];
 
+const MOST: f32 = 4.0;
+
 /// Where to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Stop {
@@ -73,15 +75,25 @@ impl Stops {
         if recall >= 1.0 {
             return Stop { limit: -1.0, least: 0 };
         }
-        // Between the shares of two series the middle is where they differ by the same factor.
-        let number = SHARES.windows(2).filter(|pair| share * ((pair[0] * pair[1]) as f32).sqrt() < 1.0).count();
-        // A part of few rows has not learned of all shares.
-        let learned = self.series[..=number].iter().rfind(|series| series.seen[0] > 0.0);
-        let Series { found, seen } = learned.unwrap_or(&self.series[0]);
+        let Series { found, seen } = self.of(share);
         let wanted = 1.0 - (1.0 - recall) * MISSED;
         let enough = ways().zip(found.iter().zip(seen)).filter(|(_, (found, _))| **found >= wanted);
         let fewest = enough.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
         fewest.map_or(Stop { limit: 0.0, least: 0 }, |(stop, _)| stop)
+    }
+
+    /// Whether a search would look into most cells anyway, one in `MOST` or more: in their order that costs more than all.
+    pub fn takes_most(&self, stop: Stop, share: f32, cells: usize) -> bool {
+        let seen = &self.of(share).seen;
+        ways().position(|way| way == stop).is_none_or(|way| seen[way] * MOST > cells as f32)
+    }
+
+    fn of(&self, share: f32) -> &Series {
+        // Between the shares of two series the middle is where they differ by the same factor.
+        let number = SHARES.windows(2).filter(|pair| share * ((pair[0] * pair[1]) as f32).sqrt() < 1.0).count();
+        // A part of few rows has not learned of all shares.
+        let learned = self.series[..=number].iter().rfind(|series| series.seen[0] > 0.0);
+        learned.unwrap_or(&self.series[0])
     }
 
     pub fn learn(part: &VectorPart, cells: &Cells) -> Stops {
