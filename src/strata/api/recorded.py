@@ -124,7 +124,7 @@ class Recorder:
                                 self._failed(step, error)
                                 raise
                         stored = self._keep(self._txn, step, self._result(options, result))
-                    return _outcome(stored, options)
+                    return outcome_of(stored, options)
 
             return awaited
 
@@ -138,7 +138,7 @@ class Recorder:
                     except Exception as error:
                         self._failed(step, error)
                         raise
-                return _outcome(stored, options)
+                return outcome_of(stored, options)
 
         return called
 
@@ -324,7 +324,7 @@ def _rows(face: Face) -> Txn:
     return face._source.keyspace(face._space, RunRecords.LAYOUT)
 
 
-def _outcome(row: dict[str, Any], options: Options) -> Any:
+def outcome_of(row: dict[str, Any], options: Options) -> Any:
     """Return what was returned, or raise what was raised."""
     if "error" in row:
         raise _raised(row["error"])

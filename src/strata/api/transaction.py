@@ -30,6 +30,8 @@ Cause = EntityRef | Commit | str | None
 # The innermost open `with` block; each knows the one around it. A ContextVar, so that tasks of one event
 # loop do not take each other's for their own.
 _innermost: ContextVar[Transaction | None] = ContextVar("strata_transaction", default=None)
+# The task that a thread works for (strata.aio), which then enters blocks in its place.
+working_for: ContextVar[object | None] = ContextVar("strata_task", default=None)
 
 
 class Transaction(Lazy, Searchable):
@@ -54,7 +56,7 @@ class Transaction(Lazy, Searchable):
         self._source = transaction
         self._space = space
         self._over = False
-        self._thread: int | None = None  # which entered the `with` block
+        self._holder: object | None = None  # the thread or task which entered the `with` block
         self.version: int | None = None  # of the commit, once there is one
         self.message = message
         self.actor = actor
@@ -94,24 +96,36 @@ class Transaction(Lazy, Searchable):
         self._source.rollback()
 
     def __enter__(self) -> Transaction:
+        is_first = self._holder is None
+        try:
+            self._enter(_holder())
+        except InvalidInput:
+            if is_first:
+                self.rollback()
+            raise
+        return self
+
+    def _enter(self, holder: object) -> None:
+        """Begin the block of a thread or task, without asking the store for anything."""
         if self._over:
             raise _over()
         outer = _innermost.get()
-        if self._thread is not None or (outer is not None and _encloses(outer, self._store)):
-            if self._thread is None:
-                self.rollback()
+        if self._holder is not None or (outer is not None and _encloses(outer, self._store, holder)):
             raise InvalidInput(
-                "this thread is inside a transaction on this database already",
+                "there is a transaction on this database around this one already",
                 hint="use the outer one, pass it on as an argument, or end it first",
             )
-        self._outer, self._thread = outer, get_ident()
+        self._outer, self._holder = outer, holder
         _innermost.set(self)
-        return self
+
+    def _leave(self) -> None:
+        """End the block, whatever becomes of the transaction."""
+        _innermost.set(self._outer)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _innermost.set(self._outer)
+        self._leave()
         if kind is not None:
             self.rollback()
         elif not self._over:
@@ -155,10 +169,16 @@ def _over() -> Closed:
     return Closed("this transaction is over", hint="begin another with db.transaction()")
 
 
-def _encloses(block: Transaction | None, store: Store) -> bool:
-    """Whether a `with` block on `store` is open on this thread."""
+def _holder() -> object:
+    """Return who enters a block here: the task that this thread works for, else the thread."""
+    task = working_for.get()
+    return get_ident() if task is None else task
+
+
+def _encloses(block: Transaction | None, store: Store, holder: object) -> bool:
+    """Whether a `with` block of the holder on `store` is open."""
     while block is not None:
-        if block._store is store and block._thread == get_ident() and not block._over:
+        if block._store is store and block._holder == holder and not block._over:
             return True
         block = block._outer
     return False

@@ -70,6 +70,13 @@ def atomically(
 
 def back_off(attempt: int) -> None:
     """Sleep a random while that doubles with each attempt, at most 20 ms; the first attempts do not wait."""
-    if attempt > _AT_ONCE:
-        ceiling = min(_PAUSE_MAX_S, _PAUSE_MIN_S * 2 ** min(attempt - _AT_ONCE, 16))
-        time.sleep(random.uniform(0, ceiling))
+    pause_s = pause_after(attempt)
+    if pause_s:
+        time.sleep(pause_s)
+
+
+def pause_after(attempt: int) -> float:
+    """Return how many seconds `back_off` sleeps, for those who sleep otherwise."""
+    if attempt <= _AT_ONCE:
+        return 0
+    return random.uniform(0, min(_PAUSE_MAX_S, _PAUSE_MIN_S * 2 ** min(attempt - _AT_ONCE, 16)))

@@ -1,0 +1,124 @@
+"""Where the calls of a database run: at once, or in a few threads, so that the loop waits for nothing.
+
+at once     what takes a microsecond: one key of a database that is in this process
+in threads  what may wait: for the disk, for another process, or for much to be read
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from typing import Any, Final, TypeVar
+
+from strata.api.transaction import working_for
+from strata.core.protocols import Store
+from strata.remote.store import RemoteStore
+
+R = TypeVar("R")
+Lane = threading.Lock  # of what one thread at a time may use: a transaction
+
+THREADS: Final = 64  # made as they are needed; so many requests of one connection are under way at once
+_TURN: Final = 256  # calls at once, one after another, after which other tasks have their turn
+
+
+class Threads:
+    """The threads of one database."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="strata-aio")
+        self._is_over = False
+        self._at_once = 0
+        self.reads_at_once = False
+        self.writes_at_once = False
+
+    def know(self, store: Store) -> None:
+        """Take note of what calls to a store wait for."""
+        self.reads_at_once = not isinstance(store, RemoteStore)
+        self.writes_at_once = self.reads_at_once and store.info()["durability"] != "strict"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the database is closed, so that every call raises."""
+        return self._is_over
+
+    def start(self, call: Callable[[], R], lane: Lane | None = None) -> asyncio.Future[R]:
+        """Return a call that is under way in one of the threads, in the context of this task.
+
+        Args:
+            lane: calls with the same one come one after the other.
+        """
+        if self._is_over:
+            return _made_now(call)  # it raises Closed, and waits for nothing
+        context = _context()
+        if lane is None:
+            return asyncio.wrap_future(self._pool.submit(context.run, call))
+
+        def alone() -> R:
+            with lane:
+                return call()
+
+        return asyncio.wrap_future(self._pool.submit(context.run, alone))
+
+    def start_apart(self, call: Callable[[], R]) -> asyncio.Future[R]:
+        """Return a call that is under way in a thread of its own, as it may wait for ever."""
+        if self._is_over:
+            return _made_now(call)
+        context, done = _context(), Future[R]()
+
+        def run() -> None:
+            try:
+                done.set_result(context.run(call))
+            except BaseException as error:
+                done.set_exception(error)
+
+        # A daemon, so that nobody has to wait for it at the end of the program.
+        threading.Thread(target=run, name="strata-aio-watch", daemon=True).start()
+        return asyncio.wrap_future(done)
+
+    async def run(self, call: Callable[[], R], lane: Lane | None = None) -> R:
+        """Return what a call returns, made in a thread. Cancelled, it is not made, or goes on without us."""
+        return await self.start(call, lane)
+
+    async def finish(self, call: Callable[[], R], lane: Lane | None = None) -> R:
+        """Return what a call returns, which is made also when we are cancelled meanwhile."""
+        under_way = self.start(call, lane)
+        try:
+            return await asyncio.shield(under_way)
+        except asyncio.CancelledError:
+            under_way.add_done_callback(_forget)
+            raise
+
+    async def take_turns(self) -> None:
+        """Let other tasks go on, now and then: what runs at once never waits."""
+        self._at_once += 1
+        if self._at_once % _TURN == 0:
+            await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """Make all further calls at once, and let the threads end. Idempotent."""
+        self._is_over = True
+        self._pool.shutdown(wait=False)
+
+
+def _context() -> Context:
+    """Return a copy of our context, for a thread that works for this task."""
+    context = copy_context()
+    context.run(working_for.set, asyncio.current_task())
+    return context
+
+
+def _made_now(call: Callable[[], R]) -> asyncio.Future[R]:
+    made = asyncio.get_running_loop().create_future()
+    try:
+        made.set_result(call())
+    except Exception as error:
+        made.set_exception(error)
+    return made
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # nobody asks for it any more, which asyncio would complain about
