@@ -14,7 +14,12 @@ KINDS = stores.KINDS
 
 def make(kind: str, clock: FakeClock | None = None) -> strata.Database:
     """Return an empty database in memory."""
-    return strata.Database(stores.make(kind, clock))
+    database = strata.Database(stores.make(kind, clock))
+    if kind not in stores.ASYNC:
+        return database
+    from loops import through  # which loads asyncio
+
+    return through(database)
 
 
 def tree(path: Path) -> dict[str, bytes]:

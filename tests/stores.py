@@ -1,10 +1,16 @@
-"""Stores for the tests of the core and the primitives: the oracle, the kernel, and the kernel served, which
-must not differ."""
+"""Stores for the tests of the core and the primitives, which must not differ.
+
+model, kernel    the oracle, and ours
+served           the kernel, asked through a connection
+aio, aio-served  both, asked through `strata.aio`; what is asked of a store itself is asked of it, and all
+                 that is over it (databases, primitives, transactions) through a loop: see loops.py
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import served
@@ -13,6 +19,7 @@ from strata.primitives import Events, Json, Kv, Machines, RunRecords, State, Tra
 from strata.testing import FakeClock, Model
 
 KINDS = os.environ.get("STRATA_TEST_STORES", "model kernel").split()
+ASYNC = ("aio", "aio-served")
 
 
 def make(kind: str, clock: Callable[[], int] | None = None) -> Any:
@@ -22,22 +29,32 @@ def make(kind: str, clock: Callable[[], int] | None = None) -> Any:
     from strata.store import open_store
 
     store = open_store(None, clock=clock)
-    return store if kind == "kernel" else served.over_socket(store)
+    return store if kind in ("kernel", "aio") else served.over_socket(store)
 
 
 class Face:
     """The primitives over a source of keyspaces: a branch, a snapshot, a transaction."""
 
-    def __init__(self, source: Any, space: str = "default") -> None:
+    def __init__(self, source: Any, space: str = "default", lane: Any = None) -> None:
         self.source = source
-        self.kv = Kv(source.keyspace(space, Kv.LAYOUT))
-        self.events = Events(source.keyspace(space, Events.LAYOUT))
-        self.state = State(source.keyspace(space, State.LAYOUT))
-        self.json = Json(source.keyspace(space, Json.LAYOUT))
-        self.traces = Traces(source.keyspace(space, Traces.LAYOUT))
-        self.runs = RunRecords(source.keyspace(space, RunRecords.LAYOUT))
-        self.vectors = Vectors(source.keyspace(space, Vectors.LAYOUT))
-        self.machines = Machines(source.keyspace(space, Machines.LAYOUT), source)
+        self.lane = lane  # of a transaction, for calls in a loop
+        made = self._made
+        self.kv = made(Kv, space)
+        self.events = made(Events, space)
+        self.state = made(State, space)
+        self.json = made(Json, space)
+        self.traces = made(Traces, space)
+        self.runs = made(RunRecords, space)
+        self.vectors = made(Vectors, space)
+        self.machines = made(Machines, space, source)
+
+    def _made(self, primitive: type[Any], space: str, *more: Any) -> Any:
+        found = primitive(self.source.keyspace(space, primitive.LAYOUT), *more)
+        if not set(KINDS) & set(ASYNC) or type(self.source).__module__ == "strata.testing.model":
+            return found
+        from loops import through_primitive
+
+        return through_primitive(found, self.lane)
 
 
 class Place(Face):
@@ -64,11 +81,11 @@ class Inside(Face):
     """A transaction."""
 
     def __init__(self, transaction: Any) -> None:
-        super().__init__(transaction)
+        super().__init__(transaction, lane=Lock())
         self.commit, self.rollback = transaction.commit, transaction.rollback
 
     def space(self, name: str) -> Face:
-        return Face(self.source, name)
+        return Face(self.source, name, self.lane)
 
 
 def dump(face: Face) -> dict[str, Any]:

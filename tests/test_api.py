@@ -150,7 +150,7 @@ def test_reprs_are_short(db):
     tx = db.transaction()
     handles = [db, db.branch("draft"), db.space("s"), db.at(1), tx, tx.space("s"), db.branches, db.spaces]
     for handle in handles:
-        assert repr(handle).startswith(f"<{type(handle).__name__}")
+        assert repr(handle).startswith(f"<{handle.__class__.__name__}")
         assert len(repr(handle)) < 80
     assert "draft" in repr(db.branch("draft"))
 

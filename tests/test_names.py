@@ -16,6 +16,7 @@ import strata
 PUBLIC = [
     "strata",
     "strata.agents",
+    "strata.aio",
     "strata.api",
     "strata.errors",
     "strata.primitives",

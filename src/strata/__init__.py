@@ -10,6 +10,7 @@ The layers, each importing only those to its right:
     cli -> api -> primitives -> core        what you call, what the data means, what all share
            api -> store -> _kernel          the one way to the Rust kernel, which knows no primitive
     agents -> api                           many plans side by side (`from strata import agents`)
+    aio -> strata, api, remote              the same handles in an event loop (`import strata.aio`)
     remote -> server -> wire                databases that another process has open, over the same protocols
 
 Read them from the left: `remote/shared.py` opens, `api/face.py` gives `db.kv` and its like,

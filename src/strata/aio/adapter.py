@@ -11,6 +11,7 @@ So names, arguments, results, errors and docs are those of the blocking class, w
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Generator
@@ -60,7 +61,7 @@ ADAPTERS: Final[dict[type[Any], type[Handle]]] = {}
 class Handle:
     """A blocking handle, for tasks. Valid until the database closes; shared between tasks at will."""
 
-    __slots__ = ("__weakref__", "_find", "_found", "_lane", "_quick", "_threads")
+    __slots__ = ("__weakref__", "_find", "_found", "_lane", "_parts", "_quick", "_threads")
 
     _OF: ClassVar[type[Any]]
 
@@ -78,6 +79,7 @@ class Handle:
         self._found = found
         self._lane = lane
         self._quick = quick
+        self._parts: dict[str, Handle] = {}  # handles that belong to this one
 
     def __init_subclass__(cls, of: type[Any] | None = None) -> None:
         if of is None:
@@ -187,9 +189,13 @@ def _part(name: str, of: type[Any], *, quick: bool) -> Callable[[Handle], Handle
     """Return how a handle gives one that belongs to it; `quick` when it has it."""
 
     def get(self: Handle) -> Handle:
+        part = self._parts.get(name)
+        if part is not None:
+            return part
         if quick and self._found is not None:
             found = getattr(self._found, name)
-            return adapter(of)(self._threads, lambda: found, self._lane, found=found)
+            part = self._parts[name] = ADAPTERS[of](self._threads, lambda: found, self._lane, found=found)
+            return part
         return self._handle(of, lambda: getattr(self._blocking(), name), quick=quick)
 
     return get
@@ -266,7 +272,8 @@ def _point(name: str, blocking: Callable[..., Any], *, writes: bool) -> Callable
         finally:
             if lane is not None:
                 lane.release()
-        await self._threads.take_turns()
+        if self._threads.is_turn_over():
+            await asyncio.sleep(0)
         return result
 
     return call

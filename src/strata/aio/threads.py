@@ -52,15 +52,7 @@ class Threads:
         """
         if self._is_over:
             return _made_now(call)  # it raises Closed, and waits for nothing
-        context = _context()
-        if lane is None:
-            return asyncio.wrap_future(self._pool.submit(context.run, call))
-
-        def alone() -> R:
-            with lane:
-                return call()
-
-        return asyncio.wrap_future(self._pool.submit(context.run, alone))
+        return asyncio.wrap_future(self._pool.submit(_context().run, _call, call, lane))
 
     def start_apart(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Return a call that is under way in a thread of its own, as it may wait for ever."""
@@ -70,7 +62,7 @@ class Threads:
 
         def run() -> None:
             try:
-                done.set_result(context.run(call))
+                done.set_result(context.run(_call, call, None))
             except BaseException as error:
                 done.set_exception(error)
 
@@ -91,11 +83,10 @@ class Threads:
             under_way.add_done_callback(_forget)
             raise
 
-    async def take_turns(self) -> None:
-        """Let other tasks go on, now and then: what runs at once never waits."""
+    def is_turn_over(self) -> bool:
+        """Whether other tasks have their turn after a call at once, which never waits: now and then."""
         self._at_once += 1
-        if self._at_once % _TURN == 0:
-            await asyncio.sleep(0)
+        return self._at_once % _TURN == 0
 
     def end(self) -> None:
         """Make all further calls at once, and let the threads end. Idempotent."""
@@ -108,6 +99,16 @@ def _context() -> Context:
     context = copy_context()
     context.run(working_for.set, asyncio.current_task())
     return context
+
+
+def _call(call: Callable[[], R], lane: Lane | None) -> R:
+    try:
+        if lane is None:
+            return call()
+        with lane:
+            return call()
+    except StopIteration as error:  # as Python has it for coroutines; a future cannot hold it
+        raise RuntimeError("what was called raised StopIteration") from error
 
 
 def _made_now(call: Callable[[], R]) -> asyncio.Future[R]:
