@@ -6,19 +6,16 @@ import asyncio
 import inspect
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import served
+from tasks import listed, make, over_both, run
 
 import strata
 import strata.aio
 from strata.aio.adapter import ADAPTERS, AT_HAND, BLOCKING, Handle, public_names
-from strata.aio.threads import THREADS
 from strata.api.operations import HANDLES, OPERATIONS
 from strata.errors import (
     Closed,
@@ -30,49 +27,6 @@ from strata.errors import (
     StrataError,
 )
 from strata.primitives import PRIMITIVES
-from strata.store import open_store
-
-KINDS = ("embedded", "served")
-Body = Callable[[strata.aio.Database], Awaitable[None]]
-
-
-def make(kind: str) -> strata.aio.Database:
-    """Return an empty database in memory."""
-    store = open_store(None)
-    return strata.aio.over(strata.Database(store if kind == "embedded" else served.over_socket(store)))
-
-
-def run(awaitable: Awaitable[Any]) -> Any:
-    async def within() -> Any:
-        return await asyncio.wait_for(awaitable, 60)
-
-    return asyncio.run(within())
-
-
-def over(*kinds: str) -> Callable[[Body], Callable[[str], None]]:
-    """Make an async function of a database into a test."""
-
-    def decorate(body: Body) -> Callable[[str], None]:
-        @pytest.mark.parametrize("kind", kinds)
-        def test(kind: str) -> None:
-            async def main() -> None:
-                async with make(kind) as db:
-                    await body(db)
-
-            run(main())
-
-        test.__doc__ = body.__doc__
-        return test
-
-    return decorate
-
-
-over_both = over(*KINDS)
-
-
-async def listed(rows: AsyncIterator[Any]) -> list[Any]:
-    return [row async for row in rows]
-
 
 # -- names -----------------------------------------------------------------------------------------
 
@@ -408,218 +362,6 @@ async def test_calls_in_a_transaction_come_one_after_the_other(db: Any) -> None:
         scans = await asyncio.gather(*(listed(tx.kv.scan()) for _ in range(4)))
         assert all(scan == scans[0] and len(scan) == 40 for scan in scans)
     assert await db.kv.count() == 40
-
-
-# -- cancellation ----------------------------------------------------------------------------------
-
-
-@over_both
-async def test_a_cancelled_block_rolls_back(db: Any) -> None:
-    inside = asyncio.Event()
-
-    async def work() -> None:
-        async with db.transaction() as tx:
-            await tx.kv.put("a", 1)
-            inside.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
-    await inside.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await db.kv.get("a", "nothing") in ("nothing",)
-    async with db.transaction() as tx:
-        await tx.kv.put("a", 2)
-    assert await db.kv.get("a") == 2
-
-
-@over_both
-async def test_whoever_is_cancelled_leaves_the_handle_usable(db: Any) -> None:
-    await db.kv.put_many({f"k{number:04}": number for number in range(2000)})
-    rows = db.kv.scan()
-    seen = []
-    for wait in range(30):
-        with suppress(asyncio.TimeoutError):
-            async with asyncio.timeout(wait * 0.0002):
-                async for row in rows:
-                    seen.append(row)
-    seen += await listed(rows)
-    assert seen == [(f"k{number:04}", number) for number in range(2000)]
-    tasks = [asyncio.create_task(listed(db.kv.scan())) for _ in range(20)]
-    await asyncio.sleep(0)
-    for task in tasks:
-        task.cancel()
-    assert all(
-        isinstance(done, asyncio.CancelledError)
-        for done in await asyncio.gather(*tasks, return_exceptions=True)
-    )
-    assert len(await listed(db.kv.keys())) == 2000
-
-
-@over_both
-async def test_cancelling_at_any_moment_leaks_no_transaction(db: Any) -> None:
-    """Writers that are cancelled anywhere leave all of a transaction, or nothing, and locks nobody out."""
-
-    async def write(number: int) -> None:
-        async with db.transaction() as tx:
-            await tx.kv.put(f"{number}/a", number)
-            assert await tx.kv.count(f"{number}/") == 1
-            await tx.kv.put(f"{number}/b", number)
-
-    for number in range(40):
-        task = asyncio.create_task(write(number))
-        for _ in range(number % 13):
-            await asyncio.sleep(0)
-        if number % 3 == 0:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    await write(99)
-    sides: dict[str, set[str]] = {"a": set(), "b": set()}
-    async for key in db.kv.keys():
-        number, _, side = key.partition("/")
-        sides[side].add(number)
-    assert "99" in sides["a"] and len(sides["a"] ^ sides["b"]) == 0
-
-
-# -- the loop goes on ------------------------------------------------------------------------------
-
-
-@over_both
-async def test_what_waits_does_not_hold_the_loop(db: Any) -> None:
-    await db.kv.put("k", 1)
-    gate, entered = threading.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def wait(_: Any) -> Any:
-        loop.call_soon_threadsafe(entered.set)
-        assert gate.wait(30)
-        return 2
-
-    slow = asyncio.create_task(db.state.transition("cell", wait))
-    await entered.wait()
-    assert await db.kv.get("k") == 1  # while the other one waits
-    gate.set()
-    await slow
-    assert await db.state.get("cell") == 2
-
-
-@over("embedded")
-async def test_points_run_at_once_and_others_have_their_turn(db: Any) -> None:
-    threads = threading.active_count()
-    await db.kv.put("k", 1)
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    for _ in range(2000):
-        await db.kv.get("k")
-    assert turns > 2
-    task.cancel()
-    assert threading.active_count() == threads  # none was needed
-
-
-def test_strict_commits_wait_in_a_thread(tmp_path: Path) -> None:
-    where = []
-
-    async def main() -> None:
-        async with strata.aio.open(tmp_path / "a.strata", durability="strict") as db:
-            assert not db._threads.writes_at_once and db._threads.reads_at_once
-            db._threads.start, start = (lambda *args: where.append(1) or start(*args)), db._threads.start
-            await db.kv.put("k", 1)
-            assert where == [1]
-            assert await db.kv.get("k") == 1
-            assert where == [1]
-
-    run(main())
-
-
-@over("served")
-async def test_many_gets_are_under_way_on_one_connection(db: Any) -> None:
-    await db.kv.put_many({f"k{number}": number for number in range(64)})
-    channel = db._found._store._link.channel
-    most, sendall = 0, channel._send
-
-    def send() -> None:
-        nonlocal most
-        most = max(most, len(channel._waiting))
-        sendall()
-
-    channel._send = send
-    found = await asyncio.gather(*(db.kv.get(f"k{number}") for number in range(64)))
-    assert found == list(range(64))
-    assert 1 < most <= THREADS and db._found._store._link.channel is channel
-
-
-@over_both
-async def test_many_tasks_at_once(db: Any) -> None:
-    async def work(task: int) -> None:
-        for number in range(10):
-            await db.events.append("did", {"task": task, "number": number})
-            await db.kv.incr("sum")
-
-    await asyncio.gather(*(work(task) for task in range(20)))
-    assert (await db.events.len(), await db.kv.get("sum"), (await db.events.verify()).ok) == (200, 200, True)
-
-
-# -- watch -----------------------------------------------------------------------------------------
-
-
-@over_both
-async def test_watch(db: Any) -> None:
-    first = await db.kv.put("a", 1)
-    watch = await db.watch()
-    assert watch.version == first and await watch.next(timeout_s=0) is None
-    waiting = asyncio.create_task(watch.next())
-    await asyncio.sleep(0.02)
-    assert not waiting.done()
-    version = await db.kv.put("b", 2)
-    assert (await waiting).version == version == watch.version
-    assert [step.version async for step in db.watch(from_version=0, timeout_s=0)] == [first, version]
-    async with db.watch("kv", from_version=0, limit=1) as watch:
-        assert [step.changes[0].key async for step in watch] == ["a"]
-        assert watch.closed
-
-
-@over_both
-async def test_a_watch_loses_nothing_when_a_task_is_cancelled(db: Any) -> None:
-    watch = await db.watch()
-    seen = []
-    for number in range(20):
-        task = asyncio.create_task(watch.next())
-        for _ in range(number % 4):
-            await asyncio.sleep(0)
-        await db.kv.put("k", number)
-        if number % 2:
-            await asyncio.sleep(0.002)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            seen.append((await task).version)
-    while (step := await watch.next(timeout_s=0)) is not None:
-        seen.append(step.version)
-    assert seen == list(range(1, 21))
-
-
-@over_both
-async def test_a_watch_ends_with_close(db: Any) -> None:
-    watch = await db.watch()
-    waiting = asyncio.create_task(listed(watch))
-    await asyncio.sleep(0.01)
-    await watch.close()
-    assert await waiting == []
-    other = await db.watch()
-    waiting = asyncio.create_task(other.next())
-    await asyncio.sleep(0.01)
-    await db.close()
-    with pytest.raises(Closed):
-        await waiting
 
 
 # -- opening and closing ---------------------------------------------------------------------------
