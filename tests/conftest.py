@@ -29,6 +29,14 @@ def db(store):
     return stores.Place(store)
 
 
+def pytest_configure() -> None:
+    """Let also `strata.open` and `strata.connect` give databases that are asked through a loop."""
+    if set(stores.KINDS) & set(stores.ASYNC):
+        from loops import open_through
+
+        open_through()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what differs in a loop, where that is what is tested."""
     if not set(stores.KINDS) & set(stores.ASYNC):

@@ -38,6 +38,7 @@ DIFFERENCES = {
     "test_what_was_raised_is_raised_again[aio-StopIteration(3)]": "a coroutine cannot raise it",
     "test_what_was_raised_is_raised_again[aio-TimeoutError()]": "asyncio raises an equal one in its place",
     "test_deeper_than_a_place_can_say[aio]": "300 coroutines in each other are more than Python calls",
+    "test_a_forked_child_does_not_use_its_parents_connection": "it has no thread for the loop of the tests",
 }
 
 
@@ -292,6 +293,15 @@ def _rows(rows: Rows) -> Iterator[Any]:
 def through(database: strata.Database) -> Any:
     """Return a database that is asked through `strata.aio`."""
     return Through(strata.aio.over(database))
+
+
+def open_through() -> None:
+    """Put those of `strata.aio`, driven so, in the place of `strata.open` and `strata.connect`."""
+
+    def driven(opening: Callable[..., strata.aio.Database]) -> Callable[..., Any]:
+        return functools.wraps(opening)(lambda *args, **kwargs: shown(opening(*args, **kwargs)))
+
+    strata.open, strata.connect = driven(strata.aio.open), driven(strata.aio.connect)
 
 
 @functools.cache

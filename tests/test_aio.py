@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks import listed, make, over_both, run
+from tasks import KINDS, listed, make, over_both, run
 
 import strata
 import strata.aio
@@ -438,3 +439,24 @@ def test_a_handle_says_what_is_not_known_yet() -> None:
             assert isinstance(db.kv, Handle)
 
     run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forked_child_is_told(kind: str) -> None:
+    program = (
+        "import asyncio, os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "import tasks; from strata.errors import StrataError\n"
+        "db = tasks.make(sys.argv[1])\n"
+        "async def use():\n"
+        "    await db.state.set('k', 1)\n"
+        "asyncio.run(use())\n"
+        "if os.fork() == 0:\n"
+        "    try: asyncio.run(use())\n"
+        "    except StrataError as error: print(type(error).__name__, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait(); asyncio.run(use()); os._exit(0)"
+    )
+    command = [sys.executable, "-c", program, kind, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "Closed", done.stderr

@@ -7,6 +7,7 @@ in threads  what may wait: for the disk, for another process, or for much to be 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ class Threads:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="strata-aio")
         self._is_over = False
+        self._process = os.getpid()
         self._at_once = 0
         self.reads_at_once = False
         self.writes_at_once = False
@@ -41,8 +43,8 @@ class Threads:
 
     @property
     def is_over(self) -> bool:
-        """Whether the database is closed, so that every call raises."""
-        return self._is_over
+        """Whether every call raises: the database is closed, or this is a forked child, without threads."""
+        return self._is_over or self._process != os.getpid()
 
     def start(self, call: Callable[[], R], lane: Lane | None = None) -> asyncio.Future[R]:
         """Return a call that is under way in one of the threads, in the context of this task.
@@ -50,13 +52,13 @@ class Threads:
         Args:
             lane: calls with the same one come one after the other.
         """
-        if self._is_over:
+        if self.is_over:
             return _made_now(call)  # it raises Closed, and waits for nothing
         return asyncio.wrap_future(self._pool.submit(_context().run, _call, call, lane))
 
     def start_apart(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Return a call that is under way in a thread of its own, as it may wait for ever."""
-        if self._is_over:
+        if self.is_over:
             return _made_now(call)
         context, done = _context(), Future[R]()
 
