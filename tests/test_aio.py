@@ -26,8 +26,11 @@ from strata.errors import (
     NotFound,
     ReadOnly,
     StrataError,
+    TransactionLost,
 )
 from strata.primitives import PRIMITIVES
+from strata.server.server import Server
+from strata.store import open_store
 
 # -- names -----------------------------------------------------------------------------------------
 
@@ -412,6 +415,33 @@ def test_opening_a_directory(tmp_path: Path) -> None:
         await lazy.close()
 
     run(main())
+
+
+def test_connecting_to_a_server() -> None:
+    store = open_store(None)
+    server = Server(store, name="served")
+    host, port = server.listen_tcp("127.0.0.1", 0)
+
+    async def main() -> None:
+        async with strata.aio.connect(f"strata://{host}:{port}") as db:
+            await asyncio.gather(*(db.kv.incr("n") for _ in range(10)))
+            db._found._store._link.channel._socket.close()  # it breaks, and is made again
+            assert await db.kv.get("n") == 10
+            async with db.transaction() as tx:
+                await tx.kv.put("k", 1)
+            assert await db.kv.count() == 2
+            with pytest.raises(TransactionLost):
+                async with db.transaction() as tx:
+                    await tx.kv.put("k", 2)
+                    tx._found._source._channel._socket.close()
+                    await tx.kv.get("k")
+            assert await db.kv.get("k") == 1
+
+    try:
+        run(main())
+    finally:
+        server.close()
+        store.close()
 
 
 def test_a_database_that_is_open_already() -> None:

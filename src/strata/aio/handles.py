@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from strata import api
 from strata.aio.adapter import ADAPTERS, BLOCKING, Handle
-from strata.aio.threads import Lane, Threads
+from strata.aio.threads import Lane, Threads, ignore
 from strata.api.recorded import Options, Recorder, options_of, outcome_of
 from strata.api.retry import RETRIES
 from strata.core.atomic import pause_after
@@ -244,6 +244,7 @@ class Watch(Async, AsyncIterator[Step], of=blocking.Watch):
         try:
             step = await asyncio.shield(coming)
         except asyncio.CancelledError:
+            coming.add_done_callback(ignore)
             raise  # and it is still coming
         except BaseException:
             self._coming = None

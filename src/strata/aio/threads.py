@@ -82,7 +82,7 @@ class Threads:
         try:
             return await asyncio.shield(under_way)
         except asyncio.CancelledError:
-            under_way.add_done_callback(_forget)
+            under_way.add_done_callback(ignore)
             raise
 
     def is_turn_over(self) -> bool:
@@ -122,6 +122,7 @@ def _made_now(call: Callable[[], R]) -> asyncio.Future[R]:
     return made
 
 
-def _forget(done: asyncio.Future[Any]) -> None:
+def ignore(done: asyncio.Future[Any]) -> None:
+    """Take note of what a call gave, for a task that is gone."""
     if not done.cancelled():
-        done.exception()  # nobody asks for it any more, which asyncio would complain about
+        done.exception()  # asyncio complains of errors that nobody asks for
