@@ -19,6 +19,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
+import msgspec
+
 from strata import api
 from strata.aio.rows import Rows
 from strata.aio.threads import Lane, Threads
@@ -30,8 +32,8 @@ from strata.api.transaction import TransactionSpace
 from strata.core.errors import InvalidInput
 from strata.history.diff import Diff
 from strata.history.watch import Watch
-from strata.primitives import PRIMITIVES
-from strata.search import Results
+from strata.primitives import PRIMITIVES, Events, Kv, State
+from strata.search import Hit, Results
 
 BLOCKING: Final[tuple[type[Any], ...]] = (
     api.Database, api.Branch, api.Space, api.Run, api.View, api.Transaction, TransactionSpace,
@@ -49,8 +51,13 @@ AT_HAND: Final[dict[type[Any], frozenset[str]]] = {
 _SETTABLE: Final = frozenset({"message", "actor", "cause"})
 _PLAIN: Final = frozenset({"lane"})  # methods that touch nothing but this task
 
-# One key, in about a microsecond. Not those that begin a transaction, which may pause before they try again.
-_POINTS: Final = frozenset({"get", "entry", "exists", "head", "len", "put", "incr", "append", "delete"})
+# One key, in about a microsecond. Of writes those that begin no transaction, which may pause and try again.
+_POINTS: Final = frozenset({"get", "entry", "exists", "head", "len"})
+_POINT_WRITES: Final[dict[type[Any], frozenset[str]]] = {
+    Kv: frozenset({"put", "incr", "delete"}),
+    Events: frozenset({"append"}),
+    State: frozenset({"delete"}),
+}
 _QUICK: Final = frozenset({"branch", "space", "transaction", "watch"})  # handles that are found as fast
 _NAMES: Final = {cls.__name__: cls for cls in BLOCKING}
 _ACCESS: Final = {(operation.owner, operation.method): operation for operation in OPERATIONS.values()}
@@ -240,8 +247,10 @@ def _method(of: type[Any], name: str, blocking: Callable[..., Any]) -> Callable[
         return _rows(name, blocking)
     if result in _NAMES and (reads or name in HANDLES[Place]):
         return _finder(name, blocking, _NAMES[result])
-    if of in PRIMITIVES.values() and name in _POINTS:
-        return _point(name, blocking, writes=not reads)
+    if name in _POINT_WRITES.get(of, ()):
+        return _point(name, blocking, writes=True)
+    if reads and of in PRIMITIVES.values() and name in _POINTS:
+        return _point(name, blocking, writes=False)
     return _coroutine(name, blocking)
 
 
@@ -305,21 +314,30 @@ def _bare(arg: Any) -> Any:
 class _Known:
     """What a hit reads when it is asked, read."""
 
-    __slots__ = ("_snippet", "_value")
+    __slots__ = ("_hit",)
 
-    def __init__(self, hit: Any) -> None:
-        self._value, self._snippet = hit.value, hit.snippet
+    def __init__(self, hit: Hit) -> None:
+        self._hit = hit.ref, hit.key, hit.signals, hit.value, hit.snippet
+
+    def ref(self, place: Any) -> Any:
+        return self._hit[0]
+
+    def name(self, place: Any) -> str:
+        return self._hit[1]
+
+    def signals(self, found: Any) -> Any:
+        return self._hit[2]
 
     def value(self, found: Any) -> Any:
-        return self._value
+        return self._hit[3]
 
     def snippet(self, found: Any) -> Any:
-        return self._snippet
+        return self._hit[4]
 
 
 def _read_ahead(results: Results) -> Results:
     """Return results whose hits ask nobody any more, as the loop could not wait for it."""
-    hits = tuple(replace(hit, _reader=_Known(hit)) for hit in results.hits)
+    hits = tuple(msgspec.structs.replace(hit, _reader=_Known(hit)) for hit in results.hits)
     return replace(results, hits=hits)
 
 
