@@ -169,6 +169,21 @@ async def test_traces_and_retention(db: Any) -> None:
 
 
 @over_both
+async def test_machines(db: Any) -> None:
+    way = {"from": "created", "event": "PAY", "to": "paid"}
+    await db.machines.define(
+        "order", 1, {"states": ["created", "paid"], "initial": "created", "transitions": [way]}
+    )
+    await db.machines.create("order", "o-1", {"total": 25})
+    async with db.transaction() as tx:
+        done = await tx.machines.apply("o-1", "PAY", {"method": "card"})
+        await tx.kv.put("paid", "o-1")
+    assert (done.to_state, (await db.machines.get("o-1")).state) == ("paid", "paid")
+    assert [found.id for found in await db.machines.list()] == ["o-1"]
+    assert len([step async for step in db.machines]) == 1
+
+
+@over_both
 async def test_runs(db: Any) -> None:
     async with await db.runs.begin("answer") as active:
         await active.kv.put("plan", "ask")
