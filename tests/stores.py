@@ -1,7 +1,8 @@
 """Stores for the tests of the core and the primitives, which must not differ.
 
 model, kernel    the oracle, and ours
-served           the kernel, asked through a connection
+served           the kernel, asked through a local connection
+tls              the same over TCP with TLS and a token, as from another machine
 aio, aio-served  both, asked through `strata.aio`; what is asked of a store itself is asked of it, and all
                  that is over it (databases, primitives, transactions) through a loop: see loops.py
 """
@@ -29,7 +30,9 @@ def make(kind: str, clock: Callable[[], int] | None = None) -> Any:
     from strata.store import open_store
 
     store = open_store(None, clock=clock)
-    return store if kind in ("kernel", "aio") else served.over_socket(store)
+    if kind in ("kernel", "aio"):
+        return store
+    return served.over_tls(store) if kind == "tls" else served.over_socket(store)
 
 
 class Face:

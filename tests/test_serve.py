@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 import urllib.request
 
 import pytest
+from served import certificates
 
 import strata
 from strata.errors import AccessDenied, InvalidInput, LimitExceeded, ReadOnly, RemoteError, TransactionLost
@@ -39,46 +39,10 @@ def lines_of(process):
     return [json.loads(line)["event"] for line in process.stderr]
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    """Files of an authority, and of a server and a client whose certificates it signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("SKIPPED TLS needs=openssl")
-    place = tmp_path_factory.mktemp("tls")
-
-    def run(*words):
-        subprocess.run(["openssl", *map(str, words)], cwd=place, check=True, capture_output=True)
-
-    run(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-subj",
-        "/CN=ca",
-    )
-    (place / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for name in ("server", "client"):
-        run(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-        run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
-    return place
+@pytest.fixture
+def tls():
+    """A directory with an authority, and a server and a client whose certificates it signed."""
+    return certificates()
 
 
 def test_a_client_works_as_on_a_database_of_its_own(tmp_path):
