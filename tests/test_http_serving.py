@@ -6,12 +6,12 @@ import contextlib
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 
 import httpx2
 import pytest
+from served import certificates as made_certificates
 
 import strata
 from strata.errors import InvalidInput
@@ -268,38 +268,14 @@ def test_a_database_with_files_serves_strict_writes(tmp_path):
 # -- TLS -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make certificates")
-    path = tmp_path_factory.mktemp("tls")
-    for name in ("server", "client"):
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ]
-        command += [
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        ]
-        command += ["-keyout", str(path / f"{name}.key"), "-out", str(path / f"{name}.pem")]
-        subprocess.run(command, check=True, capture_output=True)
-    return path
+@pytest.fixture
+def certificates():
+    return made_certificates()
 
 
 def test_tls(db, serve, certificates):
     server = serve(ServerTls(certificates / "server.pem", certificates / "server.key"))
-    context = ssl.create_default_context(cafile=str(certificates / "server.pem"))
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     with httpx2.Client(base_url="https://{}:{}".format(*server.address), verify=context) as web:
         assert web.put("/v1/kv/k", json=1, headers={"Host": "localhost"}).status_code == 200
     assert not talk(server, LAST).startswith(b"HTTP/1.1 200")  # in the clear
@@ -319,15 +295,15 @@ def test_certificates_are_renewed_while_it_runs(serve, certificates, tmp_path):
 
 
 def test_clients_with_certificates_may_come_from_anywhere(db, certificates):
-    authority = certificates / "client.pem"
+    authority = certificates / "ca.pem"
     tls = ServerTls(certificates / "server.pem", certificates / "server.key", authority)
-    served = app(db)
-    server = serve_http(served, "0.0.0.0", tls=tls)
-    context = ssl.create_default_context(cafile=str(certificates / "server.pem"))
+    web = app(db)
+    server = serve_http(web, "0.0.0.0", tls=tls)
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     url = f"https://127.0.0.1:{server.address[1]}/v1/version"
     with pytest.raises(httpx2.TransportError):
         httpx2.get(url, verify=context)
-    context.load_cert_chain(authority, certificates / "client.key")
+    context.load_cert_chain(certificates / "client.pem", certificates / "client.key")
     assert httpx2.get(url, verify=context).json() == 0
     server.close()
-    served.close()
+    web.close()

@@ -15,7 +15,7 @@ import strata
 from strata.cli.opening import open_database
 from strata.core.embedding import Embedder, check_embedder, registered
 from strata.core.errors import Corrupt, InvalidInput, NotFound, StorageError
-from strata.server.mcp.tokens import NOBODY, Tokens, read_tokens
+from strata.server.access import NOBODY, Tokens, read_tokens
 
 _LOG_FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
 

@@ -45,6 +45,9 @@ class Tokens:
         return found
 
 
+NOBODY: Final = Tokens({})
+
+
 def hash_of(token: str) -> str:
     """Return what is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -6,7 +6,7 @@
     memory     remember, recall                 entities   read, write, history
     branching  branch, merge                    guidance   explain, guide
     tools      the list of tools                prompts    what a person may have a model do
-    resources  what is stored, by its address   tokens     who may connect over HTTP
+    resources  what is stored, by its address
     host       all that over stdio              http       and over streamable HTTP: these two import the SDK
 
 The tools are few, as an agent needs them, and not one for each operation. Every host opens the path itself,

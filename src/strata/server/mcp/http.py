@@ -16,8 +16,8 @@ from mcp.server.lowlevel.server import Server
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 
-from strata.core.errors import InvalidInput
-from strata.server.mcp.tokens import NOBODY, Tokens
+from strata.core.errors import AccessDenied, InvalidInput
+from strata.server.access import NOBODY, Tokens
 
 PATH: Final = "/mcp"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -33,8 +33,9 @@ class Verifier:
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what the SDK wants to know of a token, or None for a wrong one."""
-        access = self._tokens.access_of(token)
-        if access is None:
+        try:
+            access = self._tokens.access_of(token)
+        except AccessDenied:
             return None
         holder = hashlib.sha256(token.encode()).hexdigest()[:16]  # whose sessions are nobody else's
         return AccessToken(token=token, client_id=holder, scopes=[access])
