@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from strata.api.database import Database
-from strata.api.dispatch import Inside, Options, Where, find, resolve, run
+from strata.api.dispatch import HERE, Inside, Options, Where, find, resolve, run
 from strata.api.dispatch import dispatch as dispatched
 from strata.api.operations import Operation
 from strata.api.place import Place
@@ -34,11 +35,16 @@ from strata.wire.session import Session
 _POINTS: Final = frozenset(
     {"get", "entry", "exists", "head", "len", "put", "incr", "cas", "append", "init", "set", "delete"}
 )
+_NONE: Final[dict[str, Any]] = {}
 _PLACES: Final = 256  # that a connection's operations were at, and which are kept ready
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+@cache
+def _is_point(operation: Operation) -> bool:
+    return operation.group in PRIMITIVES and operation.method in _POINTS and not operation.pages
+
+
+class Asked(NamedTuple):
     """An operation that was asked for, checked."""
 
     operation: Operation
@@ -51,9 +57,7 @@ class Asked:
     @property
     def is_slow(self) -> bool:
         """Whether it may take more than microseconds."""
-        operation = self.operation
-        is_point = operation.group in PRIMITIVES and operation.method in _POINTS and not operation.pages
-        return not is_point or self.commit is not None
+        return self.commit is not None or not _is_point(self.operation)
 
 
 @dataclass(slots=True)
@@ -73,15 +77,17 @@ class Operations:
             name, place, arguments, *rest = message
         except (TypeError, ValueError):
             raise InvalidInput("an operation is a name, a place and arguments") from None
-        options = rest[0] if rest else {}
+        options = rest[0] if rest else _NONE
         for what, data in (("a place", place), ("arguments", arguments), ("options", options)):
-            if not isinstance(data, dict):
+            if type(data) is not dict:
                 raise InvalidInput(f"{what} is a map by name")
-        if unknown := options.keys() - {"commit", "credit"}:
-            raise InvalidInput(f"options have no field {min(map(str, unknown))!r}")
         operation = find(name)
         request = read(operation, arguments)
         self._check(operation, request)
+        if not place and not options:  # as most are
+            return Asked(operation, request, HERE, self._at(operation, HERE), None, None)
+        if unknown := options.keys() - {"commit", "credit"}:
+            raise InvalidInput(f"options have no field {min(map(str, unknown))!r}")
         commit = None if "commit" not in options else converted(options["commit"], Options, "commit")
         credit = options.get("credit")
         if credit is not None and (type(credit) is not int or credit < 0 or not operation.pages):
@@ -93,7 +99,7 @@ class Operations:
 
     def _check(self, operation: Operation, request: Any) -> None:
         needed, given = operation.access_for(request), self.session.access
-        if ACCESSES.index(needed) > ACCESSES.index(given):
+        if needed != given and ACCESSES.index(needed) > ACCESSES.index(given):
             raise AccessDenied(needed=needed, given=given)
         if operation.names_files and not self.session.files:
             raise AccessDenied(
@@ -107,6 +113,8 @@ class Operations:
         """Return a place, which is kept ready: to find a branch costs more than to read a key."""
         if where.at is not None:
             return resolve(self.database, operation, where)
+        if where is HERE:
+            return self.database
         key = where.branch, where.space
         found = self._places.get(key)
         if found is None:
