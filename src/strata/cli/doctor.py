@@ -113,7 +113,9 @@ def _permissions(path: Path) -> Finding:
         return Finding("permissions", "bad", f"this user may not read and write {closed[0]}", todo)
     if any(found.st_mode & stat.S_IWOTH for found in files.values()):
         return Finding("permissions", "bad", "everybody may write to its files", f"chmod -R o-w {path}")
-    readable = [file for file, found in files.items() if found.st_mode & stat.S_IROTH and found.st_size]
+    # The LOCK holds no data: only who has the database open, and where that serves others of the same user.
+    held = {file: found for file, found in files.items() if file.name != "LOCK" and found.st_size}
+    readable = [file for file, found in held.items() if found.st_mode & stat.S_IROTH]
     if readable and path.stat().st_mode & stat.S_IXOTH:
         return Finding("permissions", "warn", f"others may read {readable[0].name}", f"chmod -R o-rwx {path}")
     return Finding("permissions", "ok", f"{_user()} may read and write, and nobody else")
