@@ -12,9 +12,6 @@ from http_client import client
 
 import strata
 from strata.server.http import HttpLimits, app, serve_http
-from strata.server.http.watching import can_watch
-
-pytestmark = pytest.mark.skipif(not can_watch(), reason="there is no watch yet")
 
 
 @pytest.fixture

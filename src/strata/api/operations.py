@@ -46,6 +46,10 @@ _BOUNDED: Final = ("kv.get_many", "vectors.query")  # lists as long as what was 
 _COUNTS: Final = ("kv.delete_many", "vectors.delete_where")  # give a number that is no version
 _SECTION: Final = re.compile(r"^Raises: (.*?)(?=^[A-Z][a-z]+:|\Z)", re.M | re.S)
 _ERROR: Final = re.compile(r"\b[A-Z][a-z]+[A-Z]\w*|\b(?:Closed|Conflict|Protected|Locked|Corrupt)\b")
+# Methods that touch one key of a primitive.
+_POINTS: Final = frozenset(
+    {"get", "entry", "exists", "head", "len", "put", "incr", "cas", "append", "init", "set", "delete"}
+)
 
 
 @dataclass(frozen=True, eq=False)  # each is there once; so it is found in caches by what it is
@@ -154,6 +158,12 @@ class Operation:
     def takes_options(self) -> bool:
         """Whether the method takes options by any name."""
         return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self.request.values())
+
+    @cached_property
+    def is_point(self) -> bool:
+        """Whether it ends in microseconds, whatever is stored: it is of one key of one primitive."""
+        is_one = self.group in PRIMITIVES and self.method in _POINTS
+        return is_one and self.is_direct and not self.pages
 
     @cached_property
     def names_files(self) -> bool:

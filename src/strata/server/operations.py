@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 from strata.api.database import Database
@@ -27,21 +26,11 @@ from strata.api.requests import converted, read
 from strata.api.transaction import Transaction
 from strata.api.view import View
 from strata.core.errors import AccessDenied, InvalidInput
-from strata.primitives import PRIMITIVES
 from strata.wire.asks import ACCESSES
 from strata.wire.session import Session
 
-# What ends in microseconds, whatever is stored. The rest waits for a thread.
-_POINTS: Final = frozenset(
-    {"get", "entry", "exists", "head", "len", "put", "incr", "cas", "append", "init", "set", "delete"}
-)
 _NONE: Final[dict[str, Any]] = {}
 _PLACES: Final = 256  # that a connection's operations were at, and which are kept ready
-
-
-@cache
-def _is_point(operation: Operation) -> bool:
-    return operation.group in PRIMITIVES and operation.method in _POINTS and not operation.pages
 
 
 class Asked(NamedTuple):
@@ -57,7 +46,7 @@ class Asked(NamedTuple):
     @property
     def is_slow(self) -> bool:
         """Whether it may take more than microseconds."""
-        return self.commit is not None or not _is_point(self.operation)
+        return self.commit is not None or not self.operation.is_point
 
 
 @dataclass(slots=True)

@@ -10,14 +10,9 @@ from strata.api.dispatch import HERE, Options, Where
 from strata.api.operations import Operation
 from strata.api.requests import converted, read
 from strata.core.errors import InvalidInput
-from strata.primitives import PRIMITIVES
 from strata.server.http.query import Query, arguments_of, place_of, simple_fields
 
 KEY_HEADER: Final = "idempotency-key"
-# What ends in microseconds, whatever is stored: one key of one primitive. The rest waits for a thread.
-_POINTS: Final = frozenset(
-    {"get", "entry", "exists", "head", "len", "put", "incr", "cas", "append", "init", "set", "delete"}
-)
 
 
 class Call(Struct, forbid_unknown_fields=True, frozen=True):
@@ -69,9 +64,3 @@ def with_key(options: Options | None, key: str | None) -> Options | None:
     if options.idempotency_key not in (None, key):
         raise InvalidInput("the Idempotency-Key header and commit.idempotency_key differ")
     return Options(options.message, options.actor, options.cause, key)
-
-
-def is_point(operation: Operation) -> bool:
-    """Whether an operation ends in microseconds."""
-    is_one = operation.group in PRIMITIVES and operation.method in _POINTS
-    return is_one and operation.is_direct and not operation.pages

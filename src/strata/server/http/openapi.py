@@ -21,7 +21,7 @@ from strata.server.http.body import BYTES, JSON, MSGPACK
 from strata.server.http.query import PLACE, is_readable, simple_fields
 from strata.server.http.resources import JSON_PATCH, MERGE_PATCH, RESOURCES, Resource
 from strata.server.http.statuses import STATUS, codes
-from strata.server.http.watching import EVENTS, FILTERS, can_watch
+from strata.server.http.watching import EVENTS, FILTERS
 
 Json = dict[str, Any]
 _PREFIX: Final = "#/components/schemas/"
@@ -84,8 +84,7 @@ def description() -> Json:
     paths: Json = {f"/v1/{operation.name}": _path(operation, schemas) for operation in OPERATIONS.values()}
     for resource in RESOURCES.values():
         paths[f"/v1/{resource.group}/{{{resource.key}}}"] = _resource(resource, schemas)
-    if can_watch():
-        paths["/v1/watch"] = {"get": _watch()}
+    paths["/v1/watch"] = {"get": _watch()}
     schemas.definitions |= {"Error": _ERROR, "Place": _place_schema()}
     found = {
         "openapi": "3.1.0",

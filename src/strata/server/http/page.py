@@ -18,7 +18,6 @@ from strata.api.requests import fields_of
 from strata.api.schema import Schemas
 from strata.server.http.query import is_readable
 from strata.server.http.resources import RESOURCES
-from strata.server.http.watching import can_watch
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --key: #0a6ebd; }
@@ -118,10 +117,7 @@ def _conventions() -> Iterator[str]:
         )
         for found in RESOURCES.values()
     ]
-    if can_watch():
-        rows.append(
-            ("GET /v1/watch?…", "commits as server-sent events; Last-Event-ID goes on after a version")
-        )
+    rows.append(("GET /v1/watch?…", "commits as server-sent events; Last-Event-ID goes on after a version"))
     yield "<table>"
     for what, says in rows:
         yield f"<tr><td><code>{what}</code></td><td>{says}</td></tr>"

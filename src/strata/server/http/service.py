@@ -26,14 +26,14 @@ from strata.core.errors import Closed, InvalidInput, NotFound
 from strata.server.http import openapi, page
 from strata.server.http.access import Authorize, Gate, Role
 from strata.server.http.body import JSON, decoded, encoded, read_body, type_of, wanted
-from strata.server.http.calls import KEY_HEADER, asked_by_get, asked_by_post, is_point
+from strata.server.http.calls import KEY_HEADER, asked_by_get, asked_by_post
 from strata.server.http.guard import check_framing, check_origin, path_of
 from strata.server.http.limits import HttpLimits
 from strata.server.http.query import is_readable, query_of
 from strata.server.http.resources import RESOURCES, Resources
 from strata.server.http.stats import Stats
 from strata.server.http.statuses import Refused, bad_request, refused
-from strata.server.http.watching import Watching, can_watch
+from strata.server.http.watching import Watching
 from strata.server.http.web import ClientDisconnect, Receive, Request, Response, Scope, Send
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ class Service:
         group, slash, key = name.partition("/")
         if slash and group in RESOURCES:
             return await self._resource(request, role, group, key)
-        if name == "watch" and can_watch():
+        if name == "watch":
             _check_method(request, "GET", has_head=False)
             return await self._watch(request)
         if name not in OPERATIONS:
@@ -224,7 +224,7 @@ class Service:
 
     async def _run(self, operation: Operation, size: int, work: Callable[[], T]) -> T:
         """Return what `work` makes of an operation: here where that is short, else in a thread."""
-        is_short = is_point(operation) and size <= _INLINE_BYTES
+        is_short = operation.is_point and size <= _INLINE_BYTES
         if is_short and (operation.access == "read" or not self._waits_for_disk):
             return work()
         return await self._in_thread(work)

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from strata.api.database import Database
 from strata.api.dispatch import Where
-from strata.api.place import Place
 from strata.api.plain import encode_json, error_data, plain
 from strata.api.requests import converted
 from strata.core.errors import InvalidInput, LimitExceeded, StrataError
@@ -130,11 +129,6 @@ class _Going(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._end()
-
-
-def can_watch() -> bool:
-    """Whether there are watches."""
-    return hasattr(Place, "watch")
 
 
 def _event(step: Any) -> bytes:
