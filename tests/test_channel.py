@@ -4,12 +4,14 @@ thread that waits for ever."""
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 from wire_clients import HELLO, PATIENCE_S
 
 from strata.core.errors import AccessDenied, InvalidInput, NotFound, RemoteError
 from strata.remote.channel import Lost, SocketChannel, greet
+from strata.remote.link import Link
 from strata.wire.errors import to_wire
 from strata.wire.frames import FRAME_BYTES_MAX, HEADER, Kind, Reader, answer, encode_body, frame
 
@@ -161,3 +163,38 @@ def test_an_interrupted_call_is_cancelled(server):
     assert server.asked() == [(Kind.CALL, 1), (Kind.CANCEL, 1)]
     server.ours.sendall(frame(Kind.RESULT, 1, encode_body(1)) + frame(Kind.RESULT, 2, encode_body(2)))
     assert call(channel) == 2
+
+
+def test_a_link_that_is_closed_while_it_looks_for_a_channel_leaves_none_open():
+    """The channel that was found came after `close`, and stayed open for good."""
+
+    class Found:
+        can_be_lost = True
+
+        def __init__(self, number):
+            self.number, self.is_closed = number, False
+
+        def close(self):
+            self.is_closed = True
+
+    looks, may_find, found = threading.Event(), threading.Event(), []
+
+    def connect(number):
+        looks.set()
+        may_find.wait()
+        found.append(Found(number))
+        return found[-1]
+
+    first = Found(1)
+    link = Link(connect, first)
+    renewing = threading.Thread(target=link.renew, args=(first,))
+    renewing.start()
+    looks.wait()
+    closing = threading.Thread(target=link.close)
+    closing.start()
+    while not link.is_closed:
+        pass
+    may_find.set()
+    renewing.join()
+    closing.join()
+    assert [channel.is_closed for channel in found] == [True]

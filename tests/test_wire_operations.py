@@ -119,6 +119,17 @@ def test_a_stream_that_is_cancelled_ends(client, server):
     assert (ended.kind, ended.id) == (Kind.ERROR, id)
 
 
+def test_a_client_that_comes_again_does_not_wait_for_a_stream_of_its_own(server):
+    """What waits for credit ends with its connection, since nobody can give any more."""
+    before = Client(server, link="one")
+    before.operate("kv.put", {}, {"key": "k", "value": 1})
+    before.send(Kind.OPERATION, ("kv.keys", {}, {}, {"credit": 0}))
+    again = Client(server, link="one")  # is welcomed
+    assert again.operate("kv.get", {}, {"key": "k"}) == 1
+    before.close()
+    again.close()
+
+
 def test_an_idempotency_key_makes_it_once(client):
     message = (
         "events.append",

@@ -68,7 +68,8 @@ class Link:
 
     def close(self) -> None:
         self.is_closed = True
-        self._channel.close()
+        with self._lock:  # a channel that is being found is closed, too, and not left behind
+            self._channel.close()
 
 
 class Thing:

@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         self._frames, self._has_frames = iter(()), False
         self._transport.abort()
         for work in self._working.values():
-            work.is_cancelled = True
+            work.cancel()
         if not self._working and not self._is_waiting:
             return False
         self._next = newer
