@@ -54,6 +54,16 @@ def test_tuples_come_back_as_lists(db):
     assert db.kv.get("k") == [1, [2]]
 
 
+def test_keys_of_maps_come_back_as_they_were(db):
+    """The kernel keeps the strings of such keys, in fewer places than there are keys here."""
+    names = [f"{'é' * (number % 14)}{number}" for number in range(3_000)]
+    maps = {name: {name: number, "x" * (number % 40): name} for number, name in enumerate(names)}
+    db.kv.put_many(maps)
+    for _ in range(2):
+        assert dict(zip(names, db.kv.get_many(names), strict=True)) == maps
+    assert db.kv.get(names[7]) == maps[names[7]]
+
+
 def test_entry(db, clock):
     db.kv.put("k", 1)
     clock.advance(1_000_000)

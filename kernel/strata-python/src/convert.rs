@@ -10,6 +10,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 use strata_kernel::value::read::{Reader, Token};
 use strata_kernel::value::{MAX_DEPTH, MAX_VALUE_BYTES, write};
 
+use crate::names::name;
+
 /// The value cannot be stored.
 struct Refused;
 
@@ -123,12 +125,19 @@ fn decode_next<'py>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<
         Token::Map(count) => {
             let map = PyDict::new(py);
             for _ in 0..count {
-                let key = decode_next(py, reader)?;
+                let key = decode_key(py, reader)?;
                 map.set_item(key, decode_next(py, reader)?)?;
             }
             map.into_any()
         }
     })
+}
+
+fn decode_key<'py>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<'py, PyString>> {
+    match reader.next_raw().map_err(|error| crate::errors::to_python(py, error, None))? {
+        Token::String(text) => name(py, text),
+        _ => Err(PyRuntimeError::new_err("a key of a stored map is no string")),
+    }
 }
 
 /// A list of exactly `count` items, filled in place: `PyList::append` costs twice as much.

@@ -13,6 +13,7 @@ mod info;
 mod inspect;
 mod keys;
 mod keyspace;
+mod names;
 mod portable;
 mod progress;
 mod rows;
