@@ -53,6 +53,8 @@ pub enum Expiry {
 /// The outcome of a patch on the value as of `version`.
 pub struct Tried<'a> {
     pub version: u64,
+    /// Whether the branch has had no commit since.
+    pub is_newest: bool,
     /// `None` where there was no value and the patch made none.
     pub value: Option<&'a [u8]>,
     pub touched: &'a [Path],
@@ -173,7 +175,7 @@ fn patch_change<'a>(
 
 /// Whether what a transaction saw is what there is: nothing came in between, and nothing there ever expires.
 fn still_holds(branch: &Branch, write: &Write<'_>, tried: &Tried<'_>) -> Result<bool> {
-    if branch.data.read().changed_since(write.keyspace, write.key, tried.version)? {
+    if !tried.is_newest && branch.data.read().changed_since(write.keyspace, write.key, tried.version)? {
         return Ok(false);
     }
     // At time 0 nothing has expired yet.

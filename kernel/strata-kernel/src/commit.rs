@@ -27,6 +27,8 @@ use crate::value::equal;
 
 /// How long the first result of an idempotency key is remembered, in hybrid time.
 const IDEMPOTENCY_LIFETIME_US: u64 = 24 * 3600 * 1_000_000;
+/// So many rows are fetched at once: as many as a core keeps under way, with room to spare.
+const FETCHED: usize = 32;
 /// Null: the row of an idempotency key says it all by being there.
 const NOTHING: &[u8] = &[0xc0];
 
@@ -75,14 +77,15 @@ impl Store {
         let clashes = self.clashes(transaction, &line)?;
         if !clashes.is_empty() {
             if sabotage::on("T35") {
-                self.commit_writes(&branch, &mut line, &writes_of(transaction), &transaction.meta, &[])?;
+                let writes = writes_of(transaction, line.applied);
+                self.commit_writes(&branch, &mut line, &writes, &transaction.meta, &[])?;
             }
             // Wait until what came first can be read, or a retry would run into it again and again.
             self.settle(&branch, line)?;
             return Err(Error::Conflict(clashes));
         }
         let reads = if transaction.record_reads { transaction.reads.to_reads() } else { Vec::new() };
-        let writes = writes_of(transaction);
+        let writes = writes_of(transaction, line.applied);
         Ok(self
             .commit_writes(&branch, &mut line, &writes, &transaction.meta, &reads)?
             .settle(self, &branch, line)?
@@ -168,6 +171,7 @@ impl Store {
         moment: Moment,
     ) -> Result<Prepared<'a>> {
         let mut prepared = Prepared { changes: Vec::with_capacity(writes.len() + 1), ..Prepared::default() };
+        fetch(branch, writes);
         for write in writes {
             let change = match write.what {
                 What::Append { .. } => self.append(branch, line, write, moment.time, &mut prepared)?,
@@ -271,6 +275,15 @@ impl Store {
         clashes.sort_by_cached_key(|clash| format!("{clash:?}"));
         clashes.dedup();
         Ok(clashes)
+    }
+}
+
+/// Let the writes of one keyspace, which stand behind each other, wait for memory together.
+fn fetch(branch: &Branch, writes: &[Write<'_>]) {
+    for group in writes.chunk_by(|a, b| a.keyspace == b.keyspace).filter(|group| group.len() > 1) {
+        for some in group.chunks(FETCHED) {
+            branch.touch(group[0].keyspace, some.iter().map(|write| write.key));
+        }
     }
 }
 
@@ -380,14 +393,15 @@ impl Store {
     }
 }
 
-fn writes_of(transaction: &Transaction) -> Vec<Write<'_>> {
+/// What a transaction writes, on a branch whose newest version is `applied`.
+fn writes_of(transaction: &Transaction, applied: u64) -> Vec<Write<'_>> {
     let snapshot = transaction.snapshot;
     let mut writes = Vec::new();
     let mut keyspaces: Vec<_> = transaction.writes.iter().collect();
     keyspaces.sort_unstable_by_key(|(keyspace, _)| **keyspace);
     for (&keyspace, rows) in keyspaces {
         for (key, pending) in rows {
-            writes.extend(what_of(pending, snapshot).map(|what| Write { keyspace, key, what }));
+            writes.extend(what_of(pending, snapshot, applied).map(|what| Write { keyspace, key, what }));
         }
     }
     writes.extend(transaction.appends.iter().map(|append| Write {
@@ -398,7 +412,7 @@ fn writes_of(transaction: &Transaction) -> Vec<Write<'_>> {
     writes
 }
 
-fn what_of(pending: &Pending, snapshot: u64) -> Option<What<'_>> {
+fn what_of(pending: &Pending, snapshot: u64, applied: u64) -> Option<What<'_>> {
     let value = pending.view.as_deref();
     match &pending.request {
         Request::Put(expiry) => {
@@ -406,7 +420,10 @@ fn what_of(pending: &Pending, snapshot: u64) -> Option<What<'_>> {
             Some(expiry.map_or(What::Put(value), |expiry| What::PutFor(value, expiry)))
         }
         Request::Delete => Some(What::Delete),
-        Request::Patch { ops, touched } => Some(What::Patch(ops, Some(Tried { version: snapshot, value, touched }))),
+        Request::Patch { ops, touched } => {
+            let tried = Tried { version: snapshot, is_newest: applied <= snapshot, value, touched };
+            Some(What::Patch(ops, Some(tried)))
+        }
         Request::Add(delta) => Some(What::Add(*delta)),
         Request::Append => None,
     }

@@ -27,6 +27,11 @@ enum KeyRead {
 }
 
 impl Footprint {
+    /// How many keys were read; `None` where ranges were, too.
+    pub fn size(&self) -> Option<usize> {
+        self.ranges.is_empty().then(|| self.keys.values().map(FxHashMap::len).sum())
+    }
+
     pub fn key(&mut self, keyspace: u32, key: &[u8]) {
         let keys = self.keys.entry(keyspace).or_default();
         match keys.get_mut(key) {

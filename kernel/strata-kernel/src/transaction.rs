@@ -145,6 +145,12 @@ impl Transaction {
         self.expects.is_empty() && self.appends.is_empty() && self.writes.values().all(BTreeMap::is_empty)
     }
 
+    /// How many writes and reads its commit looks at; no number at all where it read a range, which may be long.
+    pub fn size(&self) -> Option<usize> {
+        let writes: usize = self.writes.values().map(BTreeMap::len).sum();
+        self.reads.size().map(|reads| reads + writes + self.expects.len() + self.appends.len())
+    }
+
     fn keeps_reads(&self) -> bool {
         self.isolation == Isolation::Serializable || self.record_reads
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
 use strata_kernel::Error;
+use strata_kernel::log::Durability;
 use strata_kernel::store::Store;
 
 use crate::clock::PyClock;
@@ -18,6 +19,9 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 pub fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
+
+/// From here on work leaves the GIL to others: about ten microseconds of it.
+pub const MANY: usize = 64;
 
 /// The space that every branch has from the start.
 pub const DEFAULT_SPACE: &str = "default";
@@ -53,6 +57,16 @@ impl Handle {
             None => Ok(()),
             Some(clock) => clock.tick(py),
         }
+    }
+
+    /// Whether a commit of so many rows should leave the GIL to others: it is long, or may wait for the disk.
+    pub fn must_wait(&self, count: usize) -> bool {
+        count >= MANY
+            || match self.durability {
+                Durability::Memory => false,
+                Durability::Buffered => self.log.would_wait(),
+                Durability::Strict => true,
+            }
     }
 
     /// Locks may be held by threads that a forked child does not have, so nothing is touched before this was asked.

@@ -12,7 +12,6 @@ use strata_kernel::Error;
 use strata_kernel::branch::{At, Branch, Pin, Range, RowBuffer};
 use strata_kernel::change::{Expiry, What, Write};
 use strata_kernel::commit::Committed;
-use strata_kernel::log::Durability;
 use strata_kernel::table::Version;
 use strata_kernel::transaction::{Entry, Expected, Isolation, PendingAppend, Transaction};
 use strata_kernel::value::path::find;
@@ -21,15 +20,13 @@ use self::arguments::{Given, expiry_of, instant_of, number_of, path_of, put_of, 
 use self::indexes::BoundArgument;
 use crate::convert::{decode, encode, is_scalar};
 use crate::errors::{guarded, to_python};
-use crate::handle::{DEFAULT_SPACE, Handle};
+use crate::handle::{DEFAULT_SPACE, Handle, MANY};
 use crate::rows;
 use crate::text::{IndexRow, index_row};
 use crate::transaction::{PyTransaction, Shared};
 
 /// So many reads of a batch wait for memory together: as many as a core keeps under way, with room to spare.
 const TOGETHER: usize = 32;
-/// From here on work leaves the GIL to others: about ten microseconds of it.
-const MANY: usize = 64;
 
 #[pyclass(frozen, name = "Keyspace", module = "strata._kernel")]
 pub struct PyKeyspace {
@@ -39,8 +36,8 @@ pub struct PyKeyspace {
     number: u32,
     text: bool,
     finite: bool,
-    space: String,
-    kind: String,
+    space: Arc<str>,
+    kind: Arc<str>,
 }
 
 pub enum Mode {
@@ -98,7 +95,7 @@ impl PyKeyspace {
         let Layout { kind, text, finite } = layout_of(layout)?;
         let number = store.keyspace(space, &kind);
         let (store, branch) = (store.clone(), Arc::clone(branch));
-        Ok(PyKeyspace { store, branch, mode, number, text, finite, space: space.to_owned(), kind })
+        Ok(PyKeyspace { store, branch, mode, number, text, finite, space: space.into(), kind: kind.into() })
     }
 
     fn with_mode(&self, mode: Mode) -> PyKeyspace {
@@ -109,8 +106,8 @@ impl PyKeyspace {
             number: self.number,
             text: self.text,
             finite: self.finite,
-            space: self.space.clone(),
-            kind: self.kind.clone(),
+            space: Arc::clone(&self.space),
+            kind: Arc::clone(&self.kind),
         }
     }
 
@@ -168,12 +165,7 @@ impl PyKeyspace {
     }
 
     fn must_wait(&self, count: usize) -> bool {
-        count >= MANY
-            || match self.store.durability {
-                Durability::Memory => false,
-                Durability::Buffered => self.store.log.would_wait(),
-                Durability::Strict => true,
-            }
+        self.store.must_wait(count)
     }
 
     fn write(&self, py: Python<'_>, write: Write<'_>) -> PyResult<u64> {
@@ -253,11 +245,11 @@ impl PyKeyspace {
 
     #[getter]
     fn exists(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.space == DEFAULT_SPACE {
+        if *self.space == *DEFAULT_SPACE {
             return Ok(true);
         }
         if let Mode::Inside(shared) = &self.mode {
-            let is_here = |number| self.store.keyspace_name(number).0 == self.space;
+            let is_here = |number| self.store.keyspace_name(number).0 == *self.space;
             if self.inside(py, shared, |txn| Ok(txn.writes_to(is_here)))? {
                 return Ok(true);
             }

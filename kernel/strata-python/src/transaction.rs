@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use strata_kernel::transaction::Transaction;
 
 use crate::errors::{guarded, to_python};
-use crate::handle::{Handle, all_spaces};
+use crate::handle::{Handle, MANY, all_spaces};
 use crate::keyspace::{Mode, PyKeyspace};
 
 /// A transaction and what can be said of it without taking its lock.
@@ -85,8 +85,9 @@ impl PyTransaction {
                 self.store.commit(&mut transaction)
             })
         };
-        // In memory a commit waits for nobody but the processor.
-        let result = if self.store.keeps_a_log() { py.detach(commit) } else { commit() };
+        // While another thread is at it nothing is known of its size.
+        let size = self.shared.transaction.try_lock().and_then(|transaction| transaction.size());
+        let result = if self.store.must_wait(size.unwrap_or(MANY)) { py.detach(commit) } else { commit() };
         result.map_err(|error| self.error(py, error))
     }
 
