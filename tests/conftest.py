@@ -37,18 +37,6 @@ def pytest_configure() -> None:
         open_through()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what differs in a loop, where that is what is tested."""
-    if not set(stores.KINDS) & set(stores.ASYNC):
-        return
-    from loops import DIFFERENCES
-
-    for item in items:
-        why = DIFFERENCES.get(item.name.replace("[aio-served", "[aio"))
-        if why is not None:
-            item.add_marker(pytest.mark.skip(reason=why))
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Show the line of each row of the fault matrix that was run, also of those that could not."""
     reports = [report for group in terminalreporter.stats.values() for report in group]

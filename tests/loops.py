@@ -13,7 +13,9 @@ import asyncio
 import atexit
 import functools
 import inspect
+import os
 import threading
+import types
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -33,17 +35,9 @@ _here = threading.local()
 _tasks: set[asyncio.Task[None]] = set()  # which the loop itself would not keep
 _of_tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], Driver] = weakref.WeakKeyDictionary()
 
-# What cannot be driven so, and why.
-DIFFERENCES = {
-    "test_what_was_raised_is_raised_again[aio-StopIteration(3)]": "a coroutine cannot raise it",
-    "test_what_was_raised_is_raised_again[aio-TimeoutError()]": "asyncio raises an equal one in its place",
-    "test_deeper_than_a_place_can_say[aio]": "300 coroutines in each other are more than Python calls",
-    "test_a_forked_child_does_not_use_its_parents_connection": "it has no thread for the loop of the tests",
-}
-
 
 class Driver:
-    """The task that works for one thread."""
+    """The task that works for one thread, and for those of functions that its calls call back."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -59,20 +53,74 @@ class Driver:
         self._loop.call_soon_threadsafe(self._asked.put_nowait, None)
 
     async def serve(self) -> None:
-        while (asked := await self._asked.get()) is not None:
-            call, done = asked
-            try:
-                done.set_result(await call())
-            except BaseException as error:
-                done.set_exception(error)
+        await _serve(self)
 
     async def run(self, fn: Callable[[], Any]) -> Any:
         """Return what a function gives that is called in a thread this task works for meanwhile."""
 
         done: Future[Any] = Future()
         threading.Thread(target=_settle, args=(done, fn, self), daemon=True).start()
-        await self.serve()
+        await _serve_meanwhile(self)
         return done.result()
+
+
+async def _called(call: Call) -> Any:
+    return await call()
+
+
+@types.coroutine
+def _serve_meanwhile(driver: Driver) -> Iterator[Any]:
+    """Let the task that is in `_serve` work for another driver, until that ends."""
+    yield driver
+
+
+@types.coroutine
+def _serve(driver: Driver) -> Iterator[Any]:
+    """Make what a driver is asked for, and what drivers are that these calls wait for meanwhile.
+
+    The calls that wait are kept here side by side: called by each other, 300 of them would be deeper than
+    Python goes.
+    """
+    waiting: list[tuple[Any, Future[Any], Driver]] = []
+    while True:
+        asked = yield from driver._asked.get().__await__()
+        if asked is not None:
+            call, done = asked
+            steps = _called(call).__await__()
+        elif waiting:
+            steps, done, driver = waiting.pop()
+        else:
+            return
+        meanwhile = yield from _go_on(steps, done)
+        if meanwhile is not None:
+            waiting.append((steps, done, driver))
+            driver = meanwhile
+
+
+def _go_on(steps: Any, done: Future[Any]) -> Iterator[Any]:
+    """Go on with a call until it ends, or return the driver that it waits for."""
+    step = functools.partial(steps.send, None)
+    while True:
+        try:
+            found = step()
+        except StopIteration as end:
+            done.set_result(end.value)
+            return None
+        except BaseException as error:
+            done.set_exception(_unwrapped(error))
+            return None
+        if isinstance(found, Driver):
+            return found
+        try:
+            yield found
+            step = functools.partial(steps.send, None)
+        except BaseException as error:
+            step = functools.partial(steps.throw, error)
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Return the StopIteration that Python lets no coroutine raise; see test_aio.py."""
+    return error.__cause__ if isinstance(error.__cause__, StopIteration) else error
 
 
 def _settle(done: Future[Any], call: Callable[[], Any], driver: Driver) -> None:
@@ -90,6 +138,16 @@ def background() -> asyncio.AbstractEventLoop:
     threading.Thread(target=loop.run_forever, name="loop of the tests", daemon=True).start()
     atexit.register(lambda: asyncio.run_coroutine_threadsafe(_end_all(), loop).result())
     return loop
+
+
+def _after_fork_in_child() -> None:
+    """Begin anew: the thread of the loop, and of all tasks, is the parent's."""
+    background.cache_clear()
+    _tasks.clear()
+    _here.__dict__.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 async def _end_all() -> None:

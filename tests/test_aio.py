@@ -243,6 +243,52 @@ async def test_recorded_calls(db: Any) -> None:
 
 
 @over_both
+async def test_what_a_recorded_call_raises_is_what_was_raised(db: Any) -> None:
+    """Also a TimeoutError, for which asyncio puts an equal one when it comes out of a thread."""
+    active = await db.runs.begin()
+    for raised in (TimeoutError("late"), KeyError("k")):
+
+        def fail(raised: Exception = raised) -> None:
+            raise raised
+
+        with pytest.raises(type(raised)) as found:
+            await active.recorded(fail)()
+        assert found.value is raised
+
+
+@over_both
+async def test_a_stop_iteration_is_the_cause_of_what_is_raised(db: Any) -> None:
+    """Python lets no coroutine raise it, so there is an error around it, here and in a replay."""
+    stop = StopIteration(3)
+
+    def plain() -> None:
+        raise stop
+
+    async def waits() -> None:
+        raise stop
+
+    for tool in (plain, waits):
+        active = await db.runs.begin()
+        with pytest.raises(RuntimeError) as first:
+            await active.recorded(tool)()
+        assert first.value.__cause__ is stop
+        with pytest.raises(RuntimeError):
+            await (await db.run(active.id)).recorded(tool)()
+
+
+@over_both
+async def test_recorded_calls_in_each_other(db: Any) -> None:
+    """As deep as blocking ones go."""
+    active = await db.runs.begin()
+
+    @active.recorded
+    async def down(left: int) -> int:
+        return 1 + await down(left - 1) if left else 0
+
+    assert await down(300) == 300
+
+
+@over_both
 async def test_branches_diff_log_explain(db: Any) -> None:
     first = await db.kv.put("k", 1)
     draft = await db.branches.fork("main", "draft")

@@ -111,7 +111,8 @@ class Process:
             )
         if isinstance(found, _HANDLES):
             self._handles.append(found)
-            return "handle", len(self._handles) - 1, type(found)
+            # Not its type: what stands for a handle has the methods of that.
+            return "handle", len(self._handles) - 1, found.__class__
         if isinstance(found, Iterable) and not isinstance(found, _PLAIN):
             found = list(found)
         return "value", found

@@ -7,6 +7,7 @@ in threads  what may wait: for the disk, for another process, or for much to be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class Threads:
         """
         if self.is_over:
             return _made_now(call)  # it raises Closed, and waits for nothing
-        return asyncio.wrap_future(self._pool.submit(_context().run, _call, call, lane))
+        return _in_loop(self._pool.submit(_context().run, _call, call, lane))
 
     def start_apart(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Return a call that is under way in a thread of its own, as it may wait for ever."""
@@ -70,7 +71,7 @@ class Threads:
 
         # A daemon, so that nobody has to wait for it at the end of the program.
         threading.Thread(target=run, name="strata-aio-watch", daemon=True).start()
-        return asyncio.wrap_future(done)
+        return _in_loop(done)
 
     async def run(self, call: Callable[[], R], lane: Lane | None = None) -> R:
         """Return what a call returns, made in a thread. Cancelled, it is not made, or goes on without us."""
@@ -111,6 +112,33 @@ def _call(call: Callable[[], R], lane: Lane | None) -> R:
             return call()
     except StopIteration as error:  # as Python has it for coroutines; a future cannot hold it
         raise RuntimeError("what was called raised StopIteration") from error
+
+
+def _in_loop(made: Future[R]) -> asyncio.Future[R]:
+    """Return the future of this loop for one of a thread. Cancelled, it cancels that.
+
+    As `asyncio.wrap_future`, which has another TimeoutError raised in the place of the one that was.
+    """
+    loop = asyncio.get_running_loop()
+    shown: asyncio.Future[R] = loop.create_future()
+
+    def settle() -> None:
+        if made.cancelled():
+            shown.cancel()
+        elif shown.done():  # it was cancelled when that had begun
+            return
+        elif (error := made.exception()) is not None:
+            shown.set_exception(error)
+        else:
+            shown.set_result(made.result())
+
+    def tell(_: Future[R]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(settle)
+
+    shown.add_done_callback(lambda _: shown.cancelled() and made.cancel())
+    made.add_done_callback(tell)
+    return shown
 
 
 def _made_now(call: Callable[[], R]) -> asyncio.Future[R]:
