@@ -25,12 +25,14 @@ from strata.core.errors import (
     ConflictKey,
     ConflictPath,
     ConflictRange,
+    ConflictSides,
     InvalidInput,
     LimitExceeded,
     RemoteError,
     StrataError,
     TransactionLost,
 )
+from strata.core.patches import ABSENT as ABSENT_VALUE
 from strata.core.refs import EntityRef
 from strata.core.values import same
 from strata.wire.asks import ASKS, UNASKED
@@ -223,7 +225,9 @@ FILLED = [
     errors.Locked(path="p", owner="pid 1"),
     errors.AccessDenied(needed="write", given="read"),
     errors.NeedsKey(needed="k1", given=["k2", "k3"]),
-    errors.InvalidTransition(from_="a", to="b"),
+    errors.InvalidTransition(from_="a", to="b", event="e"),
+    errors.GuardFailed(from_="a", to="b", event="e", guards=["paid", "open"]),
+    errors.BatchFailed(index=3, reason="not_found"),
     errors.RunClosed(run="r", status="completed"),
     errors.ReplayMismatch(run="r", place="1", expected="a", asked="b"),
     errors.RecordedError("text", type="KeyError"),
@@ -231,7 +235,32 @@ FILLED = [
     errors.StorageError("no", operation="write", path="p", errno=28),
     errors.Corrupt(file="f", offset=7),
     errors.OutcomeUnknown(transaction="t"),
+    *(
+        cls(
+            keys=[ConflictKey(EntityRef("main", "default", "kv", "a"))],
+            paths=[ConflictPath(EntityRef("main", "default", "json", "d"), "$.a", "$")],
+            ranges=[ConflictRange("main", "default", "kv", "a", None)],
+        )
+        for cls in (Conflict, TransactionLost)
+    ),
+    errors.MergeConflict(
+        conflicts=[
+            ConflictSides("default", "json", "d", "$.a", ABSENT_VALUE, {"x": [1, b"b", None]}, None),
+            ConflictSides("notes", "kv", "k", None, 1.5, ABSENT_VALUE, "text"),
+        ]
+    ),
 ]
+# Which say what happened in fields of their own, and not in those that they inherit.
+NAMED_OTHERWISE = {errors.MergeConflict, errors.UnexpectedState}
+
+
+def test_every_field_of_every_error_is_among_the_filled():
+    """So a new field crosses, or this test says that it was not tried."""
+    filled = {type(error): error for error in FILLED}
+    for cls in errors.all_errors().values():
+        names = set(cls.names) - (set(Conflict.names) if cls in NAMED_OTHERWISE else set())
+        empty = {name for name in names if getattr(filled[cls], name) in ("", 0, None, ())}
+        assert not empty, f"{cls.__name__} is not filled: {empty}"
 
 
 @pytest.mark.parametrize("error", FILLED, ids=lambda error: type(error).__name__)
@@ -239,9 +268,11 @@ def test_fields_come_back(error):
     twin = from_wire(decode_body(encode_body(to_wire(error))))
     assert type(twin) is type(error)
     assert (twin.fields(), str(twin), twin.hint) == (error.fields(), str(error), error.hint)
+    assert vars(twin) == vars(error)
 
 
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+SCALARS = st.characters(exclude_categories=["Cs"])  # what UTF-8 can say
+names = st.text(SCALARS, min_size=1, max_size=12)
 paths = st.none() | st.lists(names | st.integers(0, 2**31), max_size=3).map(tuple)
 refs = st.builds(EntityRef, names, names, names, names, paths, st.none() | st.integers(0, 2**63))
 edges = st.none() | names | st.binary(min_size=1, max_size=9)
@@ -258,6 +289,26 @@ def test_a_conflict_names_the_same_things_at_the_other_side(keys, paths, ranges,
     twin = from_wire(decode_body(encode_body(to_wire(error))))
     assert type(twin) is cls
     assert (twin.fields(), str(twin), twin.hint) == (error.fields(), str(error), error.hint)
+
+
+values = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(SCALARS) | st.binary()
+sides = st.just(ABSENT_VALUE) | values | st.lists(values) | st.dictionaries(st.text(SCALARS), values)
+
+
+@given(st.lists(st.builds(ConflictSides, names, names, names, st.none() | names, sides, sides, sides)))
+def test_a_conflict_of_a_merge_has_the_same_sides_at_the_other_side(conflicts):
+    error = errors.MergeConflict(conflicts=conflicts)
+    twin = from_wire(decode_body(encode_body(to_wire(error))))
+    assert twin.conflicts == error.conflicts and str(twin) == str(error)
+    for found, was in zip(twin.conflicts, error.conflicts, strict=True):
+        for side in ("base", "source", "target"):
+            assert (getattr(found, side) is ABSENT_VALUE) == (getattr(was, side) is ABSENT_VALUE)
+
+
+def test_of_many_conflicts_of_a_merge_the_first_ones_go():
+    many = [ConflictSides("s", "kv", f"k{n}", None, ABSENT_VALUE, "x" * 99_000, n) for n in range(30)]
+    twin = from_wire(decode_body(encode_body(to_wire(errors.MergeConflict(conflicts=many)))))
+    assert list(twin.conflicts) == many[:10] and "30" in str(twin)
 
 
 def test_what_python_raises_stays_what_it_is_and_what_is_none_of_ours_is_ours_to_mend():
@@ -279,6 +330,9 @@ def test_what_python_raises_stays_what_it_is_and_what_is_none_of_ours_is_ours_to
         {"code": "conflict", "fields": {"paths": [[1]]}},
         {"code": "conflict", "fields": {"ranges": [[1, 2, 3, 4, 5, 6]]}},
         {"code": "needs_key", "fields": {"given": 5}},
+        {"code": "merge_conflict", "fields": {"conflicts": 5}},
+        {"code": "merge_conflict", "fields": {"conflicts": [5]}},
+        {"code": "merge_conflict", "fields": {"conflicts": [{"space": "s"}]}},
     ],
     ids=repr,
 )

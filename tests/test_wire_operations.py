@@ -11,6 +11,7 @@ from test_catalogue import arguments, set_up, without_chance
 from strata.api.dispatch import dispatch
 from strata.api.operations import OPERATIONS
 from strata.api.plain import plain
+from strata.server.limits import Limits
 from strata.server.server import Server
 from strata.store import open_store
 from strata.wire.frames import FRAME_BYTES_MAX, Kind, Reader, decode_body, encode_body, frame
@@ -78,6 +79,36 @@ def test_point_operations_and_places(client):
     client.operate("kv.put", {"branch": "draft", "space": "notes"}, {"key": "a", "value": 2})
     assert client.operate("kv.get", {"branch": "draft", "space": "notes"}, {"key": "a"}) == 2
     assert client.operate("events.append", {}, {"type": "e", "payload": {"n": 1}})["sequence"] == 0
+
+
+def test_a_merge_that_conflicts_says_what_both_sides_changed(client):
+    client.operate("json.set", {}, {"doc": "d", "path": "$", "value": {"n": 1}})
+    client.operate("branches.fork", {}, {"source": "main", "name": "draft"})
+    client.operate("json.set", {"branch": "draft"}, {"doc": "d", "path": "$.n", "value": 2})
+    client.operate("json.set", {}, {"doc": "d", "path": "$.n", "value": b"3"})
+    client.send(Kind.OPERATION, ("branches.merge", {}, {"source": "draft", "target": "main"}))
+    error = decode_body(client.take().body)
+    (found,) = error["fields"]["conflicts"]
+    assert error["code"] == "merge_conflict"
+    assert (found["primitive"], found["key"], found["path"]) == ("json", "d", "$.n")
+    assert (found["base"], found["source"], found["target"]) == (1, 2, b"3")
+
+
+def test_an_error_that_is_longer_than_a_frame_goes_without_its_fields():
+    store = open_store()
+    server = Server(store, limits=Limits(frame_bytes=2000))
+    client = Client(server)
+    client.operate("branches.fork", {}, {"source": "main", "name": "draft"})
+    for place in ({"branch": "draft"}, {}):
+        for number in range(3):
+            row = {"key": f"k{number}", "value": repr(place) + "x" * 900}
+            client.operate("kv.put", place, row)
+    client.send(Kind.OPERATION, ("branches.merge", {}, {"source": "draft", "target": "main"}))
+    error = decode_body(client.take().body)
+    assert (error["code"], error["fields"]) == ("merge_conflict", {}) and "3" in error["message"]
+    client.close()
+    server.close()
+    store.close()
 
 
 def test_a_transaction_over_several_operations(client):

@@ -152,6 +152,22 @@ class ConflictRange:
     end: str | bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class ConflictSides:
+    """A thing, or a place inside a document, that both sides of a merge changed, each in its own way.
+
+    `base`, `source` and `target` are its values; `strata.ABSENT` where there is nothing.
+    """
+
+    space: str
+    primitive: str
+    key: str
+    path: str | None
+    base: Any
+    source: Any
+    target: Any
+
+
 class Conflict(StrataError):
     """A commit came first and changed what this one relied on. Nothing was written: retry."""
 

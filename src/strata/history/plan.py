@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from strata.core import patches
 from strata.core.changes import Change
-from strata.core.errors import InvalidInput, MergeConflict
+from strata.core.errors import ConflictSides, InvalidInput, MergeConflict
 from strata.core.merging import NO_CHANGE, Add, Clash, Delete, Patch, Put, Three, Write
 from strata.core.patches import ABSENT
 from strata.core.paths import render
@@ -40,19 +40,12 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
-class Contested:
+class Contested(ConflictSides):
     """A thing, or a place inside a document, that both sides changed, each in its own way.
 
     `base`, `source` and `target` are its values; `strata.ABSENT` where there is nothing.
     """
 
-    space: str
-    primitive: str
-    key: str
-    path: str | None
-    base: Any
-    source: Any
-    target: Any
     _clash: Clash = field(repr=False, compare=False)
 
     def take_source(self) -> Resolution:

@@ -45,6 +45,7 @@ _CALL, _RESULT, _OPERATION, _OPEN = (
 )
 _OPTIONS: Final = frozenset({"once", "progress"})
 _NO_OPTIONS: Final[dict[str, Any]] = {}
+_MESSAGE_MAX: Final = 80  # characters of what goes wrong, where there is little room
 _ONCE_MAX: Final = 1024  # characters
 
 
@@ -350,6 +351,9 @@ class Connection(asyncio.Protocol):
             OverflowError,
         ):  # as for a path that is no Unicode: it is answered all the same
             body = encode_body({**said, "message": ascii(said["message"]), "hint": "", "fields": {}})
+        if len(body) + AFTER_LENGTH > self._server.limits.frame_bytes:
+            # A conflict may name more than a frame holds. It is answered all the same.
+            body = encode_body({**said, "message": said["message"][:_MESSAGE_MAX], "hint": "", "fields": {}})
         return frame(Kind.ERROR, id, body)
 
     # -- out
