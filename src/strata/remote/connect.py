@@ -141,7 +141,8 @@ def connect(
         branch, space: what `db.kv` and the others work on.
         read_only: refuse every write.
         strict: each commit waits until it survives a power cut, whatever the server's durability.
-        timeout_s: how long to try to get a connection, at first and after one broke.
+        timeout_s: how long to try to get a connection, at first and after one broke, and for how long a call
+            is asked again on connections of which each breaks.
         ca: a file with the certificate that signed the server's; left out, those the system trusts.
         certificate, certificate_key: files with our own, where the server asks for one.
     Raises: InvalidInput for what is no URL; RemoteError when no server answers in time; AccessDenied for a
@@ -163,7 +164,7 @@ def connect(
 
         tls = Tls(ca, certificate, certificate_key)
     dial = Dialer(address, hello, tls, timeout_s)
-    store = RemoteStore(Link(dial, dial(1)))
+    store = RemoteStore(Link(dial, dial(1), timeout_s))
     try:
         return Database(store, branch=branch, space=space)
     except BaseException:

@@ -5,28 +5,41 @@ on: branches by name, views by version and time. An open transaction cannot be: 
 
 A call whose answer did not come is made again where it may be: reads always, writes with the idempotency key
 that each of them carries for this. The rest (making and deleting branches, and the like) is OutcomeUnknown.
+Where each new channel is lost as well, that ends after some time, too.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from strata.core.errors import Closed, OutcomeUnknown, TransactionLost
+from strata.core.errors import Closed, Locked, OutcomeUnknown, RemoteError, TransactionLost
 from strata.remote.channel import Channel, Lost, Progress
 from strata.wire.asks import ASKS
 from strata.wire.frames import ABSENT
 
+PATIENCE_S: Final = 20.0  # with channels that are lost again and again
+_LOSSES_LEAST: Final = 3  # whatever time they took: a call may be long
+_PAUSE_MIN_S: Final = 0.005
+_PAUSE_MAX_S: Final = 0.5
 Connect = Callable[[int], Channel]  # a new channel of the given number; raises when there is none to be had
 
 
 class Link:
     """Which channel to use now."""
 
-    def __init__(self, connect: Connect, channel: Channel) -> None:
+    def __init__(self, connect: Connect, channel: Channel, patience_s: float = PATIENCE_S) -> None:
+        """Use `channel`, and after it what `connect` gives.
+
+        Args:
+            patience_s: for how long one call goes on with channels of which each is lost.
+        """
+        self.patience_s = patience_s
         self._connect = connect
         self._channel = channel
         self._lock = threading.Lock()
@@ -72,6 +85,25 @@ class Link:
             self._channel.close()
 
 
+class Losses:
+    """How often one call has lost its channel, and when it is asked no more."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._until = time.monotonic() + patience_s
+        self.count = 0
+
+    def go_on(self) -> bool:
+        """Return whether to ask again, after a pause: none at first, then longer and longer ones."""
+        self.count += 1
+        if self.count == 1:
+            return True
+        pause_s = random.uniform(0, min(_PAUSE_MIN_S * 2**self.count, _PAUSE_MAX_S))
+        if self.count >= _LOSSES_LEAST and time.monotonic() + pause_s > self._until:
+            return False
+        time.sleep(pause_s)
+        return True
+
+
 class Thing:
     """What a handle stands for at the other side, here."""
 
@@ -106,7 +138,7 @@ class Thing:
         """
         ask = self._asks[method]
         once = self._link.once() if ask.once and self._writes_itself() else None
-        is_again = False
+        is_again, losses = False, None
         while True:
             channel = self._link.channel
             try:
@@ -117,9 +149,25 @@ class Thing:
                 key = once if is_again or channel.can_be_lost else None
                 return channel.call(handle, method, given, key, progress)
             except Lost as lost:
-                self._link.renew(channel)
-                self._check_again(method, is_again=is_again or lost.sent, once=once)
                 is_again = is_again or lost.sent
+                self._renew(channel, method, once=once, may_be_made=is_again and ask.access != "read")
+                self._check_again(method, is_again=is_again, once=once)
+                losses = losses or Losses(self._link.patience_s)
+                if not losses.go_on():
+                    raise _given_up(method, losses.count, once if is_again else None) from None
+
+    def _renew(self, lost: Channel, method: str, *, once: str | None, may_be_made: bool) -> None:
+        """Find another channel. Where there is none, nobody knows what became of a write that was sent."""
+        try:
+            self._link.renew(lost)
+        except (RemoteError, Locked) as error:
+            if not may_be_made:
+                raise
+            raise OutcomeUnknown(
+                f"the other side went away during {method}: {error}",
+                transaction=once or "",
+                hint="look what became of it",
+            ) from error
 
     def _writes_itself(self) -> bool:
         return True
@@ -136,6 +184,14 @@ class Thing:
         channel = getattr(self, "_channel", None)
         if channel is not None and self._handle:
             channel.release(self._handle)
+
+
+def _given_up(method: str, times: int, once: str | None) -> Exception:
+    """Return the error of a call that lost its channel too often; `once` when it may have been made."""
+    said = f"the connection was lost {times} times during {method}"
+    if once is not None:
+        return OutcomeUnknown(said, transaction=once, hint="look what became of it")
+    return RemoteError(said, hint="something between here and the server may end connections")
 
 
 class Bound(Thing):
