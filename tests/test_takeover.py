@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stores
 
-from strata.core.errors import TransactionLost
+from strata.core.errors import NotFound, TransactionLost
 from strata.primitives import Events, Kv
 from strata.remote.channel import LocalChannel, Lost
 from strata.remote.link import Link
@@ -87,3 +87,55 @@ def test_a_key_that_was_given_counts_also_where_the_store_is_ours(store):
         assert transaction.commit(None, None, None, "mine") == 1
     assert store.branch("main").result_of("mine") == 1
     remote.close()
+
+
+def renamed(store):
+    store.rename("draft", "final")
+
+
+def renamed_and_its_name_taken(store):
+    store.rename("draft", "final")
+    stores.Place(store, store.fork("main", "draft") and "draft").kv.put("k", "another")
+
+
+def renamed_twice(store):
+    store.rename("draft", "between")
+    store.rename("between", "final")
+
+
+@pytest.mark.parametrize("happens", [renamed, renamed_and_its_name_taken, renamed_twice])
+def test_a_branch_that_another_process_renamed_is_still_that_branch(place, store, happens):
+    """It was looked for by its old name at who took over, and was not found, or was another one."""
+    place, channel = place
+    place.store.fork("main", "draft")
+    draft = stores.Place(place.store, "draft")
+    draft.kv.put("k", 1)
+    view = draft.at(draft.branch.head)
+    happens(store)
+    channel.dies = True
+    assert (draft.kv.get("k"), draft.branch.name) == (1, "final")
+    draft.kv.put("k", 2)
+    assert stores.Place(store, "final").kv.get("k") == 2 and view.kv.get("k") == 1
+    with pytest.raises(NotFound):
+        stores.Place(place.store, "between")
+
+
+def deleted(store):
+    store.delete("draft")
+
+
+def deleted_and_its_name_taken(store):
+    store.delete("draft")
+    store.fork("main", "draft")
+
+
+@pytest.mark.parametrize("happens", [deleted, deleted_and_its_name_taken])
+def test_a_branch_that_another_process_deleted_is_no_other_one(place, store, happens):
+    place, channel = place
+    place.store.fork("main", "draft")
+    draft = stores.Place(place.store, "draft")
+    happens(store)
+    channel.dies = True
+    with pytest.raises(NotFound) as caught:
+        draft.kv.put("k", 1)
+    assert (caught.value.what, caught.value.name) == ("branch", "draft")

@@ -363,7 +363,7 @@ WRITE = "put put_until put_many delete delete_many append add patch expect decla
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_what_may_be_asked_is_what_the_protocol_has(kind):
     members = {name for name in vars(PROTOCOLS[kind]) if not name.startswith("_")}
-    extra = {"moment"} if kind == "snapshot" else set()
+    extra = {"snapshot": {"moment"}, "branch": {"identity"}}.get(kind, set())
     assert ASKS.keys() == PROTOCOLS.keys()
     assert set(ASKS[kind]) == (members - UNASKED.get(kind, set())) | extra
     assert UNASKED.get(kind, set()) <= members

@@ -1,7 +1,7 @@
 """The link of a store to its channel: calls, and what becomes of them when the other side goes away.
 
 A thing that a handle stands for knows how it was opened, so on another channel it is opened again and used
-on: branches by name, views by version and time. An open transaction cannot be: TransactionLost.
+on: branches by their id, views by version and time. An open transaction cannot be: TransactionLost.
 
 A call whose answer did not come is made again where it may be: reads always, writes with the idempotency key
 that each of them carries for this. The rest (making and deleting branches, and the like) is OutcomeUnknown.

@@ -162,7 +162,7 @@ class RemoteStore(Thing):
 
 
 class RemoteBranch(Thing):
-    """A branch. It is found by the name it has now, on every channel once."""
+    """A branch. It is found by its id, on every channel once: meanwhile others may have renamed it."""
 
     __slots__ = ()
 
@@ -170,13 +170,12 @@ class RemoteBranch(Thing):
 
     def __init__(self, store: RemoteStore, name: str) -> None:
         super().__init__(store._link, store, "branch", (name,))
-        _ = self.name  # NotFound comes from here
+        id, name = self._call("identity")  # NotFound comes from here
+        self._arguments = (name, id)
 
     @property
     def name(self) -> str:
-        name = str(self._call("name"))
-        self._arguments = (name,)  # a branch that is renamed goes on to be this one
-        return name
+        return str(self._call("name"))
 
     @property
     def head(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-from strata.core.errors import InvalidInput
+from strata.core.errors import InvalidInput, NotFound
 from strata.core.protocols import Layout
 from strata.wire.frames import ABSENT
 
@@ -146,6 +146,27 @@ def _moment(thing: Any) -> tuple[str, int, int]:
     return thing.name, thing.version, thing.keyspace("default", Layout("kv")).now
 
 
+def _branch(thing: Any, name: str, id: int | None = None) -> Any:
+    """Of a store: a branch by its name, or the one with this id, whatever its name is by now."""
+    try:
+        found = thing.branch(name)
+    except NotFound:
+        if id is None:
+            raise
+    else:
+        if id is None or _identity(found)[0] == id:
+            return found
+    now = next((info.name for info in thing.branches() if info.id == id), None)
+    if now is None:
+        raise NotFound(f"branch {name!r} was deleted", what="branch", name=name)
+    return thing.branch(now)
+
+
+def _identity(thing: Any) -> tuple[int, str]:
+    """Of a branch: its id, which it keeps for good, and its name."""
+    return thing.view().lineage()[0][0], thing.name
+
+
 def _view(thing: Any, version: int | None, time: int | None) -> Any:
     return thing.view(version, time)
 
@@ -182,6 +203,7 @@ _SNAPSHOT: Final = {
 }
 _BRANCH: Final = {
     **_values("name head sealed"),
+    "identity": Ask(_identity),
     "keyspace": Ask(_shaped("keyspace", _keyspace), makes="txn"),
     "view": Ask(_view, makes="snapshot"),
     **_asks("spaces version_at result_of reads oldest"),
@@ -191,7 +213,7 @@ _BRANCH: Final = {
 }
 _STORE: Final = {
     **_values("durable_version"),
-    **_asks("branch", makes="branch"),
+    "branch": Ask(_branch, makes="branch"),
     **_asks("snapshot", makes="snapshot"),
     **_asks("branches tags policies indexes outcome info"),
     **_asks("create fork rename delete seal tag untag", access="admin", slow=True),
