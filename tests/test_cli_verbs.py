@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import test_catalogue
+from served import certificates
 from test_cli import strata_
 
 import strata
@@ -23,7 +24,9 @@ from strata.api.requests import read
 from strata.cli import COMMANDS, SHARED, main
 from strata.cli.fields import KEY_EXAMPLE, arguments_of
 from strata.cli.verbs import VERBS, Verb, find, groups
+from strata.server.access import hash_of, new_token, tokens_of
 from strata.server.server import Server
+from strata.server.tls import ServerTls
 from strata.testing import FakeClock
 
 EACH = pytest.mark.parametrize("verb", VERBS.values(), ids=[verb.name for verb in VERBS.values()])
@@ -323,6 +326,61 @@ def test_urls_are_connected_to_with_a_token(capsys, monkeypatch, tmp_path):
     ]  # fmt: skip
     assert strata_(capsys, "version", "strata://h:1", "--token-file", tmp_path / "none")[0] == 1
     assert main(["version", "strata://h:1"]) == 0
+
+
+@pytest.fixture(scope="module")
+def over_tls():
+    """The URL of a server that asks for certificates and tokens, a token, and the files of both sides."""
+    files, token = certificates(), new_token()
+    with strata.open() as db:
+        db.kv.put("a", 1)
+        server = Server(db._store, tokens=tokens_of([f"{hash_of(token)} admin"]))
+        tls = ServerTls(files / "server.pem", files / "server.key", files / "ca.pem")
+        host, port = server.listen_tcp("127.0.0.1", 0, tls.context)
+        yield f"strata+tls://{host}:{port}", token, files
+        server.close()
+
+
+def test_tls_by_options(capsys, over_tls, tmp_path):
+    url, token, files = over_tls
+    (tmp_path / "token").write_text(token)
+    ca = ["--ca", files / "ca.pem", "--token-file", tmp_path / "token"]
+    own = ["--certificate", files / "client.pem", "--certificate-key", files / "client.key"]
+    assert strata_(capsys, "kv", "get", url, "a", *ca, *own)[:2] == (0, "1\n")
+    assert strata_(capsys, "get", url, "a", *ca, *own)[:2] == (0, "1\n")
+    (tmp_path / "both").write_text((files / "client.pem").read_text() + (files / "client.key").read_text())
+    assert strata_(capsys, "kv", "get", url, "a", *ca, "--certificate", tmp_path / "both")[:2] == (0, "1\n")
+    code, _, errors = strata_(capsys, "kv", "get", url, "a", "--token-file", tmp_path / "token", *own)
+    assert code == 1 and "--ca FILE" in errors
+    for wrong in (
+        [*ca, "--certificate-key", files / "client.key"],
+        [*ca, "--certificate", files / "none"],
+        ["--ca", files / "ca.key"],
+        ["--ca", tmp_path / "none"],
+    ):
+        code, out, errors = strata_(capsys, "kv", "get", url, "a", *wrong)
+        assert (code, out) == (1, "") and "Traceback" not in errors
+
+
+def test_tls_by_the_environment(capsys, over_tls, monkeypatch, url, tmp_path):
+    at, token, files = over_tls
+    monkeypatch.setenv("STRATA_TOKEN", token)
+    monkeypatch.setenv("STRATA_CA", str(files / "ca.pem"))
+    monkeypatch.setenv("STRATA_CERTIFICATE", str(files / "client.pem"))
+    monkeypatch.setenv("STRATA_CERTIFICATE_KEY", str(files / "client.key"))
+    assert strata_(capsys, "kv", "get", at, "a")[:2] == (0, "1\n")
+    assert strata_(capsys, "kv", "get", url, "a")[0] == 0  # for which they do not count
+    assert strata_(capsys, "kv", "put", tmp_path / "own", "a", "1")[0] == 0
+    monkeypatch.setenv("STRATA_CA", str(files / "none"))
+    assert strata_(capsys, "kv", "get", at, "a")[0] == 1
+    assert strata_(capsys, "kv", "get", at, "a", "--ca", files / "ca.pem")[:2] == (0, "1\n")
+
+
+def test_certificates_are_for_tls(capsys, url, path):
+    for place in (url, path, "strata://127.0.0.1:1"):
+        for option in ("--ca", "--certificate"):
+            code, _, errors = strata_(capsys, "kv", "get", place, "a", option, "x")
+            assert code == 1 and "strata+tls" in errors
 
 
 def test_a_simple_verb_loads_little(path):

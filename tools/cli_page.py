@@ -56,10 +56,13 @@ What is not there is null, as in Python: `strata kv get` prints `null`, and `str
 makes no sense; 130 interrupted. `verify`, `inspect`, `salvage` and `doctor` exit with 1 when something is
 damaged or wrong.
 
-**Keys and tokens** are never given on the command line. `--key-file FILE` (all that open a database) has the
-key of what is [encrypted](../how-to/encryption.md): 32 bytes, or 64 hex digits; again for older keys. Left
-out, the files that the environment variable `STRATA_KEY_FILE` names, with `:` between them.
-`--token-file FILE`, or `STRATA_TOKEN`, has the token for a URL.
+**Keys, tokens and certificates** are in files, never on the command line. `--key-file FILE` (all that open a
+database) has the key of what is [encrypted](../how-to/encryption.md): 32 bytes, or 64 hex digits; again for
+older keys. Left out, the files that the environment variable `STRATA_KEY_FILE` names, with `:` between them.
+`--token-file FILE`, or `STRATA_TOKEN`, has the token for a URL. For `strata+tls://` there are `--ca FILE`
+(what signed the server's certificate; left out, what the system trusts), and `--certificate FILE` and
+`--certificate-key FILE` where the server asks for one of ours; or `STRATA_CA`, `STRATA_CERTIFICATE` and
+`STRATA_CERTIFICATE_KEY`. All commands that take a URL take them.
 
 """
 AFTER = {
@@ -85,7 +88,8 @@ AFTER = {
     "`strata completion fish | source`.",
     "salvage": "[How to](../how-to/salvage.md). Says what is lost.",
 }
-EVERYWHERE = {"-h", "--help", "--key-file", "--token-file", "--nl", "--table", "--csv"}
+EVERYWHERE = {"-h", "--help", "--key-file", "--token-file", "--ca", "--certificate", "--certificate-key"}
+EVERYWHERE |= {"--nl", "--table", "--csv"}
 OUTPUT = {"--json"}  # of verbs
 
 

@@ -1,4 +1,4 @@
-"""Open the database that a command names, with the key or token that was given for it.
+"""Open the database that a command names, with the key, token or certificates that were given for it.
 
 A path is opened, whoever has it open, and a URL (strata://host:port, strata+tls://, unix:path) connected to.
 """
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import strata
-from strata.cli.parsing import KEY_FILE, TOKEN
+from strata.cli.parsing import CERTIFICATES, KEY_FILE, TOKEN
 from strata.core.errors import InvalidInput, Locked
 
-_SCHEMES: Final = ("strata://", "strata+tls://", "unix:")
+_TLS: Final = "strata+tls://"
+_SCHEMES: Final = ("strata://", _TLS, "unix:")
 
 
 def keys_of(given: Namespace) -> list[Path] | None:
@@ -37,6 +38,8 @@ def open_database(given: Namespace, **settings: Any) -> strata.Database:
         return _connect(given, settings.get("read_only", False))
     if given.token_file is not None:
         raise InvalidInput("a token is for a URL", hint="the key of files is --key-file")
+    if any(getattr(given, name) is not None for name in CERTIFICATES):
+        raise InvalidInput("certificates are for strata+tls:// URLs")
     return strata.open(given.path, key=keys_of(given), **settings)
 
 
@@ -56,7 +59,20 @@ def open_whole(given: Namespace) -> strata.Database:
 def _connect(given: Namespace, read_only: bool) -> strata.Database:
     if given.key_file is not None:
         raise InvalidInput("a server has the key of its files", hint="for a URL there is --token-file")
-    return strata.connect(given.path, token=_token(given), read_only=read_only)
+    certificates = _certificates(given)
+    if "certificate_key" in certificates and "certificate" not in certificates:
+        raise InvalidInput(
+            "a key is of a certificate", hint="--certificate FILE, which may hold the key, too"
+        )
+    return strata.connect(given.path, token=_token(given), read_only=read_only, **certificates)
+
+
+def _certificates(given: Namespace) -> dict[str, Any]:
+    """Return the files for TLS that were given; those of the environment only where there is TLS."""
+    found = {name: getattr(given, name) for name in CERTIFICATES}
+    if given.path.startswith(_TLS):
+        found = {name: found[name] or os.environ.get(CERTIFICATES[name][0]) for name in found}
+    return {name: file for name, file in found.items() if file}
 
 
 def _token(given: Namespace) -> str | None:

@@ -11,6 +11,12 @@ Secret = Literal["key", "token"]
 
 KEY_FILE: Final = "STRATA_KEY_FILE"
 TOKEN: Final = "STRATA_TOKEN"
+# Of strata+tls:// URLs: what `strata.connect` takes, the variable of the environment, and what it is.
+CERTIFICATES: Final = {
+    "ca": ("STRATA_CA", "what signed the certificate of a strata+tls:// server"),
+    "certificate": ("STRATA_CERTIFICATE", "our own, where such a server asks for one"),
+    "certificate_key": ("STRATA_CERTIFICATE_KEY", "the key of our own"),
+}
 
 
 def stdin() -> IO[bytes] | None:
@@ -45,3 +51,6 @@ class Parser(ArgumentParser):
             self.add_argument(
                 "--token-file", metavar="FILE", help=f"the token for a URL ({TOKEN} has the token itself)"
             )
+            for name, (variable, what) in CERTIFICATES.items():
+                option = f"--{name.replace('_', '-')}"
+                self.add_argument(option, metavar="FILE", help=f"{what} (PEM; {variable})")

@@ -85,7 +85,12 @@ class Dialer:
                 return self._dial(number)
             except (OSError, Lost) as error:
                 is_final = self._tls is not None and self._tls.is_final(error)
-                if is_final or time.monotonic() + pause_s > until:
+                if is_final:
+                    raise RemoteError(
+                        f"the certificate of {self._address.url} is not trusted: {error}",
+                        hint="say which authority signed it: ca=, or --ca FILE",
+                    ) from None
+                if time.monotonic() + pause_s > until:
                     raise RemoteError(
                         f"no server answers at {self._address.url}: {error}", hint="strata serve begins one"
                     ) from None
