@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strata.api import checksum
 from strata.core.crc32c import crc32c
 from strata.core.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, StrataError
 from strata.primitives import MachineVersions
@@ -40,6 +41,12 @@ def one_step(**transition):
 def test_crc32c_is_castagnoli():
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(b"") == 0
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_the_kernel_sums_alike_also_piece_by_piece(data, cut):
+    assert checksum.crc32c(data) == crc32c(data)
+    assert checksum.crc32c(data[cut:], checksum.crc32c(data[:cut])) == crc32c(data)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ def sealed_with(path: str, disk: SimDisk | None = None, /) -> str | None:
 def check_keys(path: str, keys: list[bytes] | None = None, /) -> None:
     """Raise unless the keys open the database in `path`, which may be open elsewhere; as opening it would."""
 
+def crc32c(data: bytes, crc: int = 0, /) -> int:
+    """The CRC32C of `data`, or of what `crc` is the sum of and `data` behind it."""
+
 def inspect(
     directory: str,
     name: str,

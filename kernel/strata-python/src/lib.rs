@@ -5,6 +5,7 @@
 
 mod branch;
 mod changes;
+mod checksum;
 mod clock;
 mod convert;
 mod errors;
@@ -36,6 +37,7 @@ fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keyspace::PyKeyspace>()?;
     module.add_class::<sim::PySimDisk>()?;
     module.add_class::<text::PyTextReader>()?;
+    module.add_function(wrap_pyfunction!(checksum::crc32c, module)?)?;
     module.add_function(wrap_pyfunction!(store::check_keys, module)?)?;
     module.add_function(wrap_pyfunction!(store::sealed_with, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;

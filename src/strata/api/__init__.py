@@ -15,6 +15,7 @@ salvage.py      what is whole of a damaged database
 retention.py    how much history is kept
 database.py     Database
 opening.py      what opening one takes
+checksum.py     CRC32C by the kernel, for frames and files of others
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
 dispatch.py     run one by its name with plain data: requests.py, plain.py, revive.py, schema.py, examples.py
 """
