@@ -106,13 +106,23 @@ class Keyspace:
     def scan(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[tuple[Key, Any]]: ...
+    def scan_page(
+        self,
+        prefix: Key | None,
+        start: Key | None,
+        end: Key | None,
+        reverse: bool,
+        limit: int,
+        size_bytes: int,
+        /,
+    ) -> tuple[list[tuple[Key, Any]], bool]: ...
     def scan_keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]: ...
     def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int: ...
     def indexes(self) -> list[IndexRow]: ...
     def by_value(
-        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, skip: int = 0, /
     ) -> list[tuple[Key, int]]: ...
     def by_text(
         self, index: str, query: str, k: int, passes: Passes | None = None, explain: bool = False, /

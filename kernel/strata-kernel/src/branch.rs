@@ -38,7 +38,7 @@ pub use changes::{Diff, Difference, How, Kept, State, Written};
 pub use commits::{CHUNK, CommitRow, decode_chunk, encode_chunk};
 pub use layers::{Data, Layer, Memory, Runs};
 pub use pins::{Pin, raise};
-pub use scan::{Range, RowBuffer, successor, versions_of};
+pub use scan::{Most, Range, RowBuffer, successor, versions_of};
 
 /// What a read sees: everything up to a version, and of that what has not expired at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::branch::{At, Branch, Pin, Range, RowBuffer};
+use crate::branch::{At, Branch, Most, Pin, Range, RowBuffer};
 use crate::change::Expiry;
 use crate::error::{Error, Result};
 use crate::footprint::Footprint;
@@ -234,16 +234,17 @@ impl Transaction {
         Ok(result)
     }
 
-    /// The rows of `range` as this transaction sees them, at most `limit`.
-    pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: usize) -> Result<RowBuffer> {
-        let mut rows = RowBuffer::for_rows(limit);
-        if limit > 0 {
+    /// The rows of `range` as this transaction sees them, up to `limit`.
+    pub fn scan(&mut self, keyspace: u32, range: &Range, reverse: bool, limit: impl Into<Most>) -> Result<RowBuffer> {
+        let limit = limit.into();
+        let mut rows = RowBuffer::for_rows(limit.rows);
+        if limit.rows > 0 {
             self.visit(keyspace, range, reverse, |key, value| {
                 rows.push(key, value);
-                if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if limit.is_reached(&rows) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
         }
-        self.note_range(keyspace, range, reverse, rows.last_key().filter(|_| rows.len() == limit));
+        self.note_range(keyspace, range, reverse, rows.last_key().filter(|_| limit.is_reached(&rows)));
         Ok(rows)
     }
 

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod indexes;
+mod reading;
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use strata_kernel::Error;
-use strata_kernel::branch::{At, Branch, Pin, Range, RowBuffer};
+use strata_kernel::branch::{At, Branch, Most, Pin};
 use strata_kernel::change::{Expiry, What, Write};
 use strata_kernel::commit::Committed;
 use strata_kernel::table::Version;
@@ -18,7 +19,7 @@ use strata_kernel::value::path::find;
 
 use self::arguments::{Given, expiry_of, instant_of, number_of, path_of, put_of, short};
 use self::indexes::BoundArgument;
-use crate::convert::{decode, encode, is_scalar};
+use crate::convert::{decode, encode};
 use crate::errors::{guarded, to_python};
 use crate::handle::{DEFAULT_SPACE, Handle, MANY};
 use crate::rows;
@@ -176,46 +177,6 @@ impl PyKeyspace {
     fn read_only(&self, py: Python<'_>) -> PyErr {
         self.error(py, Error::ReadOnly("a view shows the past, which cannot be written to".into()))
     }
-
-    fn rows(&self, py: Python<'_>, range: &Range, reverse: bool, limit: usize) -> PyResult<RowBuffer> {
-        if let Mode::Inside(shared) = &self.mode {
-            return self.inside(py, shared, |txn| txn.scan(self.number, range, reverse, limit));
-        }
-        let at = self.readable(py)?;
-        let scan = || {
-            guarded(|| {
-                let mut rows = RowBuffer::for_rows(limit);
-                self.branch.scan(self.number, range, reverse, at, &mut rows, limit)?;
-                Ok(rows)
-            })
-        };
-        let rows = if limit > 4 * MANY { py.detach(scan) } else { scan() };
-        rows.map_err(|error| self.error(py, error))
-    }
-
-    /// Decode what `read` finds, outside of any lock where that may run other Python code.
-    fn decode_found<'py>(
-        py: Python<'py>,
-        default: Option<Bound<'py, PyAny>>,
-        read: impl FnOnce(&mut dyn FnMut(Option<&[u8]>) -> Found<'py>) -> PyResult<Found<'py>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let mut take = |found: Option<&[u8]>| match found {
-            None => Found::Missing,
-            Some(bytes) if is_scalar(bytes) => Found::Object(decode(py, bytes)),
-            Some(bytes) => Found::Bytes(bytes.to_vec()),
-        };
-        match read(&mut take)? {
-            Found::Missing => Ok(default.unwrap_or_else(|| py.None().into_bound(py))),
-            Found::Object(object) => object,
-            Found::Bytes(bytes) => decode(py, &bytes),
-        }
-    }
-}
-
-enum Found<'py> {
-    Missing,
-    Object(PyResult<Bound<'py, PyAny>>),
-    Bytes(Vec<u8>),
 }
 
 #[pymethods]
@@ -355,6 +316,25 @@ impl PyKeyspace {
         rows::pairs(py, &found, self.text)
     }
 
+    /// And whether it stopped at a limit.
+    #[pyo3(signature = (prefix, start, end, reverse, limit, size_bytes, /))]
+    #[expect(clippy::too_many_arguments, reason = "those of the protocol")]
+    fn scan_page<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: Option<&Bound<'py, PyAny>>,
+        start: Option<&Bound<'py, PyAny>>,
+        end: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
+        limit: usize,
+        size_bytes: usize,
+    ) -> PyResult<(Bound<'py, PyAny>, bool)> {
+        let range = self.range(prefix, start, end)?;
+        let most = Most { rows: limit, bytes: size_bytes };
+        let found = self.rows(py, &range, reverse, most)?;
+        Ok((rows::pairs(py, &found, self.text)?, most.is_reached(&found)))
+    }
+
     #[pyo3(signature = (prefix, start, end, reverse, limit, /))]
     fn scan_keys<'py>(
         &self,
@@ -370,7 +350,8 @@ impl PyKeyspace {
         rows::keys(py, &found, self.text)
     }
 
-    #[pyo3(signature = (index, start, end, reverse, limit, /))]
+    #[pyo3(signature = (index, start, end, reverse, limit, skip=0, /))]
+    #[expect(clippy::too_many_arguments, reason = "those of the protocol")]
     fn by_value<'py>(
         &self,
         py: Python<'py>,
@@ -379,8 +360,10 @@ impl PyKeyspace {
         end: BoundArgument<'py>,
         reverse: bool,
         limit: Option<usize>,
+        skip: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.rows_by_value(py, index, (start, end), reverse, limit.unwrap_or(usize::MAX))
+        let limit = limit.unwrap_or(usize::MAX);
+        self.rows_by_value(py, index, (start, end), reverse, (skip, limit))
     }
 
     #[pyo3(signature = (index, query, k, passes=None, explain=false, /))]
@@ -431,14 +414,7 @@ impl PyKeyspace {
         end: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let range = self.range(prefix, start, end)?;
-        match &self.mode {
-            Mode::Inside(shared) => self.inside(py, shared, |txn| txn.count(self.number, &range)),
-            _ => {
-                let at = self.readable(py)?;
-                py.detach(|| guarded(|| self.branch.count(self.number, &range, at)))
-                    .map_err(|error| self.error(py, error))
-            }
-        }
+        self.count_of(py, &range)
     }
 
     #[pyo3(signature = (key, before, limit, /))]

@@ -132,6 +132,19 @@ class Txn(Protocol):
     ) -> list[tuple[Key, Any]]:
         """Rows with start <= key < end that begin with `prefix`, in byte order (backwards if `reverse`)."""
 
+    def scan_page(
+        self,
+        prefix: Key | None,
+        start: Key | None,
+        end: Key | None,
+        reverse: bool,
+        limit: int,
+        size_bytes: int,
+        /,
+    ) -> tuple[list[tuple[Key, Any]], bool]:
+        """`scan` up to `limit` rows, and up to the row with which keys and values come to `size_bytes`; and
+        whether it stopped there, where more may follow. It may stop sooner, but for the first row."""
+
     def scan_keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]: ...
@@ -147,9 +160,10 @@ class Txn(Protocol):
         """Those of this keyspace."""
 
     def by_value(
-        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, skip: int = 0, /
     ) -> list[tuple[Key, int]]:
-        """Keys and versions of the rows between two bounds of an ordered index, by value and then by key.
+        """Keys and versions of the rows between two bounds of an ordered index, by value and then by key; not
+        the first `skip`.
 
         Where one bound is open and the other ends in a number or a text, so do all values."""
 

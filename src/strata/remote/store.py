@@ -237,7 +237,12 @@ class RemoteBranch(Thing):
         return cast(int | None, self._call("result_of", idempotency_key))
 
     def writes(self, after: int, upto: int, /) -> list[Written]:
-        return _tuples(self._call("writes", after, upto))
+        found: list[Written] = []
+        while True:
+            rows, after = self._call("writes", after, upto)
+            found += _tuples(rows)
+            if after >= upto:
+                return found
 
     def reads(self, version: int, /) -> list[ReadRow]:
         return [_read(row) for row in self._call("reads", version)]
@@ -245,7 +250,17 @@ class RemoteBranch(Thing):
     def commits(
         self, after: int | None, before: int | None, reverse: bool, limit: int | None, /
     ) -> list[Commit]:
-        return [Commit(**found) for found in self._call("commits", after, before, reverse, limit)]
+        found: list[Commit] = []
+        has_more = True
+        while has_more:
+            left = None if limit is None else limit - len(found)
+            rows, has_more = self._call("commits", after, before, reverse, left)
+            found += [Commit(**row) for row in rows]
+            if has_more and reverse:
+                before = found[-1].version
+            elif has_more:
+                after = found[-1].version
+        return found
 
 
 class RemoteSnapshot(Thing):

@@ -31,8 +31,9 @@ from strata.wire.frames import ABSENT
 if TYPE_CHECKING:
     from strata.remote.store import RemoteBranch, RemoteTransaction
 
-# Of one request, but for its last row: what is put at once may be 256 MiB, and a frame is smaller.
-_PART_BYTES = 4 << 20
+# Of one request, but for its last row: what is put at once may be 256 MiB, a frame is smaller, and a server
+# does nothing else while it reads one.
+_PART_BYTES = 512 << 10
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -73,8 +74,12 @@ class RemoteTxn(Thing):
         return or_default(self._call("get_path", self._key(key), path), default)
 
     def get_many(self, keys: Iterable[Key], default: Any = None, /) -> list[Any]:
-        found = self._call("get_many", self._keys(keys))
-        return [default if value is ABSENT else value for value in found]
+        asked: list[Any] = self._keys(keys)
+        found: list[Any] = []
+        while True:
+            found += self._call("get_many", asked[len(found) :])
+            if len(found) >= len(asked):
+                return [default if value is ABSENT else value for value in found]
 
     def entry(self, key: Key, /) -> Entry | None:
         return cast(Entry | None, _row(self._call("entry", self._key(key))))
@@ -88,26 +93,79 @@ class RemoteTxn(Thing):
     def scan(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[tuple[Key, Any]]:
-        return _rows(self._call("scan", prefix, start, end, reverse, limit))
+        return self._scanned("scan", prefix, start, end, reverse, limit, lambda row: row[0])
+
+    def scan_page(
+        self,
+        prefix: Key | None,
+        start: Key | None,
+        end: Key | None,
+        reverse: bool,
+        limit: int,
+        size_bytes: int,
+        /,
+    ) -> tuple[list[tuple[Key, Any]], bool]:
+        # How many bytes are in a page is for the other side to say.
+        rows, has_more = self._call("scan", prefix, start, end, reverse, limit)
+        return _rows(rows), has_more or len(rows) >= limit
 
     def scan_keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]:
-        return cast(list[Key], self._call("scan_keys", prefix, start, end, reverse, limit))
+        return self._scanned("scan_keys", prefix, start, end, reverse, limit, lambda key: key)
+
+    def _scanned(
+        self, method: str, prefix: Any, start: Any, end: Any, reverse: bool, limit: Any, key_of: Any
+    ) -> list[Any]:
+        """Return what a scan finds, page by page, all as of one version."""
+        found, has_more = self._call(method, prefix, start, end, reverse, limit)
+        if has_more and self.mode == "automatic":
+            whole: list[Any] = getattr(self.pinned(), method)(prefix, start, end, reverse, limit)
+            return whole
+        while has_more:
+            last = key_of(found[-1])
+            left = None if limit is None else limit - len(found)
+            if reverse:
+                end = last
+            else:
+                start = last + ("\0" if isinstance(last, str) else b"\0")  # just behind it
+            page, has_more = self._call(method, prefix, start, end, reverse, left)
+            found += page
+        return found if method == "scan_keys" else _rows(found)
 
     def count(self, prefix: Key | None, start: Key | None, end: Key | None, /) -> int:
         return int(self._call("count", prefix, start, end))
 
     def history(self, key: Key, before: int | None, limit: int | None, /) -> list[HistoryRow]:
-        return _rows(self._call("history", self._key(key), before, limit))
+        key, has_more = self._key(key), True
+        found: list[Any] = []
+        while has_more:
+            left = None if limit is None else limit - len(found)
+            page, has_more = self._call("history", key, found[-1][1] if found else before, left)
+            found += page
+        return _rows(found)
 
     def indexes(self) -> list[IndexRow]:
         return _rows(self._call("indexes"))
 
     def by_value(
-        self, index: str, start: ValueBound, end: ValueBound, reverse: bool, limit: int | None, /
+        self,
+        index: str,
+        start: ValueBound,
+        end: ValueBound,
+        reverse: bool,
+        limit: int | None,
+        skip: int = 0,
+        /,
     ) -> list[tuple[Key, int]]:
-        return _rows(self._call("by_value", index, start, end, reverse, limit))
+        found, has_more = self._call("by_value", index, start, end, reverse, limit, skip)
+        if has_more and self.mode == "automatic":
+            return self.pinned().by_value(index, start, end, reverse, limit, skip)
+        while has_more:
+            left = None if limit is None else limit - len(found)
+            page, has_more = self._call("by_value", index, start, end, reverse, left, skip + len(found))
+            found += page
+        return _rows(found)
 
     def by_text(
         self, index: str, query: str, k: int, passes: Passes | None = None, explain: bool = False, /

@@ -1,7 +1,8 @@
 """One client: frames in, calls, frames out.
 
-What takes microseconds is done at once, in the loop; what may wait for a disk or work for long is done by a
-thread, and answered when it is ready. Nothing is read from a client that does not read what it asked for.
+What takes microseconds is done at once, in the loop, as long as it is the connection's turn; what may wait
+for a disk or work for long is done by a thread, and answered when it is ready. Nothing is read from a client
+that does not read what it asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
+
+from msgspec import Raw
 
 from strata.core.errors import InvalidInput, LimitExceeded, StrataError
 from strata.server.work import Work
@@ -47,6 +50,9 @@ _OPTIONS: Final = frozenset({"once", "progress"})
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _MESSAGE_MAX: Final = 80  # characters of what goes wrong, where there is little room
 _ONCE_MAX: Final = 1024  # characters
+_TURN_S: Final = 0.001  # of what one connection asked, before others have theirs
+_LARGE_BYTES: Final = 1 << 16  # of a call: what it does takes longer than to hand it over
+_UNASKED: Final = -1  # stands for an id where a frame is not answered
 
 
 class Connection(asyncio.Protocol):
@@ -72,6 +78,8 @@ class Connection(asyncio.Protocol):
         self.link: str | None = None  # which client this is, when it connects again
         self._next: Connection | None = None  # of the same client: it waits for what is under way here
         self._is_waiting = False
+        self._held: Work | None = None  # what comes first, and a thread does; all else in its order behind it
+        self._is_over_turn = False  # others have theirs before this one goes on
         self._greeting: asyncio.TimerHandle | None = None
         self._aborting: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -130,8 +138,9 @@ class Connection(asyncio.Protocol):
     def _run(self) -> None:
         """Do what was asked, as far as the client takes the answers."""
         is_heard, self._has_frames = False, True
-        frames, limit = self._frames, self._server.limits.in_flight
-        while not self.is_choked and not self._is_over and not self._is_waiting:
+        frames, limit, clock = self._frames, self._server.limits.in_flight, self._server.clock
+        until = clock() + _TURN_S
+        while not (self.is_choked or self._is_over or self._is_waiting or self._held or self._is_over_turn):
             if len(self._working) >= limit:
                 self._transport.pause_reading()
                 break
@@ -151,12 +160,21 @@ class Connection(asyncio.Protocol):
                     self._refuse(error)
                     return
                 self._say(self._error(found.id, error))
+            if clock() >= until and self._session is not None:
+                self._is_over_turn = True
+                self._transport.pause_reading()
+                self._server.loop.call_soon(self._take_next_turn)
         if is_heard:
             self.last_heard = time.monotonic()
         self._flush()
 
+    def _take_next_turn(self) -> None:
+        self._is_over_turn = False
+        self._run()
+        self._read_on()
+
     def _read_on(self) -> None:
-        if self._is_over or self.is_choked or self._is_waiting:
+        if self._is_over or self.is_choked or self._is_waiting or self._held or self._is_over_turn:
             return
         if len(self._working) < self._server.limits.in_flight:
             self._transport.resume_reading()
@@ -170,7 +188,7 @@ class Connection(asyncio.Protocol):
         elif found.kind == _OPERATION:
             self._operate(session, found)
         elif found.kind == _OPEN:
-            session.open(*decode_body(found.body))
+            self._open(session, *decode_body(found.body))
         elif found.kind == Kind.RELEASE:
             session.release(decode_body(found.body))
         elif found.kind in (Kind.CANCEL, Kind.CREDIT):
@@ -255,12 +273,27 @@ class Connection(asyncio.Protocol):
         server = self._server
         server.counts[method] += 1
         waits = server.is_strict and bound.ask.writes and bound.thing.inside is None
-        if bound.is_plain and not options and not waits:
-            self._say(self._result(found.id, bound.run(*arguments)))
+        is_large = len(found.body) > _LARGE_BYTES
+        if bound.is_plain and not options and not waits and not is_large:
+            self._answer(found.id, bound.run(*arguments))
         elif bound.ask.slow or waits or (session.strict and bound.ask.writes and bound.thing.inside is None):
             self._hand_over(session, bound, arguments, options, found.id)
+        elif bound.ask.heavy or is_large:
+            self._hold(found.id, partial(session.call, bound, arguments, options.get("once")))
         else:
-            self._say(self._result(found.id, session.call(bound, arguments, options.get("once"))))
+            self._answer(found.id, session.call(bound, arguments, options.get("once")))
+
+    def _open(self, session: Session, new: Any, handle: Any, method: Any, arguments: Any) -> None:
+        if method == "diff":  # looks for what both have in common
+            self._hold(_UNASKED, partial(session.open, new, handle, method, arguments))
+        else:
+            session.open(new, handle, method, arguments)
+
+    def _hold(self, id: int, call: Callable[[], Any]) -> None:
+        """Let a thread do a call, and take nothing more from the client before it is done."""
+        self._transport.pause_reading()
+        self._held = self._work(id)
+        self._begin(self._held, call)
 
     def _check_id(self, id: int) -> None:
         # Two calls with one id could not be told apart by who asks, and 0 is of no call.
@@ -276,7 +309,7 @@ class Connection(asyncio.Protocol):
         progress = work.progress if options.get("progress") else None
         is_over = (lambda: work.is_cancelled) if bound.ask.waits else None
         call = partial(session.call, bound, arguments, options.get("once"), progress, is_over)
-        self._begin(work, call)
+        self._begin(work, call, reads=bound.ask.reads)
 
     def _operate(self, session: Session, found: Frame) -> None:
         self._check_id(found.id)
@@ -290,9 +323,12 @@ class Connection(asyncio.Protocol):
         elif asked.is_slow or (
             asked.operation.access != "read" and (session.strict or self._server.is_strict)
         ):
-            self._begin(self._work(found.id), partial(operations.run, asked))
+            reads = asked.operation.access == "read"
+            self._begin(self._work(found.id), partial(operations.run, asked), reads=reads)
+        elif len(found.body) > _LARGE_BYTES:
+            self._hold(found.id, partial(operations.run, asked))
         else:
-            self._say(self._result(found.id, operations.run(asked)))
+            self._answer(found.id, operations.run(asked))
 
     def _stream(self, operations: Operations, asked: Asked, id: int) -> None:
         work = self._work(id)
@@ -308,21 +344,30 @@ class Connection(asyncio.Protocol):
         work = self._working[id] = Work(id, self.send_soon)
         return work
 
-    def _begin(self, work: Work, call: Callable[[], Any]) -> None:
-        """Let a thread do a call, and answer with what it returns."""
+    def _begin(self, work: Work, call: Callable[[], Any], *, reads: bool = False) -> None:
+        """Let a thread do a call, and answer with what it returns.
+
+        Args:
+            reads: it makes rows into an answer and waits for nobody.
+        """
 
         def run() -> bytes:
             try:
                 if not work.is_endless:
                     work.check()
-                return self._result(work.id, call())
+                result = call()
+                return self._result(work.id, result) if work.id != _UNASKED else b""
             except Exception as error:
-                return self._error(work.id, error)
+                return self._error(max(work.id, 0), error)
 
-        self._server.run(run, lambda said: self._worked(work, said), waits=work.is_endless)
+        server = self._server
+        turns = server.waiting if work.is_endless else server.reading if reads else server.working
+        server.run(turns, self, run, lambda said: self._worked(work, said))
 
     def _worked(self, work: Work, said: bytes) -> None:
         del self._working[work.id]
+        if work is self._held:
+            self._held = None
         if self._is_over:
             if not self._working:
                 self._finish()
@@ -330,6 +375,16 @@ class Connection(asyncio.Protocol):
         self._say(said)
         self._run()
         self._read_on()
+
+    def _answer(self, id: int, result: Any) -> None:
+        """Say what a call returned that was done at once."""
+        body = encode_body(result)
+        if len(body) < PACK_FROM_BYTES:  # as most are
+            self._say(HEADER.pack(len(body) + AFTER_LENGTH, _RESULT, id) + body)
+        elif len(body) > _LARGE_BYTES and self._packs:  # which takes long
+            self._hold(id, partial(Raw, body))
+        else:
+            self._say(self._framed(id, body, Kind.RESULT))
 
     def _result(self, id: int, result: Any) -> bytes:
         body = encode_body(result)

@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ from strata.core.protocols import Store
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.limits import Limits
+from strata.server.turns import Turns
 from strata.wire.asks import Access
 from strata.wire.frames import PROTOCOL
 from strata.wire.session import Session
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _SWEEP_S: Final = 1.0
 _SWEEP_LEAST_S: Final = 0.002
 _BACKLOG: Final = 1024
+_READERS: Final = 4  # threads that make rows into answers: more would only take the interpreter from the loop
 _PORT_MAX: Final = 65_535  # some systems would take what is more modulo this
 
 
@@ -72,8 +74,14 @@ class Server:
         self.is_strict: bool = info["durability"] == "strict"
         self._face: Database | None = None  # for operations, once one is asked for
         self._listeners: list[asyncio.AbstractServer] = []
-        self._executor = ThreadPoolExecutor(self.limits.threads, thread_name_prefix=f"{name}-work")
+        readers = min(_READERS, self.limits.threads)
+        threads = self.limits.threads + readers
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-work")
         self._waiting = ThreadPoolExecutor(self.limits.waiting, thread_name_prefix=f"{name}-wait")
+        self.working = Turns(self._executor.submit, self.limits.threads)
+        self.reading = Turns(self._executor.submit, readers)
+        self.waiting = Turns(self._waiting.submit, self.limits.waiting)
+        self.clock: Callable[[], float] = time.perf_counter  # of the turns of connections in the loop
         self.is_draining = False
         shortest = min(self.limits.idle_s or _SWEEP_S, self.limits.stalled_s, self.limits.transaction_idle_s)
         self._sweep_s = max(min(shortest / 2, _SWEEP_S), _SWEEP_LEAST_S)
@@ -206,10 +214,11 @@ class Server:
     def note_error(self, code: str) -> None:
         self.errors[code] += 1
 
-    def run(self, work: Callable[[], bytes], done: Callable[[bytes], None], *, waits: bool = False) -> None:
-        """Let a thread work, or wait, and hand what it made to `done` in the loop."""
-        future = (self._waiting if waits else self._executor).submit(work)
-        future.add_done_callback(lambda found: self.soon(done, found.result()))
+    def run(
+        self, turns: Turns, who: Hashable, work: Callable[[], bytes], done: Callable[[bytes], None]
+    ) -> None:
+        """Let a thread work when it is the turn of `who`; `done` gets what it made, in the loop."""
+        turns.add(who, lambda: self.soon(done, work()))
 
     def soon(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call in the loop, from any thread."""

@@ -112,6 +112,24 @@ class Keyspace:
         found = self._range(prefix, start, end, reverse, limit)
         return [(place[2], decode(row.value)) for place, row in found]
 
+    def scan_page(
+        self,
+        prefix: Key | None,
+        start: Key | None,
+        end: Key | None,
+        reverse: bool,
+        limit: int,
+        size_bytes: int,
+        /,
+    ) -> tuple[list[tuple[Key, Any]], bool]:
+        found, size = [], 0
+        for place, row in self._range(prefix, start, end, reverse, limit):
+            found.append((place[2], decode(row.value)))
+            size += len(_bytes(place[2])) + len(row.value)
+            if size >= size_bytes:
+                return found, True
+        return found, len(found) >= limit
+
     def scan_keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None, /
     ) -> list[Key]:
@@ -125,10 +143,11 @@ class Keyspace:
         return [row for row in rows if row[1:3] == (self.space, self.layout.kind)]
 
     def by_value(
-        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, /
+        self, index: str, start: Bound, end: Bound, reverse: bool, limit: int | None, skip: int = 0, /
     ) -> list[tuple[Key, int]]:
         found = looking.by_value(self._index(index), self._seen(), start, end)
         hits = [(row[0], row[1]) for _, row in (reversed(found) if reverse else found)]
+        hits = hits[check_int(skip, "skip") :]
         return hits if limit is None else hits[: check_int(limit, "limit")]
 
     def by_text(

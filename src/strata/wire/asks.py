@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from strata.core.errors import InvalidInput, NotFound
 from strata.core.protocols import Layout
+from strata.wire import paging
 from strata.wire.frames import ABSENT
 
 Access = Literal["read", "write", "admin"]
@@ -27,7 +28,9 @@ class Ask(NamedTuple):
     run: Callable[..., Any]  # of the thing and the arguments
     access: Access = "read"
     makes: str | None = None  # the kind of thing that it returns, which becomes a handle
-    slow: bool = False  # may take more than a millisecond, or wait
+    slow: bool = False  # may take more than a millisecond, or wait; may overtake others
+    reads: bool = False  # makes many rows into an answer
+    heavy: bool = False  # may take more than a millisecond, and what comes behind it waits
     progress: bool = False  # takes a function to tell of its progress
     files: bool = False  # names a place in the files of the store's side
     waits: bool = False  # for others, and takes a function that says whether to go on
@@ -61,15 +64,18 @@ def _values(names: str) -> dict[str, Ask]:
     return {name: Ask(_value(name)) for name in names.split()}
 
 
-def _shaped(name: str, shape: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
-    """Return what calls a method with its arguments in the shape that it has them in."""
+def _shaped(
+    name: str, shape: Callable[..., tuple[Any, ...]], call: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """Return what calls a method, or `call` with the thing, with the arguments in the shape that it has them
+    in."""
 
     def run(thing: Any, *arguments: Any) -> Any:
         try:
             shaped = shape(*arguments)
         except (TypeError, ValueError, LookupError, AttributeError):
             raise InvalidInput(f"{name} does not take arguments of this shape") from None
-        return getattr(thing, name)(*shaped)
+        return getattr(thing, name)(*shaped) if call is None else call(thing, *shaped)
 
     return run
 
@@ -173,18 +179,22 @@ def _view(thing: Any, version: int | None, time: int | None) -> Any:
 
 _TXN: Final = {
     **_values("version now exists names mode"),
-    **_asks("entry kept contains scan scan_keys count history indexes"),
+    **_asks("entry kept contains indexes"),
+    **_asks("count", heavy=True),
+    "scan": Ask(paging.scan),
+    "scan_keys": Ask(paging.scan_keys),
+    "history": Ask(paging.history),
     "get": Ask(_shaped("get", _get)),
     "get_path": Ask(_shaped("get_path", _get_path)),
-    "get_many": Ask(_shaped("get_many", _get_many)),
-    "by_value": Ask(_shaped("by_value", _by_value)),
-    "by_text": Ask(_shaped("by_text", _search)),
-    "by_vector": Ask(_shaped("by_vector", _search)),
+    "get_many": Ask(_shaped("get_many", _get_many, paging.get_many)),
+    "by_value": Ask(_shaped("by_value", _by_value, paging.by_value), heavy=True),
+    "by_text": Ask(_shaped("by_text", _search), heavy=True),
+    "by_vector": Ask(_shaped("by_vector", _search), heavy=True),
     **_asks("put put_until delete delete_many append add", access="write", once=True),
     "put_many": Ask(_shaped("put_many", _put_many), access="write", once=True),
     "patch": Ask(_shaped("patch", _patch), access="write", once=True),
     "expect": Ask(_expect, access="write"),
-    **_asks("declare_index", access="write"),
+    **_asks("declare_index", access="write", heavy=True),
 }
 _TRANSACTION: Final = {
     **_values("snapshot"),
@@ -198,7 +208,7 @@ _SNAPSHOT: Final = {
     "moment": Ask(_moment),
     "keyspace": Ask(_shaped("keyspace", _keyspace), makes="txn"),
     **_asks("lineage spaces"),
-    **_asks("how", slow=True),
+    **_asks("how", slow=True, reads=True),
     **_asks("diff", makes="diff", slow=True),
 }
 _BRANCH: Final = {
@@ -208,7 +218,8 @@ _BRANCH: Final = {
     "view": Ask(_view, makes="snapshot"),
     **_asks("spaces version_at result_of reads oldest"),
     "wait": Ask(_wait, slow=True, waits=True),
-    **_asks("writes commits", slow=True),
+    "writes": Ask(paging.writes, slow=True, reads=True),
+    "commits": Ask(paging.commits, slow=True, reads=True),
     **_asks("begin", makes="transaction"),
 }
 _STORE: Final = {
@@ -226,7 +237,7 @@ _STORE: Final = {
     **_asks("backup", access="admin", slow=True, progress=True, files=True),
     **_asks("export", access="admin", slow=True, files=True),
 }
-_DIFF: Final = {**_asks("page", slow=True)}
+_DIFF: Final = {"page": Ask(paging.page, slow=True, reads=True)}
 
 # By the kind of thing, the methods by name.
 ASKS: Final[dict[str, dict[str, Ask]]] = {
@@ -238,4 +249,4 @@ ASKS: Final[dict[str, dict[str, Ask]]] = {
     "diff": _DIFF,
 }
 # Of the protocols, what is not asked for: it is made of others, or is of the one side alone.
-UNASKED: Final = {"txn": {"begin", "pinned"}, "store": {"close", "closed"}}
+UNASKED: Final = {"txn": {"begin", "pinned", "scan_page"}, "store": {"close", "closed"}}

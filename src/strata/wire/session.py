@@ -108,7 +108,7 @@ class Session:
                 hint="run it on that machine",
             )
         run = partial(ask.run, thing.it)
-        is_plain = not ask.slow and ask.makes is None and not (ask.writes and self.strict)
+        is_plain = not (ask.slow or ask.heavy) and ask.makes is None and not (ask.writes and self.strict)
         return Bound(method, run, ask, thing, is_plain and method != "how")
 
     def _thing(self, handle: Any) -> Thing:

@@ -44,6 +44,25 @@ pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(after)
 }
 
+/// Where a scan stops: behind the row with which it has so many, or so many bytes of keys and values.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+impl From<usize> for Most {
+    fn from(rows: usize) -> Most {
+        Most { rows, bytes: usize::MAX }
+    }
+}
+
+impl Most {
+    pub fn is_reached(self, found: &RowBuffer) -> bool {
+        found.len() >= self.rows || found.bytes.len() >= self.bytes
+    }
+}
+
 /// Rows copied out from under the locks, without an allocation each.
 #[derive(Default)]
 pub struct RowBuffer {
@@ -89,7 +108,7 @@ impl RowBuffer {
 }
 
 impl Branch {
-    /// The live rows of `range` at version `at`, at most `limit`, appended to `out`.
+    /// The live rows of `range` at version `at`, up to `limit`, appended to `out`.
     pub fn scan(
         &self,
         keyspace: u32,
@@ -97,14 +116,15 @@ impl Branch {
         reverse: bool,
         at: impl Into<At>,
         out: &mut RowBuffer,
-        limit: usize,
+        limit: impl Into<Most>,
     ) -> Result<()> {
-        if limit == 0 {
+        let limit = limit.into();
+        if limit.rows == 0 {
             return Ok(());
         }
         self.visit(keyspace, range, reverse, at.into(), &[], |key, value| {
             out.push(key, value);
-            if out.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if limit.is_reached(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     }
 

@@ -80,10 +80,12 @@ impl PyKeyspace {
         index: &str,
         (start, end): (BoundArgument<'py>, BoundArgument<'py>),
         reverse: bool,
-        limit: usize,
+        (skip, limit): (usize, usize),
     ) -> PyResult<Bound<'py, PyAny>> {
         let range = self.value_range(py, start, end)?;
-        let hits = self.look(py, index, |view, definition| Ok(view.scan(definition.id, &range, reverse, limit)))?;
+        let most = limit.saturating_add(skip);
+        let hits = self.look(py, index, |view, definition| Ok(view.scan(definition.id, &range, reverse, most)))?;
+        let hits = &hits[skip.min(hits.len())..];
         rows::versions(py, hits.iter().map(|hit| (&hit.key[..], hit.version)), self.text)
     }
 
