@@ -13,7 +13,19 @@ from typing import Any
 
 import fuzz_wire
 import pytest
-from wire_clients import BEGIN, GREETING, HELLO, SETUP, Client, call, opens, serving, still_serves, until
+from wire_clients import (
+    BEGIN,
+    GREETING,
+    HELLO,
+    SETUP,
+    Client,
+    call,
+    hello,
+    opens,
+    serving,
+    still_serves,
+    until,
+)
 
 import strata
 from strata.core.errors import InvalidInput, LimitExceeded, StorageError
@@ -24,10 +36,6 @@ from strata.wire.frames import GREETING_BYTES_MAX, HEADER, PACKED, Kind, encode_
 
 TOKEN = "strata_a-good-token"
 TALK = GREETING + SETUP + call(1, 2, "put", "a", 1, None) + call(2, 2, "get", "a")
-
-
-def hello(**more: Any) -> bytes:
-    return frame(Kind.HELLO, 0, encode_body({**HELLO, **more}))
 
 
 def codes(found: list[tuple[int, int, Any]]) -> list[str]:

@@ -16,6 +16,13 @@ from strata.wire.frames import FRAME_BYTES_MAX, Frame, Kind, Reader, decode_body
 
 HELLO = {"magic": "strata", "protocols": [1]}
 GREETING = frame(Kind.HELLO, 0, encode_body(HELLO))
+
+
+def hello(**more: Any) -> bytes:
+    """The frame that greets, with more fields."""
+    return frame(Kind.HELLO, 0, encode_body({**HELLO, **more}))
+
+
 PATIENCE_S = 20  # of a test on a busy machine; nothing waits so long when all is well
 
 

@@ -403,6 +403,21 @@ class Vectors(Primitive):
         return registered(made.embedder)
 
 
+def declare_named(txn: Txn, name: str) -> bool:
+    """Declare the index that goes by `name` if it is that of a collection; return whether it is.
+
+    It says nothing that is not there already, so whoever may read may have it made.
+    """
+    space, kind = txn.names[1:]
+    if kind != Vectors.LAYOUT.kind:
+        return False
+    vectors = Vectors(txn)
+    made = next((made for made in vectors.collections() if index_name(space, made) == name), None)
+    if made is not None:
+        vectors._declare(made)
+    return made is not None
+
+
 def index_name(space: str, made: Collection) -> str:
     """Return the name of a collection's index. Branches may have other collections under one name."""
     return f"{VECTOR}s/{space}/{made.name}/{made.dim}/{made.metric}/{made.quantization}"

@@ -24,6 +24,7 @@ from strata.api.opening import version
 from strata.core.errors import AccessDenied, InvalidInput, LimitExceeded
 from strata.core.keys import check_int
 from strata.core.protocols import Store
+from strata.primitives.vectors import declare_named
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.limits import Limits
@@ -178,7 +179,14 @@ class Server:
             access = self.access_of(hello.get("token"))
         read_only = self.read_only or bool(hello.get("read_only"))
         strict = bool(hello.get("strict")) and not self.is_strict
-        return Session(self._store, access=access, files=is_local, strict=strict, read_only=read_only)
+        return Session(
+            self._store,
+            access=access,
+            files=is_local,
+            strict=strict,
+            read_only=read_only,
+            declares=declare_named,
+        )
 
     def access_of(self, token: object) -> Access:
         """Return what a token allows over the network.

@@ -62,6 +62,7 @@ class Session:
         files: bool = True,
         strict: bool = False,
         read_only: bool = False,
+        declares: Callable[[Any, str], bool] | None = None,
     ) -> None:
         """Begin a session that may do what `access` says.
 
@@ -69,6 +70,8 @@ class Session:
             files: whether it may name places in the file system of this side.
             strict: every write waits until it survives a power cut.
             read_only: refuse every write as a database does that was opened so, whatever `access` says.
+            declares: declares an index that what is stored calls for, and says whether this is one: such
+                indexes are there for those who read, too.
         """
         self._store = store
         self._read_only = read_only
@@ -76,6 +79,7 @@ class Session:
         self._level = ACCESSES.index(self.access)
         self.files = files
         self.strict = strict
+        self._declares = declares
         self._things: dict[int, Thing | StrataError] = {0: Thing("store", store)}
         self._bound: dict[tuple[int, str], Bound] = {}
 
@@ -96,10 +100,11 @@ class Session:
         ask = ASKS[thing.kind].get(method)
         if ask is None:
             raise InvalidInput(f"a {thing.kind} has no method {method!r:.100}")
-        if self._read_only and ask.access != "read":
-            raise ReadOnly("the connection is read-only")
-        if ACCESSES.index(ask.access) > self._level:
-            raise AccessDenied(needed=ask.access, given=self.access)
+        refusal = self._refusal(ask)
+        if refusal is not None and method == "declare_index" and self._declares is not None:
+            return Bound(method, partial(self._declare, thing.it, refusal), ask, thing, False)
+        if refusal is not None:
+            raise refusal
         if ask.files and not self.files:
             raise AccessDenied(
                 f"{method} writes files where the database is, which a connection over the network may not",
@@ -110,6 +115,19 @@ class Session:
         run = partial(ask.run, thing.it)
         is_plain = not (ask.slow or ask.heavy) and ask.makes is None and not (ask.writes and self.strict)
         return Bound(method, run, ask, thing, is_plain and method != "how")
+
+    def _refusal(self, ask: Ask) -> StrataError | None:
+        if self._read_only and ask.access != "read":
+            return ReadOnly("the connection is read-only")
+        if ACCESSES.index(ask.access) > self._level:
+            return AccessDenied(needed=ask.access, given=self.access)
+        return None
+
+    def _declare(self, txn: Any, refusal: StrataError, name: Any, *_: Any) -> None:
+        """Declare the index `name` if what is stored says what it is; what the client says does not count."""
+        assert self._declares is not None
+        if not isinstance(name, str) or not self._declares(txn, name):
+            raise refusal
 
     def _thing(self, handle: Any) -> Thing:
         found = self._things.get(handle) if type(handle) is int else None
