@@ -94,6 +94,25 @@ def test_a_merge_that_conflicts_says_what_both_sides_changed(client):
     assert (found["base"], found["source"], found["target"]) == (1, 2, b"3")
 
 
+@pytest.mark.parametrize("happens", ["renamed", "deleted"])
+def test_a_place_is_of_the_branch_that_has_the_name_now(client, happens):
+    """A connection kept the branch that it had found, whatever became of that."""
+    draft = {"branch": "draft"}
+    client.operate("branches.fork", {}, {"source": "main", "name": "draft"})
+    client.operate("kv.put", draft, {"key": "a", "value": 1})
+    if happens == "renamed":
+        client.operate("branches.rename", {}, {"old": "draft", "new": "final"})
+    else:
+        client.operate("branches.delete", {}, {"name": "draft"})
+    assert client.operate("kv.get", draft, {"key": "a"}) == "not_found"
+    client.operate("branches.fork", {}, {"source": "main", "name": "draft"})
+    assert client.operate("kv.get", draft, {"key": "a"}) is None
+    client.operate("kv.put", draft, {"key": "a", "value": 2})
+    assert client.operate("kv.get", draft, {"key": "a"}) == 2
+    if happens == "renamed":
+        assert client.operate("kv.get", {"branch": "final"}, {"key": "a"}) == 1
+
+
 def test_an_error_that_is_longer_than_a_frame_goes_without_its_fields():
     store = open_store()
     server = Server(store, limits=Limits(frame_bytes=2000))

@@ -25,7 +25,7 @@ from strata.api.place import Place
 from strata.api.requests import converted, read
 from strata.api.transaction import Transaction
 from strata.api.view import View
-from strata.core.errors import AccessDenied, InvalidInput
+from strata.core.errors import AccessDenied, InvalidInput, NotFound
 from strata.wire.asks import ACCESSES
 from strata.wire.session import Session
 
@@ -99,14 +99,14 @@ class Operations:
             )
 
     def _at(self, operation: Operation, where: Where) -> Place | View:
-        """Return a place, which is kept ready: to find a branch costs more than to read a key."""
+        """Return a place, which is kept ready: to find a branch costs more than to see that it is there."""
         if where.at is not None:
             return resolve(self.database, operation, where)
         if where is HERE:
             return self.database
         key = where.branch, where.space
         found = self._places.get(key)
-        if found is None:
+        if found is None or not _is_there(found, where.branch):
             if len(self._places) >= _PLACES:
                 self._places.clear()
             found = self._places[key] = resolve(self.database, operation, where)
@@ -143,3 +143,12 @@ class Operations:
                 return
             fields = {name: getattr(request, name) for name in request.__struct_fields__}
             request = type(request)(**(fields | page["next"]))
+
+
+def _is_there(place: Place | View, branch: str | None) -> bool:
+    """Whether a place is of the branch that has this name now: that may have been renamed or deleted."""
+    native = place._branch
+    try:
+        return branch is None or (native.name == branch and native.head >= 0)
+    except NotFound:
+        return False
