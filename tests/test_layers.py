@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 # place already (architecture, section 2).
 FLOORS = [
     {"cli", "console", "integrations"},
-    {"sync", "replication", "backup", "agents", "aio"},
+    {"sync", "replication", "backup", "agents", "aio", "worker"},
     {"strata"},  # strata/__init__.py and strata/errors.py: the public names, `open` and `connect` among them
     {"remote"},  # which becomes a host when the owner of a directory goes
     {"server"},

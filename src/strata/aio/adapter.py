@@ -29,6 +29,7 @@ from strata.api.operations import HANDLES, OPERATIONS
 from strata.api.place import Place
 from strata.api.replay import Replay
 from strata.api.transaction import TransactionSpace
+from strata.api.webhooks import Webhooks
 from strata.core.errors import InvalidInput
 from strata.history.diff import Diff
 from strata.history.watch import Watch
@@ -37,7 +38,8 @@ from strata.search import Hit, Results
 
 BLOCKING: Final[tuple[type[Any], ...]] = (
     api.Database, api.Branch, api.Space, api.Run, api.View, api.Transaction, TransactionSpace,
-    api.Branches, api.Spaces, api.Runs, api.Retention, Indexes, Diff, Replay, Watch, *PRIMITIVES.values(),
+    api.Branches, api.Spaces, api.Runs, api.Retention, Indexes, Webhooks, Diff, Replay, Watch,
+    *PRIMITIVES.values(),
 )  # fmt: skip
 
 # Attributes that are no request to anybody. `Settable` ones may be given another value.
@@ -179,6 +181,7 @@ _SLOTS: Final[dict[str, type[Any]]] = {
     "branches": api.Branches,
     "indexes": Indexes,
     "retention": api.Retention,
+    "webhooks": Webhooks,
 }
 
 

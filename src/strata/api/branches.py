@@ -53,14 +53,14 @@ class Branches:
         Raises: NotFound, with the name that was probably meant.
         """
         self._store.branch(name)
-        for info in self._store.branches():
+        for info in self.list():
             if info.name == name:
                 return info
         raise NotFound(what="branch", name=name)  # deleted between the two lines above
 
     def list(self) -> Table[BranchInfo]:
         """Return what is known of all branches, sorted by name."""
-        return Table(self._store.branches())
+        return Table(info for info in self._store.branches() if not info.name.startswith("_"))
 
     def rename(self, old: str, new: str) -> int:
         """Give a branch another name, and return the version of that commit. Handles of it stay valid.
@@ -261,13 +261,13 @@ class Branches:
         return {tag.name: tag for tag in self._store.tags() if not tag.name.startswith("_")}
 
     def __iter__(self) -> Iterator[str]:
-        return (info.name for info in self._store.branches())
+        return (info.name for info in self.list())
 
     def __contains__(self, name: object) -> bool:
-        return any(info.name == name for info in self._store.branches())
+        return any(info.name == name for info in self.list())
 
     def __len__(self) -> int:
-        return len(self._store.branches())
+        return len(self.list())
 
     def __repr__(self) -> str:
         return f"<Branches {', '.join(self)}>"

@@ -19,6 +19,7 @@ from strata.api.portable import BackupInfo, BundleInfo, backup, export
 from strata.api.retention import Retention
 from strata.api.upkeep import CheckpointInfo, CompactInfo, Mode, RowProgress, checkpoint, compact
 from strata.api.verify import Progress, VerifyReport, verify
+from strata.api.webhooks import Webhooks
 from strata.core.keys import check_name
 from strata.core.protocols import Store
 from strata.core.refs import EntityRef
@@ -40,7 +41,7 @@ class Database(Place):
     Use it in a `with` block or call `close`. Sharing it between threads is safe; in a forked child it raises.
     """
 
-    __slots__ = ("_closes", "_process", "branches", "indexes", "path", "retention", *PRIMITIVES)
+    __slots__ = ("_closes", "_process", "branches", "indexes", "path", "retention", "webhooks", *PRIMITIVES)
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Database(Place):
         self.branches = Branches(store, space)
         self.indexes = Indexes(store, space)
         self.retention = Retention(store)
+        self.webhooks = Webhooks(store, branch)
         self.path = path  # None in memory
         self._closes = closes or store  # the store, or what has to end together with it
         self._process = os.getpid()

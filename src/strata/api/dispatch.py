@@ -165,6 +165,8 @@ def _owner(operation: Operation, database: Database, at: Place | View | Inside) 
         return Indexes(database._store, at._space)
     if group == "retention":
         return database.retention
+    if group == "webhooks":
+        return database.webhooks
     if operation.owner is Database:
         return database
     if not isinstance(at, operation.owner) and not (isinstance(at, View) and operation.on_views):

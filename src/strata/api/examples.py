@@ -61,6 +61,9 @@ _PAUSED: Final = 'db.runs.pause("r1")'
 _FORK: Final = 'db.branches.fork("main", "draft")'
 _CHANGED: Final = 'db.branch("draft").kv.put("goal", "work")'
 _WORDS: Final = 'db.indexes.create("words", primitive="kv")'
+_RECEIVER: Final = "https://example.com/hooks"
+_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"
+_HOOK: Final = f"db.webhooks.add('all', {_RECEIVER!r})"
 _STATES: Final = {
     "states": ["open", "closed"],
     "initial": "open",
@@ -271,6 +274,19 @@ EXAMPLES: Final[dict[str, Example]] = {
         python='db.retention.set(strata.KeepLast(3), primitive="kv")',
     ),
     "retention.clear": _example("db.retention.set(strata.KeepLast(3))"),
+    "webhooks.add": _example(
+        name="tickets", url=_RECEIVER, secret=_SECRET, machine="ticket", to_states=["closed"]
+    ),
+    "webhooks.get": _example(_HOOK, name="all"),
+    "webhooks.list": _example(_HOOK),
+    "webhooks.status": _example(_HOOK, _GOAL, name="all"),
+    "webhooks.remove": _example(_HOOK, name="all"),
+    "webhooks.pause": _example(_HOOK, name="all", reason="the receiver moves"),
+    "webhooks.resume": _example(_HOOK, 'db.webhooks.pause("all")', name="all"),
+    "webhooks.rotate": _example(_HOOK, name="all", secret=_SECRET, keep_old=3600),
+    "webhooks.dead": _example(_HOOK, name="all"),
+    "webhooks.retry": _example(_HOOK, name="all"),
+    "webhooks.discard": _example(_HOOK, name="all"),
     "search": _example(_WORDS, _GOAL, text="rest", k=3),
     "version": _example(_GOAL),
     "log": _example(_GOAL, 'db.kv.put("goal", "work")', limit=1),

@@ -163,7 +163,7 @@ def info(store: Store, path: str | None) -> DatabaseInfo:
         version=found["version"],
         durable_version=found["durable_version"],
         oldest_version=found["oldest_version"],
-        branches=tuple(store.branches()),
+        branches=tuple(info for info in store.branches() if not info.name.startswith("_")),
         files=_files(found),
         memory=MemoryInfo(
             memory["budget"],

@@ -28,6 +28,7 @@ from strata.api.retention import Retention
 from strata.api.runs import Runs
 from strata.api.search import Searchable
 from strata.api.table import Table
+from strata.api.webhooks import Webhooks
 from strata.history.diff import Diff
 from strata.primitives import PRIMITIVES, Events, Json, Kv, Machines, RunRecords, State, Traces, Vectors
 from strata.primitives.machines_reads import MachineReads
@@ -289,6 +290,10 @@ _ALL: Final = (
     *_operations("spaces.", Spaces, read="list"),
     *_operations("indexes.", Indexes, read="get list", admin="create drop rebuild"),
     *_operations("retention.", Retention, read="get list", admin="set clear"),
+    *_operations(
+        "webhooks.", Webhooks,
+        admin="add get list status remove pause resume rotate dead retry discard",
+    ),
     *_operations("", Searchable, read="search"),
     *_operations(
         "", Place,

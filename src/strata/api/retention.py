@@ -70,7 +70,8 @@ class Retention:
 
     def list(self) -> Table[RetentionRule]:
         """Return the policies that were set, the most general first."""
-        found = [RetentionRule(*row[:3], policy_of(*row[3:])) for row in self._store.policies()]
+        rows = (row for row in self._store.policies() if not (row[0] or "").startswith("_"))  # ours
+        found = [RetentionRule(*row[:3], policy_of(*row[3:])) for row in rows]
         return Table(sorted(found, key=lambda rule: (_rank(rule), str(_names(rule)))))
 
     def clear(

@@ -305,6 +305,12 @@ def _serve(serve: Parser) -> None:
     add_arguments(serve)
 
 
+def _worker(worker: Parser) -> None:
+    from strata.cli.worker import add_arguments
+
+    add_arguments(worker)
+
+
 def _token(token: Parser) -> None:
     token.add_argument("access", choices=("read", "write", "admin"), help="what it allows")
     token.add_argument("name", nargs="?", default="", help="whose it is")
@@ -373,6 +379,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "salvage": Command("make a database of what is whole of a damaged one", "portable:salvage", _salvage),
     "serve": Command("serve a database to other processes and machines", "serve:run", _serve),
+    "worker": Command("fire timers and deliver webhooks of a database", "worker:run", _worker),
     "token": Command(
         "make a token for who connects to a server", "serve:token", _token, has_path=False, secrets=()
     ),

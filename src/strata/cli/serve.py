@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import strata
 from strata.cli.opening import open_database
+from strata.cli.worker import add_options, worker_of
 from strata.core.errors import InvalidInput, StrataError
 from strata.server.access import hash_of, new_token, read_tokens
 from strata.server.limits import Limits
@@ -45,6 +46,8 @@ def add_arguments(serve: ArgumentParser) -> None:
     serve.add_argument("--read-only", action="store_true", help="nobody may write")
     serve.add_argument("--durability", choices=("buffered", "strict"), help="of what is written (buffered)")
     serve.add_argument("--create", action="store_true", help="make the database when it is not there")
+    serve.add_argument("--no-worker", action="store_true", help="fire no timers, and deliver no webhooks")
+    add_options(serve)
     for name, what in (
         ("connections", "at once"),
         ("in-flight", "calls of one that wait for the disk or work long"),
@@ -91,15 +94,17 @@ def run(arguments: Namespace) -> int:
         settings["durability"] = arguments.durability
     with open_database(arguments, **settings) as db:
         server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only)
-        ends: list[Callable[[], None]] = [server.close]
+        ends: list[Callable[[], object]] = [server.close]
         try:
             addresses = _listen(arguments, server, tls, ends)
             addresses |= _listen_for_http(arguments, db, server, tls, ends)
+            if not (arguments.read_only or arguments.no_worker):
+                ends.append(worker_of(db, arguments).start().stop)
             _banner(arguments, db, addresses)
             _wait(arguments, server, tls)
         finally:
             say("draining", connections=len(server.connections))
-            for end in reversed(ends):
+            for end in reversed(ends):  # the worker first: what it writes needs the rest
                 end()
     say("ended")
     return 0

@@ -160,6 +160,9 @@ class Session:
             (other,) = arguments
             arguments = [self._snapshot(other)]
         of, made = bound.thing, Thing(bound.ask.makes, bound.run(*arguments))
+        # What Strata keeps on branches of its own is not for everybody: secrets of webhooks, for one.
+        if of.kind == "store" and self.access != "admin" and str(made.it.name).startswith("_"):
+            raise AccessDenied(needed="admin", given=self.access)
         if of.kind == "branch" and method == "keyspace":
             space, *layout = arguments
             made.place = of.it, space, Layout(*layout)
