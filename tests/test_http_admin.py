@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 import strata
 from strata.server.http import Stats, admin_app, app
-from strata.server.http.metrics import _escaped
+from strata.server.http.exposition import escaped
 
 LINE = re.compile(r'^[a-z_]+(\{[a-z_]+="(?:[^"\\\n]|\\.)*"\})? -?[0-9.e+-]+$')
 
@@ -104,8 +104,8 @@ def test_nothing_else_is_there(db):
     assert web.head("/healthz").status_code == 200
 
 
-def test_labels_are_escaped():
-    assert _escaped('a"b\\c\nd') == r"a\"b\\c\nd"
+def test_labels_areescaped():
+    assert escaped('a"b\\c\nd') == r"a\"b\\c\nd"
 
 
 def test_the_application_goes_with_any_server(db):

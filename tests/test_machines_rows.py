@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from strata.core.clock import to_datetime
 from strata.core.errors import Conflict, MergeConflict, StrataError
-from strata.primitives.machines_rows import DEFINITIONS, LAYOUT, SPANS, THINGS, TIMERS, follows, span_of
+from strata.primitives.machines_rows import (
+    DEFINITIONS,
+    GONE,
+    KEYS,
+    LAYOUT,
+    SPANS,
+    THINGS,
+    TIMERS,
+    follows,
+    span_of,
+)
 from strata.testing import FakeClock
 
 MACHINE = {
@@ -72,7 +82,8 @@ def rows(place):
     found = dict(txn.scan(None, None, None, False, None))
     things = {key: row for key, row in found.items() if key >= THINGS}
     wanted = {follower for key, row in things.items() for follower in follows(key, row)}
-    derived = {key for key in found if key < THINGS and key[:2] not in (DEFINITIONS, SPANS, b"\0k", b"\0K")}
+    others = DEFINITIONS, SPANS, GONE, KEYS, b"\0K"
+    derived = {key for key in found if key < THINGS and key[:2] not in others}
     spans = {key for key in found if key.startswith(SPANS)}
     assert {span_of(key) for key in derived if key.startswith(TIMERS)} <= spans
     expiries = {key: txn.kept(key)[2] for key in found}

@@ -39,6 +39,12 @@ def add_arguments(serve: ArgumentParser) -> None:
     serve.add_argument("--socket", metavar="FILE", help="also at a local socket, for this user")
     serve.add_argument("--http", metavar="H:P", help="also over HTTP")
     serve.add_argument("--admin", metavar="H:P", help="health and metrics over HTTP, without tokens")
+    serve.add_argument("--rcp", metavar="H:P", help="also for clients of rstmdb (theirs is 127.0.0.1:7401)")
+    serve.add_argument("--rcp-allow-flush-all", action="store_true", help="let FLUSH_ALL remove everything")
+    serve.add_argument("--rcp-no-recreate", action="store_true", help="ids of deleted instances stay taken")
+    serve.add_argument(
+        "--rcp-max-machine-versions", type=int, default=0, metavar="N", help="of one machine (0: no limit)"
+    )
     serve.add_argument("--tokens", metavar="FILE", help="who may do what; `strata token` makes its lines")
     serve.add_argument("--tls-certificate", metavar="FILE", help="in PEM; with --tls-key")
     serve.add_argument("--tls-key", metavar="FILE", help="of the certificate")
@@ -97,7 +103,8 @@ def run(arguments: Namespace) -> int:
         ends: list[Callable[[], object]] = [server.close]
         try:
             addresses = _listen(arguments, server, tls, ends)
-            addresses |= _listen_for_http(arguments, db, server, tls, ends)
+            more = _listen_for_rcp(arguments, db, server, tls, addresses)
+            addresses |= _listen_for_http(arguments, db, server, tls, ends, more)
             if not (arguments.read_only or arguments.no_worker):
                 ends.append(worker_of(db, arguments).start().stop)
             _banner(arguments, db, addresses)
@@ -132,8 +139,37 @@ def _listen(arguments: Namespace, server: Server, tls: ServerTls | None, ends: l
     return found
 
 
+def _listen_for_rcp(
+    arguments: Namespace,
+    db: strata.Database,
+    server: Server,
+    tls: ServerTls | None,
+    addresses: dict[str, str],
+) -> Callable[[], str]:
+    """Begin to listen for clients of rstmdb, where that was asked for; return what says their metrics."""
+    if arguments.rcp is None:
+        return str
+    from strata.server.rcp import Listener, Settings
+
+    settings = Settings(
+        allow_flush_all=arguments.rcp_allow_flush_all,
+        recreate=not arguments.rcp_no_recreate,
+        max_machine_versions=arguments.rcp_max_machine_versions,
+    )
+    listener = Listener(server, db, settings)
+    context = None if tls is None else tls.context
+    made = server.listen_tcp(*host_and_port(arguments.rcp), context, listener.connection)
+    addresses["rcp"] = _shown(*made)
+    return listener.metrics
+
+
 def _listen_for_http(
-    arguments: Namespace, db: strata.Database, server: Server, tls: ServerTls | None, ends: list[Any]
+    arguments: Namespace,
+    db: strata.Database,
+    server: Server,
+    tls: ServerTls | None,
+    ends: list[Any],
+    more: Callable[[], str],
 ) -> dict[str, str]:
     """Begin to listen for HTTP, where that was asked for; return where, by what."""
     from strata.server.http import Stats, admin_app, app, serve_http
@@ -155,7 +191,7 @@ def _listen_for_http(
         def stats() -> Stats:
             return sum((count() for count in counted[1:]), counted[0]())
 
-        serving = serve_http(admin_app(db, stats), *host_and_port(arguments.admin))
+        serving = serve_http(admin_app(db, stats, more), *host_and_port(arguments.admin))
         ends.append(serving.close)
         found["admin"] = f"http://{_shown(*serving.address)}"
     return found

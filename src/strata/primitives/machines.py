@@ -179,7 +179,7 @@ class Machines(MachineReads):
         Raises: NotFound when there never was such an instance.
         """
         step = deletion(id, idempotency_key)
-        (before, is_deleted), at = atomically(self._txn, step.run, beside=self._beside)
+        (before, is_deleted, _), at = atomically(self._txn, step.run, beside=self._beside)
         return at if is_deleted else before
 
     def clear(self) -> Cleared:

@@ -59,6 +59,7 @@ class BatchResult(msgspec.Struct, frozen=True):
     transition: Transition | None = None  # of "apply"
     deleted: int | None = None  # of "delete": the version of the commit; None inside its transaction
     error: Refusal | None = None
+    ordinal: int = 0  # which of what its commit did it is
 
     @property
     def ok(self) -> bool:
@@ -85,7 +86,11 @@ def run_batch(txn: Txn, beside: Source, items: Iterable[Item], atomic: bool, lay
     def step(txn: Txn, beside: Source) -> list[tuple[Step | None, Any]]:
         whole = Held(beside)
         whole.over(txn, space, layout)
-        done = [_run(item, index, whole, space, layout, atomic) for index, item in enumerate(listed)]
+        done, count = list[tuple[Step | None, Any]](), 0
+        for index, item in enumerate(listed):
+            ran, made = _run(item, index, count, whole, space, layout, atomic)
+            done.append((ran, made))
+            count += _is_new(ran, made)
         whole.pass_on()
         return done
 
@@ -97,12 +102,13 @@ Results = list[BatchResult]
 
 
 def _run(
-    item: Any, index: int, whole: Held, space: str, layout: Layout, atomic: bool
+    item: Any, index: int, ordinal: int, whole: Held, space: str, layout: Layout, atomic: bool
 ) -> tuple[Step | None, Any]:
     """Run one item; return its step and what it did, or no step and why it was refused."""
     held = Held(whole)
     try:
         step = _step(item)
+        step.ordinal = ordinal
         made = step.run(held.keyspace(space, layout), held)
     except _REFUSALS as error:
         if not atomic:
@@ -111,6 +117,11 @@ def _run(
         raise BatchFailed(reason, index=index, reason=error.code, hint=error.hint) from error
     held.pass_on()
     return step, made
+
+
+def _is_new(step: Step | None, made: Any) -> bool:
+    """Return whether an item did something: it was not refused, nor done before."""
+    return step is not None and bool(made[7] if isinstance(step, Application) else made[1])
 
 
 def _step(item: Any) -> Step:
@@ -140,12 +151,14 @@ def _result(step: Step | None, made: Any, at: int | None) -> BatchResult:
     """Return what an item did, with the version of the commit."""
     if isinstance(step, Creation):
         instance, is_new = made
-        return BatchResult(replace(instance, version=at) if is_new and at is not None else instance)
+        made_so = replace(instance, version=at) if is_new and at is not None else instance
+        return BatchResult(made_so, ordinal=instance.ordinal)
     if isinstance(step, Application):
-        return BatchResult(transition=transition_of(step.key.decode(), made, at))
+        transition = transition_of(step.key.decode(), made, at)
+        return BatchResult(transition=transition, ordinal=transition.ordinal)
     if isinstance(step, Deletion):
-        before, is_deleted = made
-        return BatchResult(deleted=at if is_deleted else before)
+        before, is_deleted, ordinal = made
+        return BatchResult(deleted=at if is_deleted else before, ordinal=ordinal)
     return BatchResult(error=_refusal(made))
 
 

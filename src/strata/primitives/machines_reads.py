@@ -32,6 +32,7 @@ from strata.primitives.machines_rows import (
     definition_prefix,
     follows,
     given_key,
+    gone_key,
     instance_key,
     instance_of,
     keys_prefix,
@@ -125,7 +126,7 @@ class MachineReads(Primitive):
             return []
         given = value.get("given_by")
         gone = [] if given is None else [(given_key(value["machine"], given), False)]
-        return [*found, *gone, (keys_prefix(key), True)]
+        return [*found, *gone, (gone_key(key), False), (keys_prefix(key), True)]
 
     # -- machines
 
@@ -372,8 +373,14 @@ def _is_same(ours: Row, theirs: Row) -> bool:
     """Return whether two sides made the same of a thing, no matter when."""
     if "made" not in ours or "made" not in theirs:
         return same(ours, theirs)
-    fields = ("machine", "machine_version", "state", "context", "made")
-    return all(same(ours[field], theirs[field]) for field in fields)
+    fields = ("machine", "machine_version", "state", "context")
+    if not all(same(ours[field], theirs[field]) for field in fields):
+        return False
+    return same(*(_apart_from_ordinals(row["made"]) for row in (ours, theirs)))
+
+
+def _apart_from_ordinals(made: list[Any]) -> list[Any]:
+    return [made[0], *(item[: len(item) // 2 * 2] for item in made[1:])]
 
 
 def _whole(merged: Merged) -> Merged:

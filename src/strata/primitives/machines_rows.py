@@ -10,6 +10,7 @@
     0x00, "b", due // 2**32               null: there may be timers that are due in these 72 minutes
     0x00, "k", id, 0x00, op, 0x00, key    what a call with an idempotency key had as its result, for 24 hours
     0x00, "K", machine, 0x00, key         [id]: the id that was given by such a creation
+    0x00, "g", id                         the ordinal of a deletion that was part of a batch
 
 Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` is
 [[instant, event], ...]. `made` is [steps, item, ...]: how many transitions the instance has made, then what
@@ -17,7 +18,7 @@ the commit did that wrote the row, each item as [event, from, payload, event id]
 no from, a migration no event. Of the newest payload the keys are enough, as its values are in the context,
 and where it led is the state. What came before in the same commit has its payload, and behind it all the
 state and the context after it. So the history of a row is that of the instance, and costs little more than
-the keys of payloads.
+the keys of payloads. What a batch did ends in its ordinal there, unless it was the first.
 The rows by machine and state and those of timers follow from it, and expire with it. `event_id` is
 that of the newest transition where no item has it, `given_by` the key of a creation without an id.
 """
@@ -46,11 +47,14 @@ THINGS: Final = b"\x01"  # the first key that can be an id
 DEFINITIONS: Final = b"\0d"
 TIMERS: Final = b"\0t"
 SPANS: Final = b"\0b"
+KEYS: Final = b"\0k"
+GONE: Final = b"\0g"
 SPAN_BYTES: Final = 4  # of the 8 of an instant
 KEY_TTL_US: Final = 24 * 3600 * 1_000_000
 _MACHINE: Final = "_machine/"  # so begin the names of definitions in refs
 _VERSION_BYTES: Final = 4
 _TIME_BYTES: Final = 8
+_SETTLED: Final = 6  # that an item has once it says all, or one more
 _KEYS_MAX: Final = 4096  # of machines and states, whose keys are needed again and again
 
 
@@ -134,16 +138,25 @@ class Instance(msgspec.Struct, frozen=True):
     made: list[Any] = []  # what its commit did, as rows have it: see `transitions`
 
     @property
+    def ordinal(self) -> int:
+        """Which of what its commit did made it so, from 0; above 0 only in a batch."""
+        return ordinal_of(self.made[-1]) if self.made else 0
+
+    @property
     def transitions(self) -> tuple[Transition, ...]:
         """What the commit did that left it so, oldest first; a creation too, which has no `from_state`."""
         return tuple(self._transitions())
 
     def _transitions(self) -> Iterator[Transition]:
         version, time = self.version, self.updated_us
-        for event, source, payload, event_id, *after in self.made:
-            to, context = after or (self.state, self.context)
-            given = payload if after else payload_of(payload, context)
-            yield Transition(self.id, event, source, to, context, given, event_id, version, time_us=time)
+        for item in self.made:
+            if len(item) < _SETTLED:
+                item = whole(item, self.state, self.context)
+            event, source, payload, event_id, to, context, *_ = item
+            ordinal = ordinal_of(item)
+            yield Transition(
+                self.id, event, source, to, context, payload, event_id, version, True, time, ordinal
+            )
 
     def __repr__(self) -> str:
         kind = f"{self.machine} {self.machine_version}"
@@ -178,6 +191,7 @@ class Transition(msgspec.Struct, frozen=True):
     version: int | None = None  # of the commit; None inside its transaction
     applied: bool = True  # False: an earlier call with this idempotency key did it
     time_us: int | None = None  # of the commit, in a history
+    ordinal: int = 0  # which of what its commit did it is; above 0 only in a batch
 
     @property
     def time(self) -> datetime | None:
@@ -270,7 +284,7 @@ def timer_of(key: bytes) -> tuple[int, bytes, str]:
 
 def keys_prefix(id: bytes) -> bytes:
     """Return what the rows of the idempotency keys of an instance begin with."""
-    return b"\0k" + id + b"\0"
+    return KEYS + id + b"\0"
 
 
 def once_key(id: bytes, op: str, key: str) -> bytes:
@@ -278,9 +292,20 @@ def once_key(id: bytes, op: str, key: str) -> bytes:
     return keys_prefix(id) + f"{op}\0{key}".encode()
 
 
+def once_of(key: bytes) -> tuple[bytes, str, str]:
+    """Return the id, the operation and the idempotency key of such a row."""
+    id, op, once = key[len(KEYS) :].split(b"\0", 2)
+    return id, op.decode(), once.decode()
+
+
 def given_key(machine: str, key: str) -> bytes:
     """Return the key of the id that a creation without one was given."""
     return f"\0K{machine}\0{key}".encode()
+
+
+def gone_key(id: bytes) -> bytes:
+    """Return the key of the ordinal of a deletion."""
+    return GONE + id
 
 
 def follows(key: bytes, row: Row) -> list[bytes]:
@@ -350,8 +375,13 @@ def settled(row: Row) -> list[Any]:
 
 def whole(item: Sequence[Any], state: str, context: dict[str, Any]) -> list[Any]:
     """Return the newest item of a row so that it says all that the row said of it."""
-    event, source, keys, event_id = item
-    return [event, source, payload_of(keys, context), event_id, state, context]
+    event, source, keys, event_id, *ordinal = item
+    return [event, source, payload_of(keys, context), event_id, state, context, *ordinal]
+
+
+def ordinal_of(item: Sequence[Any]) -> int:
+    """Return which of what its commit did an item is."""
+    return int(item[-1]) if len(item) % 2 else 0
 
 
 def payload_of(keys: Sequence[str] | None, context: dict[str, Any]) -> dict[str, Any] | None:

@@ -27,11 +27,13 @@ from strata.primitives.machines_rows import (
     check_map,
     follows,
     given_key,
+    gone_key,
     instance_key,
     instance_of,
     known_key,
     machine_name,
     once_key,
+    ordinal_of,
     settled,
     span_of,
     state_prefix,
@@ -44,8 +46,9 @@ MADE: Final = ("made",)
 EVENT_ID: Final = ("event_id",)
 DUE: Final = ("due",)
 Map = dict[str, Any]
-# event, from, to, context, payload, event id, version, applied: what a Transition has behind its instance
-Made = tuple[str, str, str, Map, Map | None, str | None, int | None, bool]
+# event, from, to, context, payload, event id, version, applied, ordinal: what a Transition has behind its
+# instance
+Made = tuple[str, str, str, Map, Map | None, str | None, int | None, bool, int]
 _CREATE, _APPLY, _DELETE = "create", "apply", "delete"
 
 
@@ -59,6 +62,7 @@ class Creation(msgspec.Struct):
     ttl_us: int | None
     recreate: bool
     once: str | None  # the idempotency key
+    ordinal: int = 0  # in a batch, which of what that does
 
     def run(self, txn: Txn, beside: Source) -> tuple[Instance, bool]:
         """Return the instance, and whether it was made now."""
@@ -76,7 +80,7 @@ class Creation(msgspec.Struct):
             "state": initial,
             "context": self.context,
             "created": now,
-            "made": [0, [None, None, None, None]],
+            "made": [0, [None, None, None, None, *([self.ordinal] if self.ordinal else [])]],
         }
         if self.once is not None and self.key is None:
             row["given_by"] = self.once
@@ -126,6 +130,7 @@ class Application(msgspec.Struct):
     event_id: str | None = None
     once: str | None = None
     is_first: bool = False  # whether the transaction is of this alone
+    ordinal: int = 0  # in a batch, which of what that does
 
     def run(self, txn: Txn, beside: Source) -> Made:
         """Return the fields of the transition, of which `applied` says whether it was made now."""
@@ -139,8 +144,9 @@ class Application(msgspec.Struct):
             raise no_instance(key)
         row, version, expires = kept
         event, state, context, machine = self.event, row["state"], row["context"], row["machine"]
+        was_own = not self.is_first and version == txn.version and is_own(txn, key, row)
         if self.expected_state is not None or self.expected_version is not None:
-            self._check_expected(txn, state, version)
+            self._check_expected(state, None if was_own else version)
         ready = tables(txn, machine, row["machine_version"])
         for way in ready.ways.get((state, event), ()):
             if way.guard is None or way.guard(context):
@@ -149,7 +155,8 @@ class Application(msgspec.Struct):
         else:
             raise _refused(ready, state, event)
         item = [event, state, None if payload is None else list(payload), self.event_id]
-        was_own = not self.is_first and version == txn.version and is_own(txn, key, row)
+        if self.ordinal:
+            item.append(self.ordinal)
         made = [row["made"][0] + 1, *settled(row), item] if was_own else [row["made"][0] + 1, item]
         ops: list[PatchOp] = [("set", MADE, made)]
         if payload:
@@ -167,7 +174,7 @@ class Application(msgspec.Struct):
             move(txn, key, machine, state, to, expires)
         if self.once is not None:
             txn.put(once_key(key, _APPLY, self.once), whole(item, to, context), KEY_TTL_US)
-        return event, state, to, context, payload, self.event_id, None, True
+        return event, state, to, context, payload, self.event_id, None, True, self.ordinal
 
     def _patch_more(
         self,
@@ -190,7 +197,7 @@ class Application(msgspec.Struct):
         if held is not None:
             held.pass_on()
 
-    def _check_expected(self, txn: Txn, state: str, version: int) -> None:
+    def _check_expected(self, state: str, version: int | None) -> None:
         for what, expected, actual in (
             ("state", self.expected_state, state),
             ("version", self.expected_version, version),
@@ -209,30 +216,35 @@ class Deletion(msgspec.Struct):
 
     key: bytes
     once: str | None = None
+    ordinal: int | None = None  # in a batch, which of what that does
 
-    def run(self, txn: Txn, beside: Source) -> tuple[int | None, bool]:
-        """Return which commit deleted it before (None: this one), and whether it is deleted now."""
+    def run(self, txn: Txn, beside: Source) -> tuple[int | None, bool, int]:
+        """Return which commit deleted it before (None: this one), whether it is deleted now, its ordinal."""
         key = self.key
         if self.once is not None:
             found = _result(txn, key, _DELETE, self.once)
             if found is not None:
-                return found[1], False
+                return found[1], False, found[0] or 0
         row = txn.get(key)
         if row is None:
-            return self._gone(txn), False
+            return self._gone(txn)
         txn.delete_many([key, *follows(key, row)])
+        if self.ordinal is not None:
+            txn.put(gone_key(key), self.ordinal, KEY_TTL_US)
         if self.once is not None:
-            txn.put(once_key(key, _DELETE, self.once), None, KEY_TTL_US)
-        return None, True
+            txn.put(once_key(key, _DELETE, self.once), self.ordinal, KEY_TTL_US)
+        return None, True, self.ordinal or 0
 
-    def _gone(self, txn: Txn) -> int | None:
-        """Return which commit deleted what is not there. A second deletion is no error."""
-        for _, version, _, is_deleted, expires in txn.history(self.key, None, 1):
+    def _gone(self, txn: Txn) -> tuple[int | None, bool, int]:
+        """Return what `run` does of what is not there. A second deletion is no error."""
+        key, place = self.key, gone_key(self.key)
+        for _, version, _, is_deleted, expires in txn.history(key, None, 1):
             if is_deleted:
-                return version
+                last = txn.history(place, version + 1, 1)
+                return version, False, last[0][0] if last and last[0][1] == version else 0
             if expires is None or expires > txn.now:
-                return None  # this very transaction
-        raise no_instance(self.key)
+                return None, False, txn.get(place, 0)  # this very transaction
+        raise no_instance(key)
 
 
 def creation(
@@ -303,8 +315,9 @@ def deletion(id: str, idempotency_key: str | None = None) -> Deletion:
 
 def transition_of(id: str, made: Made, at: int | None) -> Transition:
     """Return what an application did, with the version of its commit."""
-    event, source, to, context, payload, event_id, version, applied = made
-    return Transition(id, event, source, to, context, payload, event_id, at if applied else version, applied)
+    event, source, to, context, payload, event_id, version, applied, ordinal = made
+    found = at if applied else version
+    return Transition(id, event, source, to, context, payload, event_id, found, applied, ordinal=ordinal)
 
 
 def _once(key: str | None) -> str | None:
@@ -395,5 +408,5 @@ def _result(txn: Txn, key: bytes, op: str, once: str) -> tuple[Any, int | None, 
 
 def _replayed(value: Sequence[Any], version: int | None) -> Made:
     """Return the fields of the transition that an earlier call has made."""
-    event, source, payload, event_id, to, context = value
-    return event, source, to, context, payload, event_id, version, False
+    event, source, payload, event_id, to, context, *_ = value
+    return event, source, to, context, payload, event_id, version, False, ordinal_of(value)

@@ -1,7 +1,8 @@
 """Who may do what: tokens and what each allows.
 
 A file of tokens has one a line: the SHA-256 of the token in hex, what it allows (read, write or admin), and
-then a name if you like. `strata token` makes such a line. The file holds no token, so who reads it has none.
+then a name if you like. `strata token` makes such a line. A hash alone allows all, as in a file of rstmdb's.
+The file holds no token, so who reads it has none.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def tokens_of(lines: Iterable[str], where: str = "tokens") -> Tokens:
         if not words or words[0].startswith("#"):
             continue
         is_hash = len(words[0]) == _HEX and all(mark in "0123456789abcdef" for mark in words[0])
-        if len(words) < 2 or not is_hash or words[1] not in ACCESSES:
+        if len(words) == 1:
+            words.append("admin")
+        if not is_hash or words[1] not in ACCESSES:
             raise InvalidInput(
                 f"{where}, line {number}, is not the SHA-256 of a token and what it allows",
                 hint="as `strata token` prints it: HASH read|write|admin NAME",

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from strata.api.database import Database
 from strata.api.opening import version
@@ -28,6 +28,7 @@ from strata.primitives.vectors import declare_named
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.limits import Limits
+from strata.server.peer import Peer
 from strata.server.turns import Turns
 from strata.wire.asks import Access
 from strata.wire.frames import PROTOCOL
@@ -35,6 +36,8 @@ from strata.wire.session import Session
 
 if TYPE_CHECKING:
     from strata.server.operations import Operations
+
+T = TypeVar("T")
 
 _SWEEP_S: Final = 1.0
 _SWEEP_LEAST_S: Final = 0.002
@@ -66,7 +69,7 @@ class Server:
         self.read_only = read_only
         self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
         self.errors: Counter[str] = Counter()
-        self.connections: set[Connection] = set()
+        self.connections: set[Peer] = set()
         self._links: dict[str, Connection] = {}  # of clients that connect again, what they had last
         self.begun = time.time()
         self._store = store
@@ -101,9 +104,17 @@ class Server:
 
     # -- listeners
 
-    def listen_tcp(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
+    def listen_tcp(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        connection: Callable[[], asyncio.BaseProtocol] | None = None,
+    ) -> tuple[str, int]:
         """Listen on an address, and return it with the port that it got.
 
+        Args:
+            connection: makes the server's side of a connection that speaks another protocol; a Peer.
         Raises: InvalidInput for an address that cannot be had, and for one that other machines reach where no
             token is asked for.
         """
@@ -118,7 +129,7 @@ class Server:
         try:
             listener = self._do(
                 made(
-                    lambda: Connection(self, is_local=False),
+                    connection or (lambda: Connection(self, is_local=False)),
                     host,
                     port,
                     ssl=tls,
@@ -144,7 +155,7 @@ class Server:
 
     # -- what connections ask
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Peer) -> None:
         """Take a connection in. Raises: LimitExceeded."""
         if len(self.connections) >= self.limits.connections:
             raise LimitExceeded(
@@ -153,7 +164,7 @@ class Server:
         self.connections.add(connection)
         self.counts["connections"] += 1
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Peer) -> None:
         self.connections.discard(connection)
 
     def succeed(self, link: str, connection: Connection) -> Connection | None:
@@ -222,9 +233,7 @@ class Server:
     def note_error(self, code: str) -> None:
         self.errors[code] += 1
 
-    def run(
-        self, turns: Turns, who: Hashable, work: Callable[[], bytes], done: Callable[[bytes], None]
-    ) -> None:
+    def run(self, turns: Turns, who: Hashable, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Let a thread work when it is the turn of `who`; `done` gets what it made, in the loop."""
         turns.add(who, lambda: self.soon(done, work()))
 

@@ -68,18 +68,19 @@ def app(
     )  # fmt: skip
 
 
-def admin_app(database: Database, server_stats: Callable[[], Stats]) -> Admin:
+def admin_app(database: Database, server_stats: Callable[[], Stats], more: Callable[[], str] = str) -> Admin:
     """Return the ASGI application with /healthz, /readyz and /metrics. It asks for no token: keep it inside.
 
     Args:
         server_stats: called for each look, from any thread.
+        more: returns more metrics, as they are to be read; called likewise.
     Raises: InvalidInput where the extra `server` is not installed.
     """
     try:
         from strata.server.http.admin import Admin
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    return Admin(database, server_stats)
+    return Admin(database, server_stats, more)
 
 
 def serve_http(

@@ -1,6 +1,7 @@
 """Admin: what those who run a server ask it. No token: it listens where only they are.
 
-GET /healthz   200 while the process answers
+GET /healthz   200 while the process answers; 503 where the database refuses writes since a failed sync,
+               which only opening it again ends; /health is the same
 GET /readyz    200 while requests are taken; 503, and why, where the database is closed, refuses writes
                since a failed sync, or the server ends
 GET /metrics   for Prometheus
@@ -23,10 +24,16 @@ from strata.server.http.web import Receive, Request, Response, Scope, Send
 class Admin:
     """The ASGI application."""
 
-    def __init__(self, database: Database, server_stats: Callable[[], Stats]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        server_stats: Callable[[], Stats],
+        more: Callable[[], str] = str,
+    ) -> None:
         self.limits = HttpLimits(connections=100)
         self._database = database
         self._server_stats = server_stats
+        self._more = more  # metrics of others
         self._begun = time.monotonic()
 
     def stats(self, connections: int = 0) -> Stats:
@@ -47,12 +54,13 @@ class Admin:
 
     async def _respond(self, request: Request) -> Response:
         path = request.scope["path"]
-        if path not in ("/healthz", "/readyz", "/metrics"):
+        if path not in ("/healthz", "/health", "/readyz", "/metrics"):
             return _text("there are /healthz, /readyz and /metrics\n", 404)
         if request.method not in ("GET", "HEAD"):
             return Response("", 405, {"Allow": "GET, HEAD"})
-        if path == "/healthz":
-            return _text("alive\n")
+        if path in ("/healthz", "/health"):
+            why = self._refuses_writes()
+            return _text(f"{why}\n", 503) if why else _text("alive\n")
         # Sizes of files come from the disk, which may keep one waiting.
         work = self._ready if path == "/readyz" else self._metrics
         return await asyncio.get_running_loop().run_in_executor(None, work)
@@ -66,6 +74,9 @@ class Admin:
             return "the database is closed"
         if self._server_stats().draining:
             return "the server ends"
+        return self._refuses_writes()
+
+    def _refuses_writes(self) -> str | None:
         poisoned = getattr(self._database._store, "poisoned", None)  # the model has no disk that could fail
         return None if poisoned is None else f"the database refuses writes: {poisoned}"
 
@@ -75,7 +86,7 @@ class Admin:
         except Closed as error:
             return _text(f"{error}\n", 503)
         text = metrics.text(self._server_stats(), info, time.monotonic() - self._begun)
-        return Response(text, media_type=None, headers={"Content-Type": metrics.TYPE})
+        return Response(text + self._more(), media_type=None, headers={"Content-Type": metrics.TYPE})
 
 
 def _text(said: str, status: int = 200) -> Response:

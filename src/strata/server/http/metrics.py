@@ -1,7 +1,4 @@
-"""Metrics: what a server counted and what its database is, as the text that Prometheus reads.
-
-Source: the exposition format 0.0.4 of Prometheus; a line is `name{label="value"} number`.
-"""
+"""Metrics: what a server counted and what its database is, as the text that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from strata.api.info import DatabaseInfo
+from strata.server.http import exposition
 from strata.server.http.stats import Stats
 
 TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,14 +40,9 @@ def _lines(stats: Stats, info: DatabaseInfo, uptime_s: float) -> Iterator[str]:
 
 
 def _counter(name: str, says: str, label: str, samples: Samples) -> Iterator[str]:
-    yield f"# HELP strata_{name}_total {says}\n# TYPE strata_{name}_total counter\n"
-    for value, number in sorted(samples.items()):
-        yield f'strata_{name}_total{{{label}="{_escaped(value)}"}} {number}\n'
+    by: exposition.Samples = {((label, value),): number for value, number in sorted(samples.items())}
+    yield from exposition.counter(f"strata_{name}_total", says, by)
 
 
 def _gauge(name: str, says: str, number: float) -> Iterator[str]:
-    yield f"# HELP strata_{name} {says}\n# TYPE strata_{name} gauge\nstrata_{name} {number}\n"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    yield from exposition.gauge(f"strata_{name}", says, {(): number})
