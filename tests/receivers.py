@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -50,12 +52,35 @@ class Receiver:
         self.messages: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.arrived = threading.Condition()
+        self._victim: tuple[int, int, str] | None = None
 
     def wait(self, count: int) -> list[dict[str, Any]]:
         """Return the messages, once there are so many."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.messages) >= count, 30), self.messages
         return self.messages
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Return once something is so. It is looked at again and again, and when a message comes."""
+        with self.arrived:
+            for _ in range(3000):
+                if condition():
+                    return
+                self.arrived.wait(0.01)
+        raise AssertionError("it did not come to that")
+
+    def kill(self, process: int, count: int, when: str) -> None:
+        """Kill a process at the message that makes it so many, "before" or "after" that is answered."""
+        with self.arrived:
+            self._victim = process, count, when
+            self._strike("after")
+
+    def _strike(self, when: str) -> None:
+        if self._victim is not None:
+            process, count, wanted = self._victim
+            if len(self.ids) >= count and when == wanted:
+                self._victim = None
+                os.kill(process, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -70,8 +95,11 @@ def receiving(secret: str = SECRET, port: int = 0) -> Iterator[Receiver]:
                 found.ids.append(id)
                 found.messages.append(json.loads(body))
                 found.arrived.notify_all()
+                found._strike("before")
             self.send_response(204)
             self.end_headers()
+            with found.arrived:
+                found._strike("after")
 
         def log_message(self, *_: Any) -> None:
             pass
