@@ -6,7 +6,9 @@ import socket
 
 import pytest
 import served
+import stores
 from test_catalogue import arguments, set_up, without_chance
+from test_wire import VECTORS, unplain
 
 from strata.api.dispatch import dispatch
 from strata.api.operations import OPERATIONS
@@ -79,6 +81,25 @@ def test_point_operations_and_places(client):
     client.operate("kv.put", {"branch": "draft", "space": "notes"}, {"key": "a", "value": 2})
     assert client.operate("kv.get", {"branch": "draft", "space": "notes"}, {"key": "a"}) == 2
     assert client.operate("events.append", {}, {"type": "e", "payload": {"n": 1}})["sequence"] == 0
+
+
+@pytest.mark.parametrize("kind", ["model", "kernel"])
+def test_the_golden_operations_are_what_a_server_says(kind):
+    store = stores.make(kind, stores.FakeClock())
+    server = Server(store)
+    client = Client(server)
+    for step in VECTORS["operations"]:
+        if step["from"] == "client":
+            client.socket.sendall(bytes.fromhex(step["hex"]))
+            continue
+        found, body = client.take(), unplain(step["body"])
+        said = decode_body(found.body)
+        if found.kind == Kind.ERROR:  # whose text may become better
+            said = {**said, "message": body["message"], "hint": body["hint"]}
+        assert (found.kind, found.id, said) == (Kind[step["kind"]], step["id"], body), step["what"]
+    client.close()
+    server.close()
+    store.close()
 
 
 def test_a_merge_that_conflicts_says_what_both_sides_changed(client):

@@ -309,6 +309,9 @@ _ALL: Final = (
 
 OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operation in _ALL}
 
+# An operation that does not end by itself, for what can carry that: the wire. Elsewhere it is a handle.
+WATCH: Final = Operation("watch", Place, "read", True)
+
 # Public names that are no operations: they make handles, or concern this process alone.
 HANDLES: Final[dict[type[Any], frozenset[str]]] = {
     Place: frozenset(

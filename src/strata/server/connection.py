@@ -8,6 +8,7 @@ that does not read what it asked for.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -69,7 +70,10 @@ class Connection(asyncio.Protocol):
         self._packs = False
         self._token: object = None
         self._working: dict[int, Work] = {}
+        self._streams = 0  # of these, those that send pages: to end them, or to go on, more has to be read
         self.is_choked = False  # the client does not read
+        self._room = threading.Event()  # it does, for threads
+        self._room.set()
         self._is_over = False
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -115,10 +119,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_choked = True
+        self._room.clear()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.is_choked = False
+        self._room.set()
         self._run()
         self._read_on()
 
@@ -141,7 +147,7 @@ class Connection(asyncio.Protocol):
         frames, limit, clock = self._frames, self._server.limits.in_flight, self._server.clock
         until = clock() + _TURN_S
         while not (self.is_choked or self._is_over or self._is_waiting or self._held or self._is_over_turn):
-            if len(self._working) >= limit:
+            if len(self._working) - self._streams >= limit:
                 self._transport.pause_reading()
                 break
             try:
@@ -176,7 +182,7 @@ class Connection(asyncio.Protocol):
     def _read_on(self) -> None:
         if self._is_over or self.is_choked or self._is_waiting or self._held or self._is_over_turn:
             return
-        if len(self._working) < self._server.limits.in_flight:
+        if len(self._working) - self._streams < self._server.limits.in_flight:
             self._transport.resume_reading()
 
     def _take(self, found: Frame) -> None:
@@ -196,7 +202,7 @@ class Connection(asyncio.Protocol):
             if work is not None and found.kind == Kind.CANCEL:
                 work.cancel()
             elif work is not None:
-                work.give_credit(decode_body(found.body))
+                work.give_credit(_credit(found.body))
         else:
             raise InvalidInput(f"a frame of kind {found.kind} is nothing that a client sends")
 
@@ -331,14 +337,27 @@ class Connection(asyncio.Protocol):
             self._answer(found.id, operations.run(asked))
 
     def _stream(self, operations: Operations, asked: Asked, id: int) -> None:
+        limit = self._server.limits.in_flight
+        if self._streams >= limit:
+            raise LimitExceeded(what="streams", limit=limit, actual=self._streams + 1)
+        stream = operations.streaming(asked)
         work = self._work(id)
-        work.is_endless = True
+        work.is_endless = work.is_stream = True
         work.give_credit(asked.credit)
 
         def send(items: list[Any]) -> None:
-            work.send_page(lambda: self._framed(id, encode_body(items), Kind.ITEMS))
+            work.take_credit()
+            self._send_page(work, self._framed(id, encode_body(items), Kind.ITEMS))
 
-        self._begin(work, lambda: operations.stream(asked, send))
+        self._begin(work, lambda: stream(work, send))
+        self._streams += 1
+
+    def _send_page(self, work: Work, page: bytes) -> None:
+        """Send a page from a thread, when the client has read enough of those before it."""
+        work.wait_for(self._room)
+        sent = threading.Event()
+        self._server.soon(self._send, page, sent.set)
+        work.wait_for(sent)
 
     def _work(self, id: int) -> Work:
         work = self._working[id] = Work(id, self.send_soon)
@@ -360,12 +379,19 @@ class Connection(asyncio.Protocol):
             except Exception as error:
                 return self._error(max(work.id, 0), error)
 
-        server = self._server
-        turns = server.waiting if work.is_endless else server.reading if reads else server.working
-        server.run(turns, self, run, lambda said: self._worked(work, said))
+        server, done = self._server, lambda said: self._worked(work, said)
+        try:
+            if work.is_endless:
+                server.wait(self, run, done)
+            else:
+                server.run(server.reading if reads else server.working, self, run, done)
+        except StrataError:
+            del self._working[work.id]
+            raise
 
     def _worked(self, work: Work, said: bytes) -> None:
         del self._working[work.id]
+        self._streams -= work.is_stream
         if work is self._held:
             self._held = None
         if self._is_over:
@@ -431,10 +457,12 @@ class Connection(asyncio.Protocol):
         """Send a frame, from any thread."""
         self._server.soon(self._send, data)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, told: Callable[[], None] | None = None) -> None:
         if not self._is_over:
             self._say(data)
             self._flush()
+        if told is not None:
+            told()
 
     # -- the end
 
@@ -450,9 +478,9 @@ class Connection(asyncio.Protocol):
             return
         if self._stalled_s(now) > limits.stalled_s:
             self._transport.abort()
-        if self._working or self._has_frames:
+        if self._has_frames or len(self._working) > self._streams:
             return
-        if limits.idle_s and quiet_s > limits.idle_s:
+        if limits.idle_s and quiet_s > limits.idle_s and not self._working:
             self.say_goodbye("it was idle for too long")
             self.close()
         elif quiet_s > limits.transaction_idle_s:
@@ -463,7 +491,8 @@ class Connection(asyncio.Protocol):
         size = self._transport.get_write_buffer_size()
         if size == 0 or size != self._unread[0]:
             self._unread = size, now
-        is_ours = self._working or self._has_frames  # then we do not read on ourselves
+        in_flight = len(self._working) - self._streams
+        is_ours = self._has_frames or in_flight > 0  # then we may not read on ourselves
         halfway_s = 0.0 if self._reader.is_empty or is_ours else now - self.last_heard
         return max(now - self._unread[1], halfway_s)
 
@@ -510,6 +539,13 @@ class Connection(asyncio.Protocol):
         self._is_over = True
         self._frames, self._has_frames = iter(()), False
         self.close()
+
+
+def _credit(body: bytes | memoryview) -> Any:
+    try:
+        return decode_body(body)
+    except StrataError:
+        return None  # which is no credit either
 
 
 def _request(body: Any) -> tuple[Any, Any, list[Any], dict[str, Any]]:

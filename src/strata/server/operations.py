@@ -7,6 +7,8 @@ arguments  by name, plain data
 options    {"commit": {...}}: what the commit says; {"credit": n}: send page after page, n now and more as
 asked
 
+`watch` is one more operation, which sends pages until it is cancelled: see `watching`.
+
 Where the store's methods say what is in rows, an operation says what it means, and that is what a token
 allows.
 """
@@ -15,20 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from strata.api.database import Database
 from strata.api.dispatch import HERE, Inside, Options, Where, find, resolve, run
 from strata.api.dispatch import dispatch as dispatched
-from strata.api.operations import Operation
+from strata.api.operations import WATCH, Operation
 from strata.api.place import Place
-from strata.api.requests import converted, read
+from strata.api.requests import arguments_of, converted, read
 from strata.api.transaction import Transaction
 from strata.api.view import View
 from strata.core.errors import AccessDenied, InvalidInput, NotFound
+from strata.server.work import CREDIT_MAX, Send, Work
 from strata.wire.asks import ACCESSES
 from strata.wire.session import Session
 
+Stream = Callable[[Work, Send], Any]  # returns what ends it
 _NONE: Final[dict[str, Any]] = {}
 _PLACES: Final = 256  # that a connection's operations were at, and which are kept ready
 
@@ -70,17 +75,18 @@ class Operations:
         for what, data in (("a place", place), ("arguments", arguments), ("options", options)):
             if type(data) is not dict:
                 raise InvalidInput(f"{what} is a map by name")
-        operation = find(name)
+        operation = WATCH if name == "watch" else find(name)
         request = read(operation, arguments)
         self._check(operation, request)
-        if not place and not options:  # as most are
+        if not place and not options and operation is not WATCH:  # as most are
             return Asked(operation, request, HERE, self._at(operation, HERE), None, None)
         if unknown := options.keys() - {"commit", "credit"}:
             raise InvalidInput(f"options have no field {min(map(str, unknown))!r}")
         commit = None if "commit" not in options else converted(options["commit"], Options, "commit")
         credit = options.get("credit")
-        if credit is not None and (type(credit) is not int or credit < 0 or not operation.pages):
-            raise InvalidInput("credit is a number, for operations that have pages")
+        _check_credit(operation, credit, commit)
+        if operation is WATCH and place.keys() - {"branch"}:
+            raise InvalidInput("a watch is of a branch: its space is an argument")
         if "transaction" in place:
             return Asked(operation, request, None, self._inside(place), commit, credit)
         where = converted(place, Where, "place")
@@ -133,8 +139,17 @@ class Operations:
             self.database.flush()
         return result
 
-    def stream(self, asked: Asked, send: Callable[[list[Any]], None]) -> None:
-        """Hand out page after page; `send` waits until the client takes one."""
+    def streaming(self, asked: Asked) -> Stream:
+        """Return what sends page after page from a thread; what it sends begins with what there is now."""
+        if asked.operation is not WATCH:
+            return partial(self._pages, asked)
+        from strata.server.watching import follow
+
+        arguments = arguments_of(asked.operation, asked.request, self.database)
+        assert isinstance(asked.at, Place)  # as places of watches are
+        return partial(follow, asked.at.watch(**arguments), arguments["timeout_s"])
+
+    def _pages(self, asked: Asked, _: Work, send: Send) -> None:
         request = asked.request
         while True:
             page = run(asked.operation, request, self.database, asked.at)
@@ -143,6 +158,21 @@ class Operations:
                 return
             fields = {name: getattr(request, name) for name in request.__struct_fields__}
             request = type(request)(**(fields | page["next"]))
+
+
+def _check_credit(operation: Operation, credit: Any, commit: Options | None) -> None:
+    if operation is WATCH and credit is None:
+        raise InvalidInput("a watch sends pages as there is credit", hint='{"credit": 10} among the options')
+    if credit is None:
+        return
+    if (
+        type(credit) is not int
+        or not 0 <= credit <= CREDIT_MAX
+        or not (operation.pages or operation is WATCH)
+    ):
+        raise InvalidInput(f"credit is a number up to {CREDIT_MAX}, for operations that have pages")
+    if commit is not None:
+        raise InvalidInput("what sends pages commits nothing")
 
 
 def _is_there(place: Place | View, branch: str | None) -> bool:

@@ -84,7 +84,7 @@ class Server:
         self._waiting = ThreadPoolExecutor(self.limits.waiting, thread_name_prefix=f"{name}-wait")
         self.working = Turns(self._executor.submit, self.limits.threads)
         self.reading = Turns(self._executor.submit, readers)
-        self.waiting = Turns(self._waiting.submit, self.limits.waiting)
+        self._waits: Counter[Hashable] = Counter()  # calls that wait, by whose they are
         self.clock: Callable[[], float] = time.perf_counter  # of the turns of connections in the loop
         self.is_draining = False
         shortest = min(self.limits.idle_s or _SWEEP_S, self.limits.stalled_s, self.limits.transaction_idle_s)
@@ -236,6 +236,26 @@ class Server:
     def run(self, turns: Turns, who: Hashable, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Let a thread work when it is the turn of `who`; `done` gets what it made, in the loop."""
         turns.add(who, lambda: self.soon(done, work()))
+
+    def wait(self, who: Hashable, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Let a thread wait, and hand what it made to `done` in the loop.
+
+        Raises: LimitExceeded for one wait too many, which would wait for the others to end: of all, and of
+            those of `who`, who leaves as many to others as it has.
+        """
+        free = self.limits.waiting - self._waits.total()
+        if self._waits[who] >= free:
+            raise LimitExceeded(what="calls that wait", limit=self._waits[who], actual=self._waits[who] + 1)
+        self._waits[who] += 1
+
+        def told(found: T) -> None:
+            self._waits[who] -= 1
+            if not self._waits[who]:
+                del self._waits[who]
+            done(found)
+
+        future = self._waiting.submit(work)
+        future.add_done_callback(lambda found: self.soon(told, found.result()))
 
     def soon(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call in the loop, from any thread."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from strata.core.errors import StrataError
+from strata.core.errors import LimitExceeded, StrataError
 from strata.server.rcp.envelopes import End, encode
 from strata.server.rcp.log import Record
 
@@ -158,8 +158,11 @@ class Watches:
                 return str(error)
             return None
 
-        server = self._listener.server
-        server.run(server.waiting, self, wait, self._waited)
+        try:
+            self._listener.server.wait(self, wait, self._waited)
+        except LimitExceeded:  # others wait with all threads there are for it
+            self._is_waiting = False
+            self._listener.server.loop.call_later(_WAIT_S, self._wait)
 
     def _is_done(self) -> bool:
         return not self._all or self._listener.server.is_draining
