@@ -22,7 +22,7 @@ from strata.cli.worker import add_options, worker_of
 from strata.core.errors import InvalidInput, StrataError
 from strata.server.access import hash_of, new_token, read_tokens
 from strata.server.limits import Limits
-from strata.server.logs import say
+from strata.server.logs import Log, say
 from strata.server.server import Server
 from strata.server.tls import ServerTls
 
@@ -51,6 +51,9 @@ def add_arguments(serve: ArgumentParser) -> None:
     serve.add_argument("--tls-client-authority", metavar="FILE", help="whose certificates clients need")
     serve.add_argument("--read-only", action="store_true", help="nobody may write")
     serve.add_argument("--durability", choices=("buffered", "strict"), help="of what is written (buffered)")
+    serve.add_argument("--log-requests", action="store_true", help="a line for each, and who comes and goes")
+    slow = "a line for requests that take as long (1); 0: for none"
+    serve.add_argument("--log-slow-s", type=float, default=1.0, metavar="S", help=slow)
     serve.add_argument("--create", action="store_true", help="make the database when it is not there")
     serve.add_argument("--no-worker", action="store_true", help="fire no timers, and deliver no webhooks")
     add_options(serve)
@@ -98,9 +101,12 @@ def run(arguments: Namespace) -> int:
     settings: dict[str, Any] = {"create": arguments.create, "read_only": arguments.read_only}
     if arguments.durability is not None:
         settings["durability"] = arguments.durability
+    if arguments.log_slow_s < 0:
+        raise InvalidInput("--log-slow-s is a number of seconds, or 0")
+    log = Log(requests=arguments.log_requests, slow_s=arguments.log_slow_s)
     with open_database(arguments, **settings) as db:
-        server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only)
-        ends: list[Callable[[], object]] = [server.close]
+        server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only, log=log)
+        ends: list[Callable[[], object]] = [log.close, server.close]
         try:
             addresses = _listen(arguments, server, tls, ends)
             more = _listen_for_rcp(arguments, db, server, tls, addresses)
@@ -180,7 +186,7 @@ def _listen_for_http(
     ]
     if arguments.http is not None:
         authorize = None if server.tokens is None else lambda token: server.access_of(token)
-        web = app(db, authorize=authorize, read_only=arguments.read_only)
+        web = app(db, authorize=authorize, read_only=arguments.read_only, log=server.log)
         ends.append(web.close)
         serving = serve_http(web, *host_and_port(arguments.http), tls=tls)
         ends.append(serving.close)

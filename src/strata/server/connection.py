@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import Raw
 
-from strata.core.errors import InvalidInput, LimitExceeded, StrataError
+from strata.core.errors import InternalError, InvalidInput, LimitExceeded, StrataError
+from strata.server.logs import where_of
 from strata.server.work import Work
 from strata.wire.errors import to_wire
 from strata.wire.frames import (
@@ -62,6 +63,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server, *, is_local: bool) -> None:
         self._server = server
         self._is_local = is_local
+        self.name = server.next_name()  # in the log
+        self._log = server.log
+        self._asked = ""  # by the frame that is being taken, for the log
+        self._reason: str | None = None  # why we end it
+        self._begun = time.monotonic()
         self._reader = Reader(GREETING_BYTES_MAX)
         self._frames: Iterator[Frame] = iter(())  # that came and were not taken: made while they are taken
         self._has_frames = False  # whether there may be some
@@ -109,7 +115,10 @@ class Connection(asyncio.Protocol):
                 # Who asks one thing at a time waits for this: nothing is queued, nothing gathered.
                 self.last_heard = time.monotonic()
                 try:
-                    self._call(session, found)
+                    if self._log is None:
+                        self._call(session, found)
+                    else:
+                        self._take_and_note(found)
                 except Exception as error:
                     self._say(self._error(found.id, error))
                 self._flush()
@@ -135,6 +144,10 @@ class Connection(asyncio.Protocol):
                 timer.cancel()
         for work in self._working.values():
             work.cancel()
+        if self._log is not None:
+            lost = "the client closed it" if error is None else f"it broke: {type(error).__name__}"
+            reason, lasted_s = self._reason or lost, round(time.monotonic() - self._begun, 3)
+            self._log.closed(self.name, reason, lasted_s=lasted_s)
         self._server.remove(self)
         if not self._working:
             self._finish()
@@ -160,7 +173,10 @@ class Connection(asyncio.Protocol):
                 break
             is_heard = True
             try:
-                self._take(found)
+                if self._log is None:
+                    self._take(found)
+                else:
+                    self._take_and_note(found)
             except Exception as error:
                 if self._session is None:
                     self._refuse(error)
@@ -184,6 +200,28 @@ class Connection(asyncio.Protocol):
             return
         if len(self._working) - self._streams < self._server.limits.in_flight:
             self._transport.resume_reading()
+
+    def _take_and_note(self, found: Frame) -> None:
+        """Take a frame, and let the log know what was asked unless a thread goes on with it."""
+        log, clock = self._log, self._server.clock
+        assert log is not None
+        begun, self._asked = clock(), ""
+        try:
+            self._take(found)
+        except Exception as error:
+            if self._session is not None:
+                asked = self._asked or f"frame of kind {found.kind}"
+                code, where = self._code_of(error)
+                log.request(self.name, found.id, asked, clock() - begun, code, **where)
+            raise
+        if self._asked and found.id not in self._working:
+            log.request(self.name, found.id, self._asked, clock() - begun)
+
+    @staticmethod
+    def _code_of(error: BaseException) -> tuple[str, dict[str, Any]]:
+        """Return the code of an error, and where it happened if it is one of ours to mend."""
+        code = str(to_wire(error)["code"])
+        return code, {"error": where_of(error)} if code == InternalError.code else {}
 
     def _take(self, found: Frame) -> None:
         session = self._session
@@ -223,6 +261,9 @@ class Connection(asyncio.Protocol):
         self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
         self._reader.limit = server.limits.frame_bytes
+        if self._log is not None:
+            peer, over = self._peer()
+            self._log.opened(self.name, over=over, peer=peer, access=self._session.access)
         self._succeed(hello.get("link"))
         welcome = server.welcome(self._session) | {"packs": self._packs}
         self._say(frame(Kind.WELCOME, 0, encode_body(welcome)))
@@ -244,6 +285,7 @@ class Connection(asyncio.Protocol):
     def _give_way_to(self, newer: Connection) -> bool:
         """End; return whether something is under way still, after which the newer one is told to go on."""
         self._is_over = True
+        self._reason = "its client has another one"
         self._frames, self._has_frames = iter(()), False
         self._transport.abort()
         for work in self._working.values():
@@ -276,6 +318,7 @@ class Connection(asyncio.Protocol):
         self._check_id(found.id)
         handle, method, arguments, options = _request(decode_body(found.body))
         bound = session.bound(handle, method)
+        self._asked = bound.name
         server = self._server
         server.counts[method] += 1
         waits = server.is_strict and bound.ask.writes and bound.thing.inside is None
@@ -290,6 +333,7 @@ class Connection(asyncio.Protocol):
             self._answer(found.id, session.call(bound, arguments, options.get("once")))
 
     def _open(self, session: Session, new: Any, handle: Any, method: Any, arguments: Any) -> None:
+        self._asked = ""
         if method == "diff":  # looks for what both have in common
             self._hold(_UNASKED, partial(session.open, new, handle, method, arguments))
         else:
@@ -323,6 +367,7 @@ class Connection(asyncio.Protocol):
             self._operations = self._server.operations(session)
         operations = self._operations
         asked = operations.asked(decode_body(found.body))
+        self._asked = asked.operation.name
         self._server.counts[asked.operation.name] += 1
         if asked.credit is not None:
             self._stream(operations, asked, found.id)
@@ -361,6 +406,7 @@ class Connection(asyncio.Protocol):
 
     def _work(self, id: int) -> Work:
         work = self._working[id] = Work(id, self.send_soon)
+        work.name, work.begun = self._asked, self._server.clock()
         return work
 
     def _begin(self, work: Work, call: Callable[[], Any], *, reads: bool = False) -> None:
@@ -377,6 +423,7 @@ class Connection(asyncio.Protocol):
                 result = call()
                 return self._result(work.id, result) if work.id != _UNASKED else b""
             except Exception as error:
+                work.code, work.where = self._code_of(error)
                 return self._error(max(work.id, 0), error)
 
         server, done = self._server, lambda said: self._worked(work, said)
@@ -394,6 +441,10 @@ class Connection(asyncio.Protocol):
         self._streams -= work.is_stream
         if work is self._held:
             self._held = None
+        if self._log is not None and work.name:
+            took_s = self._server.clock() - work.begun
+            waits = work.is_endless
+            self._log.request(self.name, work.id, work.name, took_s, work.code, waits=waits, **work.where)
         if self._is_over:
             if not self._working:
                 self._finish()
@@ -477,6 +528,7 @@ class Connection(asyncio.Protocol):
         if self._session is None:
             return
         if self._stalled_s(now) > limits.stalled_s:
+            self._reason = self._reason or "it neither read nor sent the rest of a frame"
             self._transport.abort()
         if self._has_frames or len(self._working) > self._streams:
             return
@@ -517,6 +569,7 @@ class Connection(asyncio.Protocol):
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the client that nothing more will be answered than what it has asked for."""
+        self._reason = self._reason or reason
         self._send(frame(Kind.BYE, 0, encode_body({"reason": reason})))
 
     def close(self) -> None:
@@ -533,10 +586,23 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: BaseException) -> None:
         """Say what is wrong with the client, and close."""
         self._say(self._error(0, error))
-        self._end("refused")
+        code, where = self._code_of(error)
+        if self._log is not None and self._session is None:
+            peer, over = self._peer()
+            self._log.refused(self.name, code, over=over, peer=peer, **where)
+        self._end(f"refused: {code}")
+
+    def _peer(self) -> tuple[str, str]:
+        """Return where the client is, and what it is connected over."""
+        if self._is_local:
+            return "", "socket"
+        address = self._transport.get_extra_info("peername") or ("", 0)
+        is_tls = self._transport.get_extra_info("sslcontext") is not None
+        return f"{address[0]} {address[1]}", "tls" if is_tls else "tcp"
 
     def _end(self, reason: str) -> None:
         self._is_over = True
+        self._reason = self._reason or reason
         self._frames, self._has_frames = iter(()), False
         self.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import os
 import socket
 import ssl
@@ -28,6 +29,7 @@ from strata.primitives.vectors import declare_named
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.limits import Limits
+from strata.server.logs import Log
 from strata.server.peer import Peer
 from strata.server.turns import Turns
 from strata.wire.asks import Access
@@ -57,16 +59,20 @@ class Server:
         tokens: Tokens | None = None,
         read_only: bool = False,
         name: str = "strata",
+        log: Log | None = None,
     ) -> None:
         """Serve `store`, once there is a listener.
 
         Args:
             tokens: who may do what over the network; without, everybody who reaches a listener may do all.
             read_only: nobody may write.
+            log: told of clients and of what they ask; whoever made it closes it.
         """
         self.limits = limits or Limits()
         self.tokens = tokens
         self.read_only = read_only
+        self.log = log
+        self._numbers = itertools.count(1)
         self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
         self.errors: Counter[str] = Counter()
         self.connections: set[Peer] = set()
@@ -154,6 +160,10 @@ class Server:
         self._do(self.loop.connect_accepted_socket(lambda: Connection(self, is_local=True), accepted))
 
     # -- what connections ask
+
+    def next_name(self) -> str:
+        """Return the name of a new connection in the log."""
+        return f"w{next(self._numbers)}"
 
     def add(self, connection: Peer) -> None:
         """Take a connection in. Raises: LimitExceeded."""
@@ -269,6 +279,8 @@ class Server:
         now = time.monotonic()
         for connection in list(self.connections):
             connection.sweep(now)
+        if self.log is not None:
+            self.log.tick()
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
     # -- the end

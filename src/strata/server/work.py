@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from strata.core.errors import Closed, InvalidInput, StrataError
+from strata.server.logs import OK
 from strata.wire.frames import Kind, encode_body, frame
 
 Send = Callable[[list[Any]], None]  # of a page of items; waits until the client takes it
@@ -27,11 +28,15 @@ class Work:
     """What is known of a call while a thread works on it."""
 
     __slots__ = (
-        "_at_cancel", "_credit", "_send", "_told", "_why", "id", "is_cancelled", "is_endless", "is_stream",
+        "_at_cancel", "_credit", "_send", "_told", "_why", "begun", "code", "id", "is_cancelled", "is_endless",
+        "is_stream", "name", "where",
     )  # fmt: skip
 
     def __init__(self, id: int, send: Callable[[bytes], None]) -> None:
         self.id = id
+        # For the log: what it is, since when, and what came of it.
+        self.name, self.begun, self.code = "", 0.0, OK
+        self.where: dict[str, Any] = {}
         self.is_cancelled = False
         self.is_endless = False  # it waits for what others do, so an end of the server does not wait for it
         self.is_stream = False  # it sends pages, as there is credit

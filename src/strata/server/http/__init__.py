@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from strata.server.http.admin import Admin
     from strata.server.http.service import Service
     from strata.server.http.serving import Serving
+    from strata.server.logs import Log
     from strata.server.tls import ServerTls
 
 __all__ = ["HttpLimits", "Role", "Stats", "admin_app", "app", "serve_http"]
@@ -46,6 +47,7 @@ def app(
     files: bool = False,
     origins: Iterable[str] = (),
     limits: HttpLimits | None = None,
+    log: Log | None = None,
 ) -> Service:
     """Return the ASGI application that serves a database. `close` it before the database.
 
@@ -56,6 +58,7 @@ def app(
         read_only: refuse whatever writes, also to administrators.
         files: allow operations that name files on this machine (backup, export).
         origins: of web pages on other hosts that may send requests, as in "https://example.com".
+        log: told of connections and requests; whoever made it closes it.
     Raises: InvalidInput where the extra `server` is not installed.
     """
     try:
@@ -64,7 +67,7 @@ def app(
         raise _missing(error) from error
     return Service(
         database, authorize=authorize, read_only=read_only, files=files, origins=frozenset(origins),
-        limits=limits or HttpLimits(),
+        limits=limits or HttpLimits(), log=log,
     )  # fmt: skip
 
 

@@ -16,7 +16,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from itertools import count
+from time import perf_counter
+from typing import Any, Final, TypeVar
 
 from strata.api.database import Database
 from strata.api.dispatch import dispatch, find
@@ -35,6 +37,7 @@ from strata.server.http.stats import Stats
 from strata.server.http.statuses import Refused, bad_request, refused
 from strata.server.http.watching import Watching
 from strata.server.http.web import ClientDisconnect, Receive, Request, Response, Scope, Send
+from strata.server.logs import OK, Log, where_of
 
 T = TypeVar("T")
 log = logging.getLogger("strata.http")
@@ -56,9 +59,12 @@ class Service:
         files: bool,
         origins: frozenset[str],
         limits: HttpLimits,
+        log: Log | None = None,
     ) -> None:
         self.limits = limits
         self.draining = False
+        self.log = log
+        self._numbers = count(1)  # of requests in the log
         self._database = database
         self._gate = Gate(authorize, read_only, files)
         self._origins = origins
@@ -111,17 +117,36 @@ class Service:
                 return
 
     async def _answer(self, request: Request) -> Response:
+        begun = perf_counter()
+        code, where = OK, {}
         try:
             response = await self._respond(request)
         except ClientDisconnect:
             raise
         except Exception as error:
-            response = self._refusal(request, refused(error))
-            if response.status_code == 500:
+            refusal = refused(error)
+            code, response = refusal.error.code, self._refusal(request, refusal)
+            where = {"error": where_of(error)} if refusal.status == 500 else {}
+            if where and self.log is None:
                 log.error("%s %r failed", request.method, request.scope["path"], exc_info=error)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
+        if self.log is not None:
+            self._note(self.log, request, response, perf_counter() - begun, code, where)
         return response
+
+    def _note(
+        self, log: Log, request: Request, response: Response, took_s: float, code: str, where: dict[str, Any]
+    ) -> None:
+        """Let the log know of a request. Its path may be a key, which is nobody's business."""
+        id = response.headers["X-Request-Id"] = f"r{next(self._numbers)}"
+        connection = request.scope.get("state", {}).get("connection", "")
+        client = request.scope.get("client") or ("", "")
+        status = response.status_code
+        if status == 401:
+            log.refused(connection, code, request=id, over="http", peer=f"{client[0]} {client[1]}")
+        name = request.scope.get("strata.name", "")
+        log.request(connection, id, name, took_s, code, waits=name == "watch", status=status, **where)
 
     def _refusal(self, request: Request, refusal: Refused) -> Response:
         """Return an error as a response."""
@@ -192,7 +217,7 @@ class Service:
                 dispatch(self._database, operation.name, asked.place, asked.request, commit=asked.commit), out
             )
 
-        self._operations[operation.name] += 1
+        self._count(request, operation.name)
         return Response(await self._run(operation, len(body), work), media_type=out)
 
     async def _resource(self, request: Request, role: Role, group: str, key: str) -> Response:
@@ -201,7 +226,7 @@ class Service:
         asked = self._resources.asked(resource, request, key, query_of(request.scope))
         self._gate.check(role, asked.operation)
         body = b"" if request.method in ("GET", "HEAD", "DELETE") else await self._body(request)
-        self._operations[asked.operation.name] += 1
+        self._count(request, asked.operation.name)
 
         def work() -> Response:
             return self._resources.answer(asked, body)
@@ -214,8 +239,12 @@ class Service:
         def check() -> None:
             self._gate.check_access(self._gate.role(request.headers), "read")
 
-        self._operations["watch"] += 1
+        self._count(request, "watch")
         return await self._watching.begin(request, query_of(request.scope), check, self._in_thread)
+
+    def _count(self, request: Request, name: str) -> None:
+        self._operations[name] += 1
+        request.scope["strata.name"] = name
 
     async def _body(self, request: Request) -> bytes:
         body = await read_body(request, self.limits.body_bytes, self.limits.body_s)

@@ -12,15 +12,18 @@ import logging
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from strata.core.errors import InternalError, InvalidInput
+from strata.core.errors import InternalError, InvalidInput, LimitExceeded
 from strata.core.keys import check_int
 from strata.server.http.limits import HttpLimits
 from strata.server.http.stats import Stats
+from strata.server.logs import Log
 from strata.server.tls import ServerTls
 
 _BACKLOG: Final = 1024
@@ -49,7 +52,7 @@ class Serving:
         asks_who = knows_clients or not getattr(app, "is_open", False)
         self._socket = _listening(host, port, anywhere=asks_who)
         try:
-            self._server = _Server(_config(app, limits, context))
+            self._server = _Server(_config(app, limits, context, getattr(app, "log", None)))
             self._thread = threading.Thread(target=self._run, name="strata-http", daemon=True)
             self._thread.start()
             self._server.has_begun.wait()
@@ -105,6 +108,8 @@ class Connection(H11Protocol):
     """A connection that does not wait for ever."""
 
     limits = HttpLimits()  # a class for each server has its own
+    log: Log | None = None
+    numbers: Iterator[int] = count(1)
     logger: logging.Logger
     _deadline: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
@@ -115,8 +120,18 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._reason: str | None = None
+        self._begun = self.loop.time()
+        self.name = f"h{next(self.numbers)}"
+        self.app_state = {**self.app_state, "connection": self.name}
+        peer = f"{self.client[0]} {self.client[1]}" if self.client else ""
         if len(self.connections) > self.limits.connections:
+            self._reason = "there are too many"
+            if self.log is not None:
+                self.log.refused(self.name, LimitExceeded.code, over=self.scheme, peer=peer)
             transport.abort()
+        elif self.log is not None:
+            self.log.opened(self.name, over=self.scheme, peer=peer)
         self._hurry(self.limits.head_s)
 
     def data_received(self, data: bytes) -> None:
@@ -148,6 +163,10 @@ class Connection(H11Protocol):
         self._relax()
         if self._stall is not None:
             self._stall.cancel()
+        if self.log is not None:
+            lost = "it ended" if exc is None else f"it broke: {type(exc).__name__}"
+            lasted_s = round(self.loop.time() - self._begun, 3)
+            self.log.closed(self.name, self._reason or lost, lasted_s=lasted_s)
         super().connection_lost(exc)
 
     def _is_answering(self) -> bool:
@@ -157,7 +176,11 @@ class Connection(H11Protocol):
     def _hurry(self, seconds: float) -> None:
         """Close the connection unless the head of a request is there in time."""
         self._relax()
-        self._deadline = self.loop.call_later(seconds, self.transport.close)
+        self._deadline = self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        self._reason = "no request came in time"
+        self.transport.close()
 
     def _relax(self) -> None:
         if self._deadline is not None:
@@ -168,13 +191,14 @@ class Connection(H11Protocol):
         """Close the connection of a client that takes nothing of what it is sent."""
         left = self.transport.get_write_buffer_size()
         if left >= before:
+            self._reason = "it does not read"
             self.transport.abort()
         else:
             self._stall = self.loop.call_later(self.limits.stall_s, self._look_at_reader, left)
 
 
-def _config(app: Any, limits: HttpLimits, context: ssl.SSLContext | None) -> uvicorn.Config:
-    protocol = type("Connection", (Connection,), {"limits": limits})
+def _config(app: Any, limits: HttpLimits, context: ssl.SSLContext | None, told: Log | None) -> uvicorn.Config:
+    protocol = type("Connection", (Connection,), {"limits": limits, "log": told})
     return uvicorn.Config(
         app,
         loop="asyncio",
