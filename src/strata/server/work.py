@@ -28,8 +28,8 @@ class Work:
     """What is known of a call while a thread works on it."""
 
     __slots__ = (
-        "_at_cancel", "_credit", "_send", "_told", "_why", "begun", "code", "id", "is_cancelled", "is_endless",
-        "is_stream", "name", "where",
+        "_at_cancel", "_credit", "_send", "_told", "_why", "begun", "code", "id", "is_cancelled",
+        "is_endless", "is_stream", "name", "where",
     )  # fmt: skip
 
     def __init__(self, id: int, send: Callable[[bytes], None]) -> None:
