@@ -135,12 +135,12 @@ class Instance(msgspec.Struct, frozen=True):
     steps: int = 0  # how many transitions it has made
     event_id: str | None = None  # of the newest transition
     expires_us: int | None = None
-    made: list[Any] = []  # what its commit did, as rows have it: see `transitions`
+    _made: list[Any] = []  # what its commit did, as rows have it: see `transitions`
 
     @property
     def ordinal(self) -> int:
         """Which of what its commit did made it so, from 0; above 0 only in a batch."""
-        return ordinal_of(self.made[-1]) if self.made else 0
+        return ordinal_of(self._made[-1]) if self._made else 0
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
@@ -149,7 +149,7 @@ class Instance(msgspec.Struct, frozen=True):
 
     def _transitions(self) -> Iterator[Transition]:
         version, time = self.version, self.updated_us
-        for item in self.made:
+        for item in self._made:
             if len(item) < _SETTLED:
                 item = whole(item, self.state, self.context)
             event, source, payload, event_id, to, context, *_ = item
@@ -157,6 +157,12 @@ class Instance(msgspec.Struct, frozen=True):
             yield Transition(
                 self.id, event, source, to, context, payload, event_id, version, True, time, ordinal
             )
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same; what the commit did is how it came to be so, not what it is."""
+        if type(other) is not Instance:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _SHOWN)
 
     def __repr__(self) -> str:
         kind = f"{self.machine} {self.machine_version}"
@@ -176,6 +182,9 @@ class Instance(msgspec.Struct, frozen=True):
     def expires(self) -> datetime | None:
         """From when on it is gone; None is never."""
         return to_expiry(self.expires_us)
+
+
+_SHOWN: Final = tuple(name for name in Instance.__struct_fields__ if name[0] != "_")
 
 
 class Transition(msgspec.Struct, frozen=True):

@@ -114,10 +114,7 @@ def _change(change: Change) -> dict[str, Any]:
     found: dict[str, Any] = {"ref": str(change.ref), "action": change.action}
     if change.removed:
         return found | {"removed": True}
-    value = plain(change.value)
-    if isinstance(change.value, Instance):
-        value.pop("made")  # `transitions` says it better
-    found["value"] = value
+    found["value"] = plain(change.value)
     if change.expires is not None:
         found["expires"] = plain(change.expires)
     if change.parts:

@@ -96,6 +96,7 @@ class Thing(Answer):
     expires: str | None = None
     counter: int | None = None  # of a cell: how often it changed
     events: list[Any] = []  # the newest of a stream, oldest first
+    takes: list[str] = []  # of an instance of a machine: the events that its state knows
     part: Part | None = None
     truncated: bool = False
 

@@ -22,6 +22,7 @@ from strata.core.errors import Conflict, ConflictKey, InvalidInput
 from strata.core.refs import EntityRef
 from strata.primitives import Event
 from strata.primitives.base import MISSING
+from strata.server.mcp import machines
 from strata.server.mcp.answers import Commit, Entry, Part, Past, Thing, Wrote
 from strata.server.mcp.requests import History, Read, Write
 from strata.server.mcp.scope import Door
@@ -185,6 +186,7 @@ _READERS: Final[dict[str, Callable[[Address], Found]]] = {
     "vectors": _vector,
     "traces": _record,
     "runs": _record,
+    "machines": lambda where: machines.found(where.state, where.ref.key),
 }
 
 
@@ -203,7 +205,7 @@ def write(door: Door, request: Write, actor: str | None) -> Wrote:
     ref = EntityRef(branch, space, request.primitive, request.key, path)
 
     def body(tx: Transaction) -> Transaction:
-        if request.expected_version is not None:
+        if request.expected_version is not None and request.primitive != "machines":
             _expect(tx, ref, request.expected_version)
         _WRITERS[request.primitive](tx, request)
         return tx
@@ -227,6 +229,10 @@ def _check_write(request: Write) -> None:
         raise InvalidInput("a deletion has no value", hint="leave value out, or choose action set")
     if (request.path is not None) and kind != "json":
         raise InvalidInput(f"only json documents are written by path, not {kind}")
+    if kind == "machines":
+        return machines.check(request)
+    if request.action not in ("set", "delete"):
+        raise InvalidInput(f"{kind} are set or deleted", hint="create and apply are for machines")
     if (request.type is not None) is not is_event:
         raise InvalidInput(
             "events have a type, and nothing else has" if not is_event else "an event needs a type"
@@ -283,6 +289,7 @@ _WRITERS: Final[dict[str, Callable[[Transaction, Write], None]]] = {
     "json": _write_json,
     "state": _write_state,
     "events": _write_event,
+    "machines": machines.write,
 }
 
 
@@ -326,6 +333,8 @@ def _versions(where: Address, request: History) -> list[Any]:
     if kind in ("kv", "json", "state"):
         found: list[Any] = getattr(where.place, kind).history(key, before=before, limit=limit)
         return found
+    if kind == "machines":
+        return machines.versions(where.place, key, before, limit)
     if kind == "vectors":
         collection, _, name = key.partition("/")
         return where.place.vectors.history(collection, name, before=before, limit=limit)

@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 K_MAX: Final = 50
 LIMIT_MAX: Final = 200
 
-Primitive = Literal["kv", "json", "state", "events", "traces", "runs", "vectors"]
-Written = Literal["kv", "json", "state", "events"]
+Primitive = Literal["kv", "json", "state", "events", "traces", "runs", "vectors", "machines"]
+Written = Literal["kv", "json", "state", "events", "machines"]
 Natural = Annotated[int, Meta(ge=0)]
 Strategy = Literal["strict", "source", "target"]
 
@@ -35,7 +35,7 @@ Key = Annotated[
     str | None,
     Meta(
         description="The key, document or cell; of events the stream, or stream/sequence for one of them;"
-        " of vectors collection/key."
+        " of vectors collection/key; of machines the instance, or _machine/name/version for a definition."
     ),
 ]
 Message = Annotated[str | None, Meta(description="Why, in a few words; kept in the history.")]
@@ -132,20 +132,36 @@ class Write(Request):
         Written,
         Meta(
             description="kv: any value under a key. json: a document, changed by path. state: a cell that"
-            " counts its changes. events: an append-only stream, never changed."
+            " counts its changes. events: an append-only stream, never changed. machines: an instance of a"
+            " state machine, changed by events only."
         ),
     ]
-    key: Annotated[str, Meta(description="The key, document or cell; of events the stream.")]
+    key: Annotated[
+        str, Meta(description="The key, document or cell; of events the stream; of machines the instance.")
+    ]
     value: Annotated[
-        Any, Meta(description="What to store: any JSON. Of events a map. Left out only to delete.")
+        Any,
+        Meta(
+            description="What to store: any JSON. Of events a map. Of machines what is merged into the"
+            " context, a map. Left out only to delete."
+        ),
     ] = None
     action: Annotated[
-        Literal["set", "delete"], Meta(description="delete takes it away; its history stays.")
+        Literal["set", "delete", "create", "apply"],
+        Meta(
+            description="delete takes it away; its history stays. machines: create makes an instance, apply"
+            " lets an event happen to it, if its state and guards allow that."
+        ),
     ] = "set"
     path: Annotated[
         str | None, Meta(description="json: the place in the document, such as $.name; left out: all of it.")
     ] = None
-    type: Annotated[str | None, Meta(description="events: what kind of event it is.")] = None
+    type: Annotated[
+        str | None,
+        Meta(
+            description="events: what kind of event it is. machines: the machine to create of, or the event."
+        ),
+    ] = None
     expected_version: Annotated[
         Natural | None,
         Meta(description="Only if it was last written at this version; 0: only if it is not there."),
