@@ -1,6 +1,9 @@
 """Bytes of no good will, into the decoder and from there into a session: what may come out is an answer or a
 typed error, never a bug of ours.
 
+An input says by its first byte what it is: below 80 a stream of frames, below C0 a program of calls, and else
+one of operations, which is changed part by part, by what it means (fuzz_operations.py).
+
 `python tests/fuzz_wire.py SECONDS [CORPUS]` fuzzes guided by coverage where atheris is installed (the extra
 `fuzz`), and else by mutation of good conversations from a seed. test_wire.py runs it for STRATA_FUZZ_S.
 """
@@ -15,6 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import fuzz_operations
+from fuzz_operations import Runner
 
 from strata.core.errors import StrataError
 from strata.store import open_store
@@ -82,15 +88,17 @@ class Target:
     """A store, and what is done with bytes on it."""
 
     def __init__(self) -> None:
-        self._runs = 0
-        self._store: Any = open_store(None)
+        self._runs = RUNS_PER_STORE
+        self._store: Any = None
 
     def __call__(self, data: bytes) -> None:
         """Take bytes as a stream of frames, or as a program of calls. Raises what is a bug."""
         if self._runs == RUNS_PER_STORE:
-            self._store.close()
-            self._runs, self._store = 0, open_store(None)
+            self._begin_anew()
         self._runs += 1
+        if data[:1] >= b"\xc0":
+            self._runner.run(data[1:])
+            return
         session = Session(self._store, files=False)
         for handle in HANDLES:
             session.open(*handle)
@@ -102,6 +110,12 @@ class Target:
         finally:
             session.close()
             assert not session.has_transactions
+
+    def _begin_anew(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._runner.close()
+        self._runs, self._store, self._runner = 0, open_store(None), Runner(self._check)
 
     def _stream(self, session: Session, data: bytes) -> None:
         """Read frames out of pieces."""
@@ -122,6 +136,8 @@ class Target:
                 session.release(body)
             elif found.kind == Kind.CALL and isinstance(body, list) and len(body) == 3:
                 self._call(session, body[0], body[1], body[2], {})
+            elif found.kind == Kind.OPERATION:
+                self._runner.run(encode_body([body]))
         except Exception as error:
             self._check(error)
 
@@ -165,12 +181,20 @@ def seeds() -> list[bytes]:
         body = encode_body(arguments)
         size = len(body) + (-len(body) % 3 if options else 0)
         programs.append(bytes([0x80, handle, METHODS.index(method), size]) + body)
+    frames += [
+        frame(Kind.OPERATION, number, encode_body(message))
+        for number, message in enumerate(fuzz_operations.seeds(), len(frames) + 1)
+    ]
     opens = [frame(Kind.OPEN, 0, encode_body((10 + new, *rest))) for new, *rest in HANDLES]
-    return [b"\0\xff" + found for found in (*frames, *opens, b"".join(opens + frames))] + programs
+    programs += [b"\xc0" + fuzz_operations.program([message]) for message in fuzz_operations.seeds()]
+    stream = b"".join(opens + frames[: len(SEEDS) + len(opens)])
+    return [b"\0\xff" + found for found in (*frames, *opens, stream)] + programs
 
 
 def mutate(data: bytes, chance: random.Random, pool: list[bytes]) -> bytes:
     """Return `data` with a few things wrong."""
+    if data[:1] >= b"\xc0" and chance.random() < 0.8:
+        return data[:1] + fuzz_operations.mutate(data[1:], chance)
     made = bytearray(data)
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(len(made) + 1)
@@ -214,34 +238,29 @@ def main(seconds: int, corpus: str | None = None) -> None:
     except ImportError:
         print(f"Done {fuzz(seconds, seed=os.getpid())} runs without atheris")
         return
-    atheris.instrument_all() if os.environ.get("STRATA_FUZZ_ALL") else _instrument(atheris)
+    target, pool = Target(), seeds()
+    for data in pool:  # what is imported by then is watched
+        target(data)
+    atheris.instrument_all()
     with tempfile.TemporaryDirectory() as made:
         where = Path(corpus or made)
-        for number, data in enumerate(seeds()):
+        for number, data in enumerate(pool):
             (where / f"seed-{number}").write_bytes(data)
         options = [f"-max_total_time={seconds}", "-max_len=4096", "-timeout=30", f"-artifact_prefix={made}/"]
-        atheris.Setup([sys.argv[0], *options, str(where)], Target())
+        atheris.Setup([sys.argv[0], *options, str(where)], target, custom_mutator=_mutator(atheris))
         atheris.Fuzz()
 
 
-def _instrument(atheris: Any) -> None:
-    """Watch which way it goes in what decodes and dispatches."""
-    import strata.core.errors
-    import strata.core.values
-    import strata.wire.asks
-    import strata.wire.errors
-    import strata.wire.frames
-    import strata.wire.once
-    import strata.wire.session
+def _mutator(atheris: Any) -> Any:
+    """Return what changes an input: operations by what they mean as a rule, all else byte by byte."""
 
-    for cls in (Reader, Session):
-        for name, value in list(vars(cls).items()):
-            if callable(value) and hasattr(value, "__code__"):
-                setattr(cls, name, atheris.instrument_func(value))
-    for module in (strata.wire.asks, strata.wire.once, strata.wire.errors):
-        for name, value in list(vars(module).items()):
-            if hasattr(value, "__code__") and value.__module__ == module.__name__:
-                setattr(module, name, atheris.instrument_func(value))
+    def mutated(data: bytes, size: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        if data[:1] >= b"\xc0" and chance.random() < 0.8:
+            return data[:1] + fuzz_operations.mutate(data[1:], chance, size - 1)
+        return bytes(atheris.Mutate(data, size))
+
+    return mutated
 
 
 if __name__ == "__main__":

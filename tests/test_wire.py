@@ -12,6 +12,7 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
+import fuzz_operations
 import fuzz_wire
 import pytest
 import stores
@@ -496,6 +497,27 @@ def asks_table():
 
 def test_a_moment_of_fuzzing():
     assert fuzz_wire.fuzz(0.05, seed=1) > len(fuzz_wire.seeds())
+
+
+def test_the_fuzzer_gets_at_the_operations():
+    """What it begins with is good, so that what is near to it is tried, and not refused at the door."""
+    failed = []
+    runner = fuzz_operations.Runner(failed.append)
+    done = set()
+    for message in fuzz_operations.seeds():
+        failed.clear()
+        runner.run(fuzz_operations.program([message]))
+        done |= {message[0]} if not failed else set()
+    runner.close()
+    assert "watch" in done and len(done) > 0.8 * len(fuzz_operations.NAMES)
+
+
+@given(st.binary(max_size=60) | st.sampled_from(fuzz_operations.seeds()).map(lambda s: encode_body([s])),
+       st.randoms(use_true_random=False))  # fmt: skip
+def test_a_mutated_program_is_one(data, chance):
+    made = fuzz_operations.mutate(data, chance, 500)
+    assert len(made) <= 500
+    assert isinstance(decode_body(made), list) or made == data[:500]
 
 
 @pytest.mark.slow
