@@ -227,6 +227,31 @@ def test_a_hook_that_is_removed_leaves_nothing(db):
     assert [key for key, _ in transport.got] == ["l"]
 
 
+@pytest.mark.parametrize("history", [False, True])
+def test_a_bundle_has_the_hooks_and_none_comes_to_another_branch(tmp_path, history):
+    """Without history branches get other numbers: a hook must not tell of a branch that it is not of."""
+    transport = Remembers()
+    with strata.open(tmp_path / "a.strata") as db:
+        db.branches.create("beta")
+        db.branches.create("alpha")
+        for branch in ("main", "alpha", "beta"):
+            db.webhooks.add(branch, f"{URL}/{branch}", branch=branch)
+        db.export(tmp_path / "bundle", history=history)
+    strata.import_(tmp_path / "bundle", tmp_path / "b.strata")
+    with strata.open(tmp_path / "b.strata") as db:
+        for branch in ("main", "alpha", "beta"):
+            db.branch(branch).kv.put(branch, 1)
+        worker = Worker(db, transport=transport)
+        worker.step()
+        worker.stop()
+        assert [hook.paused is None for hook in db.webhooks.list()] == [history] * 3
+        assert [hook.branch == hook.name for hook in db.webhooks.list()] == [history] * 3
+        db.webhooks.add("again", URL)
+        assert [policy[0] for policy in db._store.policies()] == [HOME]
+    told = {(one["url"], one["data"]["key"]) for one in transport.tried}
+    assert told == ({(f"{URL}/{name}", name) for name in ("main", "alpha", "beta")} if history else set())
+
+
 def test_a_backup_has_the_hooks(tmp_path):
     transport = Remembers()
     with strata.open(tmp_path / "a.strata") as db:

@@ -19,6 +19,7 @@ from strata.api.webhooks_rows import (
     Hook,
     Lane,
     Progress,
+    branch_of,
     home_of,
     hooks,
     make_home,
@@ -143,7 +144,7 @@ class Webhooks:
             and for a version that is yet to come; LimitExceeded.
         """
         native = self._store.branch(self._branch if branch is None else check_name(branch, "branch"))
-        id = next(info.id for info in self._store.branches() if info.name == native.name)
+        info = next(info for info in self._store.branches() if info.name == native.name)
         head = native.head
         if from_version is not None and check_int(from_version, "from_version") > head:
             raise NotFound(what="version", name=str(from_version), hint=f"the newest is {head}")
@@ -153,7 +154,8 @@ class Webhooks:
             name=check_name(name, "webhook"),
             url=check_url(url),
             secrets=[(_new_secret() if secret is None else _checked_secret(secret), None)],
-            branch=id,
+            branch=info.id,
+            branch_created=info.created,
             created=rows.now,
             **_filters(space, primitive, prefix, type, machine, events, to_states),
         )
@@ -185,11 +187,11 @@ class Webhooks:
         lanes = [lane for _, lane in scan(rows, f"lane/{hook.id}/", Lane)]
         waiting, dead = (rows.count(f"{kind}/{hook.id}/", None, None) for kind in ("message", "dead"))
         due = max(min((lane.due for lane in lanes), default=0), at.not_before)
-        heads = {info.id: info.head for info in self._store.branches()}
+        branch = branch_of(self._store, hook)
         return WebhookStatus(
             name=name,
             position=at.position,
-            head=heads.get(hook.branch, at.position),
+            head=at.position if branch is None else branch.head,
             delivered=at.delivered,
             failed=at.failed,
             waiting=waiting,
@@ -323,11 +325,11 @@ class Webhooks:
         return rows_of(home)
 
     def _shown(self, hook: Hook, secret: str | None = None) -> Webhook:
-        names = {info.id: info.name for info in self._store.branches()}
+        branch = branch_of(self._store, hook)
         return Webhook(
             hook.name,
             hook.url,
-            names.get(hook.branch),
+            None if branch is None else branch.name,
             hook.paused,
             hook.created,
             hook.space,

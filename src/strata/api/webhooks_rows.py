@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from strata.core.errors import AlreadyExists, NotFound
-from strata.core.protocols import Branch, Layout, Store, Txn
+from strata.core.protocols import Branch, BranchInfo, Layout, Store, Txn
 
 HOME: Final = "_webhooks"
 SPACE: Final = "_strata"
@@ -43,6 +43,7 @@ class Hook(msgspec.Struct, frozen=True):
     url: str
     secrets: list[tuple[str, int | None]]  # the newest first; until when one that was replaced signs too
     branch: int
+    branch_created: int  # in a database that was made of a bundle another branch may have the number
     created: int
     space: str | None = None
     primitive: str | None = None
@@ -129,8 +130,9 @@ def make_home(store: Store) -> Branch:
     if found is None:
         with contextlib.suppress(AlreadyExists):
             store.create(HOME)
-        store.set_policy(HOME, None, None, 1, None, False)
         found = store.branch(HOME)
+    if all(policy[0] != HOME for policy in store.policies()):
+        store.set_policy(HOME, None, None, 1, None, False)
     return found
 
 
@@ -159,6 +161,12 @@ def scan(txn: Txn, prefix: str, kind: type[T], limit: int | None = None) -> Iter
     """Yield rows by what their keys have behind `prefix`."""
     for key, found in txn.scan(prefix, None, None, False, limit):
         yield cast(str, key).removeprefix(prefix), msgspec.convert(found, kind)
+
+
+def branch_of(store: Store, hook: Hook) -> BranchInfo | None:
+    """Return what is known of the branch of a hook; None where that is not there any more."""
+    found = (info for info in store.branches() if info.id == hook.branch)
+    return next((info for info in found if info.created == hook.branch_created), None)
 
 
 def hooks(txn: Txn) -> list[Hook]:

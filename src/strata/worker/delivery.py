@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from strata.api.webhooks_rows import Dead, Hook, Lane, Message, Progress, read, scan, write
+from strata.api.webhooks_rows import Dead, Hook, Lane, Message, Progress, branch_of, read, scan, write
 from strata.core.atomic import atomically
 from strata.core.errors import HistoryTrimmed, NotFound
 from strata.core.protocols import Branch, Store, Txn
@@ -219,8 +219,8 @@ class Delivery:
         """Return where the log is to be read. Raises: NotFound."""
         place = at.position, at.within, at.offset
         if self._cursor is None or self._written != (hook.id, place):
-            names = {info.id: info.name for info in self._store.branches()}
-            self.branch = self._store.branch(names.get(hook.branch, _NO_BRANCH))
+            found = branch_of(self._store, hook)
+            self.branch = self._store.branch(_NO_BRANCH if found is None else found.name)
             self._cursor = Cursor(hook, self.branch, at)
             self._written = hook.id, place
         return self._cursor
@@ -228,8 +228,8 @@ class Delivery:
     def _lost(self, hook: Hook, at: Progress, error: HistoryTrimmed | NotFound, now: int) -> int:
         """Do what can be done where the log cannot be read; return when to come again."""
         self._cursor = None
-        if isinstance(error, NotFound) and all(info.id != hook.branch for info in self._store.branches()):
-            self._pause(hook, "its branch was deleted")
+        if isinstance(error, NotFound) and branch_of(self._store, hook) is None:
+            self._pause(hook, "its branch was deleted, or is not in this copy: declare the hook again")
             return NEVER
         assert self.branch is not None
         self._jump(hook, at, error.oldest if isinstance(error, HistoryTrimmed) else self.branch.head)
