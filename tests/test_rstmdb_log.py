@@ -55,7 +55,9 @@ def test_entries_come_back(tmp_path_factory, drawn, segment_bytes):
     offsets = [record.offset for record in found]
     assert offsets == sorted(set(offsets)) and (not offsets or offsets[0] == 1 << 40)
     assert written.head_offset > max(offsets, default=0) and written.head_sequence == len(drawn)
-    assert written.records == len(drawn) and log.bytes == sum(file.size for file in written.files)
+    assert written.records == len(drawn) and sum(log.sizes.values()) == sum(
+        file.size for file in written.files
+    )
     for record in found:  # the offset says where it lies
         file, at = place_of(record.offset)
         assert (directory / file).read_bytes()[at : at + 4] == b"WLOG"
@@ -69,6 +71,15 @@ def sizes_of(found, segment):
     """The size of a segment that has one record only, which may be larger than a segment."""
     inside = [record for record in found if record.offset >> 40 == segment]
     return len(rstmdb_records.encode(inside[0].sequence, inside[0].entry)) if len(inside) == 1 else None
+
+
+def test_a_segment_may_be_full_to_the_last_byte(tmp_path):
+    """The next one begins only when a record does not fit."""
+    size = len(rstmdb_records.encode(1, create("a")))
+    for segment_bytes, segments in [(3 * size, 1), (3 * size - 1, 2), (2 * size, 2), (size, 3), (1, 3)]:
+        path = tmp_path / str(segment_bytes)
+        log = write_segments(records([create("a")] * 3), path, segment_bytes=segment_bytes)
+        assert len(log.files) == segments
 
 
 def test_the_bytes_are_those_of_rstmdb(tmp_path):

@@ -16,7 +16,7 @@ retention.py    how much history is kept
 database.py     Database
 opening.py      what opening one takes
 checksum.py     CRC32C by the kernel, for frames and files of others
-rstmdb/         the log and the backups of rstmdb, as bytes
+rstmdb/         the log and the backups of rstmdb: as bytes, and as machines
 operations.py   the catalogue of every public operation (imported by whoever lists operations)
 dispatch.py     run one by its name with plain data: requests.py, plain.py, revive.py, schema.py, examples.py
 """

@@ -299,6 +299,14 @@ EXAMPLES: Final[dict[str, Example]] = {
     "ingest_transcript": _example(
         source=[{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so"}], id="chat"
     ),
+    "import_rstmdb": _example(
+        "other = strata.open()",
+        _MACHINE.replace("db.", "other."),
+        _TICKET.replace("db.", "other."),
+        'other.export_rstmdb("tickets.rstmbak", history=True)',
+        path="tickets.rstmbak",
+    ),
+    "export_rstmdb": _example(_MACHINE, _TICKET, path="tickets.rstmbak", history=True),
     "durable_version": _example(_GOAL, "db.flush()"),
     "outcome": _example(_GOAL, transaction="1-1767225600000000"),
     "info": _example(_GOAL),

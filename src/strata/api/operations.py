@@ -169,7 +169,7 @@ class Operation:
     @cached_property
     def names_files(self) -> bool:
         """Whether an argument is a path on the machine that the database is on."""
-        return self.name in ("backup", "export")
+        return self.name in ("backup", "export", "import_rstmdb", "export_rstmdb")
 
     @cached_property
     def on_views(self) -> bool:
@@ -209,11 +209,19 @@ class Operation:
     @property
     def _later(self) -> dict[str, Any] | None:
         """The types in annotations whose modules are imported only when they are needed."""
-        if self.name != "info":
-            return None
-        from strata.api.info import DatabaseInfo
+        if self.name == "info":
+            from strata.api.info import DatabaseInfo
 
-        return {"DatabaseInfo": DatabaseInfo}
+            return {"DatabaseInfo": DatabaseInfo}
+        if self.name == "import_rstmdb":
+            from strata.api.rstmdb.importing import Progress, RstmdbImport
+
+            return {"Progress": Progress, "RstmdbImport": RstmdbImport}
+        if self.name == "export_rstmdb":
+            from strata.api.rstmdb.exporting import RstmdbExport
+
+            return {"RstmdbExport": RstmdbExport}
+        return None
 
     @cached_property
     def _function(self) -> Any:
@@ -299,6 +307,7 @@ _ALL: Final = (
         "", Place,
         read="version log diff replay replay_until replay_range explain",
         write="ingest_otlp ingest_transcript",
+        admin="import_rstmdb export_rstmdb",
     ),
     *_operations(
         "", Database,

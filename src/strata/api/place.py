@@ -13,11 +13,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from strata.api.face import Lazy
 from strata.api.ingest import IngestInfo, MissingParents, Source, ingest_otlp, ingest_transcript
 from strata.api.instants import Instant, version_of
+from strata.api.portable import AnyPath, check_path
 from strata.api.replay import Replay, replay, replay_range, replay_until
 from strata.api.retry import RETRIES, retrying
 from strata.api.search import Searchable, State
@@ -37,6 +39,8 @@ from strata.history.watch import Watch, watch
 from strata.primitives import RunRecords
 
 if TYPE_CHECKING:
+    from strata.api.rstmdb.exporting import RstmdbExport
+    from strata.api.rstmdb.importing import Progress, RstmdbImport
     from strata.api.runs import Run, Runs
 
 P = ParamSpec("P")
@@ -292,6 +296,49 @@ class Place(Searchable):
             LimitExceeded. Nothing is written then.
         """
         return ingest_transcript(self, source, stream, id, time_field, tags)
+
+    def import_rstmdb(
+        self, path: AnyPath, *, salvage: bool = False, progress: Progress | None = None
+    ) -> RstmdbImport:
+        """Take in what rstmdb has logged, machines, instances and all their transitions; return how much.
+
+        A thousand entries become a commit. Run again, after a crash or for what was logged since, it goes on
+        where it was. States and contexts are those of the log, whose entries have no times: what is imported
+        happened now. Idempotency keys are not taken along.
+
+        Args:
+            path: a data directory of rstmdb, which may be that of a server that runs, or a `.rstmbak`.
+            salvage: go on behind damage, and leave out what cannot be kept here; the result lists it. Else
+                it ends there, and what came before is kept.
+            progress: called after each commit with the bytes of the log that are done and those there are.
+                What it raises ends the import, and comes out of it; what was committed stays.
+        Raises: Corrupt, with file and byte, where the log is damaged, other than at its end; InvalidInput for
+            what is no log or no backup, for another log than the one that was imported here before, and,
+            naming the offset, for what cannot be kept; LimitExceeded for a backup that is too large; NotFound
+            where there is nothing at `path`.
+        Cost: reads the log once, a backup twice, in little memory.
+        """
+        from strata.api.rstmdb.importing import import_log
+
+        return import_log(self, Path(check_path(path)), salvage, progress)
+
+    def export_rstmdb(self, path: AnyPath, *, history: bool = False) -> RstmdbExport:
+        """Write the machines and instances of this branch and space to a backup of rstmdb; say what it holds.
+
+        rstmdb restores it, and `import_rstmdb` takes it in again. Without `history` it makes each instance as
+        it is now; with it, all transitions that are kept are in it. What rstmdb has no words for, expiry,
+        timers and times among it, it does not say.
+
+        Args:
+            path: a file that does not exist yet, such as `orders.rstmbak`. It appears when it is whole.
+        Raises: AlreadyExists when there is something at `path`; InvalidInput for a context with bytes in it,
+            which JSON cannot say; LimitExceeded for one that is larger than rstmdb takes; NotFound for a
+            space that there is not.
+        Cost: reads what it writes, with `history` twice. The log lies beside the file for a while.
+        """
+        from strata.api.rstmdb.exporting import export_log
+
+        return export_log(self, Path(check_path(path)), history)
 
     def diff(
         self,

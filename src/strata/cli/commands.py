@@ -130,7 +130,9 @@ def _inspect(inspect: Parser) -> None:
 def _export(export: Parser) -> None:
     export.add_argument("file", metavar="FILE", help="the file to make; - is standard output")
     export.add_argument("--branch", help="one branch: of bundles instead of all, of other formats (main)")
-    export.add_argument("--history", action="store_true", help="bundle: all versions, not only the newest")
+    export.add_argument(
+        "--history", action="store_true", help="bundle, rstmdb: all that was, not only what is"
+    )
     export.add_argument("--bundle-key-file", metavar="KEYFILE", help="bundle: encrypt FILE with this key")
     _data(export)
     export.add_argument("--at", metavar="WHEN", help="as it was at a version, a time, or tag:NAME")
@@ -140,10 +142,15 @@ def _export(export: Parser) -> None:
 def _import(take: Parser) -> None:
     take.add_argument("path", metavar="PATH", help="the database; of a bundle the directory to make")
     take.add_argument("file", metavar="FILE", nargs="?", help="the file to take in; - is standard input")
-    take.add_argument("--check", action="store_true", help="bundle: only check FILE; PATH is left out")
+    take.add_argument("--check", action="store_true", help="bundle, rstmdb: only check FILE; without PATH")
     take.add_argument("--branch", help="where to (main)")
     take.add_argument("--message", metavar="TEXT", help="what the commit says about itself")
     take.add_argument("--text", action="store_true", help="csv: every cell is a text")
+    take.add_argument(
+        "--salvage",
+        action="store_true",
+        help="rstmdb: leave out what is damaged or cannot be kept, and say so",
+    )
     _data(take)
 
 
@@ -151,7 +158,7 @@ def _data(command: Parser) -> None:
     """Say which data, where the file is no bundle."""
     command.add_argument(
         "--format",
-        choices=("bundle", "jsonl", "csv", "arrow", "parquet", "sqlite"),
+        choices=("bundle", "jsonl", "csv", "arrow", "parquet", "sqlite", "rstmdb"),
         help="of FILE, where its extension says nothing or something else (a bundle)",
     )
     command.add_argument("--primitive", choices=("kv", "json", "events", "vectors"), help="of what (kv)")

@@ -17,6 +17,11 @@ from strata.core.errors import InvalidInput
 def export(given: Namespace) -> int:
     """Write a bundle, or the data of one primitive in another format; print what is in it."""
     name = format_of(given.file, given.format)
+    if name == "rstmdb":
+        _check(given, name, ("bundle_key_file", *_OF_DATA_ONLY), ())
+        from strata.cli import rstmdb
+
+        return rstmdb.export(given)
     _check(given, name, _OF_BUNDLES, _OF_DATA)
     if name is not None:
         from strata.cli import transfer
@@ -31,14 +36,18 @@ def export(given: Namespace) -> int:
 def import_(given: Namespace) -> int:
     """Make a database of a bundle or only check it, or take in a file of another format; print what was."""
     if given.check:
-        _say(strata.verify_bundle(given.file or given.path, key=keys_of(given)))
-        return 0
+        return _verify(given, given.file or given.path)
     if given.file is None:
         raise InvalidInput("say PATH and FILE", hint="or --check FILE, which makes nothing")
     if Path(given.path).is_file() and not Path(given.file).is_file():
         given.path, given.file = given.file, given.path  # a database is never a file
     name = format_of(given.file, given.format)
-    _check(given, name, ("check",), (*_OF_DATA, "branch", "message", "text"))
+    if name == "rstmdb":
+        _check(given, name, (*_OF_DATA_ONLY, "message", "text"), ())
+        from strata.cli import rstmdb
+
+        return rstmdb.import_(given)
+    _check(given, name, ("check", "salvage"), (*_OF_DATA, "branch", "message", "text", "salvage"))
     if name is not None:
         from strata.cli import transfer
 
@@ -47,8 +56,19 @@ def import_(given: Namespace) -> int:
     return 0
 
 
+def _verify(given: Namespace, file: str) -> int:
+    """Say what is in a file, and whether it is whole."""
+    if given.format == "rstmdb" or (given.format is None and file.lower().endswith(".rstmbak")):
+        from strata.cli import rstmdb
+
+        return rstmdb.check(file, salvage=given.salvage)
+    _say(strata.verify_bundle(file, key=keys_of(given)))
+    return 0
+
+
 _OF_BUNDLES: Final = ("history", "bundle_key_file")
-_OF_DATA: Final = ("space", "at", "prefix", "stream", "collection", "table", "key", "primitive")
+_OF_DATA_ONLY: Final = ("at", "prefix", "stream", "collection", "table", "key", "primitive")
+_OF_DATA: Final = ("space", *_OF_DATA_ONLY)
 
 
 def _check(given: Namespace, name: str | None, of_bundles: Iterable[str], of_data: Iterable[str]) -> None:

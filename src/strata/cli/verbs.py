@@ -90,7 +90,8 @@ class Verb:
     def creates(self) -> bool:
         """Whether it makes a database where there is none."""
         writes = self.operation.in_transactions and self.operation.access == "write"
-        return writes or self.operation.name.startswith("ingest") or self.operation.name == "runs.begin"
+        makes = ("ingest_otlp", "ingest_transcript", "import_rstmdb", "runs.begin")
+        return writes or self.operation.name in makes
 
     def parser(self, prog: str = "strata") -> Parser:
         """Return the parser of what follows its words."""

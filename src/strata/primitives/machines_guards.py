@@ -63,6 +63,16 @@ def compile_guard(text: str) -> Guard:
     return guard
 
 
+def leading_guard(text: str) -> str:
+    """Return the part of a text that is a guard, as rstmdb takes it, which does not look at the rest.
+
+    Raises: InvalidInput where it does not begin with one; LimitExceeded.
+    """
+    parser = _Leading(text)
+    parser.either(0)
+    return text[: parser.at].rstrip()
+
+
 class _Parser:
     """Reads a guard from left to right. Between calls `at` is at no white space."""
 
@@ -139,12 +149,16 @@ class _Parser:
 
     def _number(self) -> float:
         begin, found = self.at, self._match(_NUMBER)
-        if found is None or not any(map(str.isdigit, found)) or _WORD.match(self.text, self.at):
+        if found is None or not any(map(str.isdigit, found)) or self._goes_on():
             self.at = begin
             raise self.error("a number is expected" if begin < len(self.text) else "it ends too early")
         if math.isinf(number := float(found)):
             raise self.error(f"{found[:20]}... is larger than any number")
         return number
+
+    def _goes_on(self) -> bool:
+        """Return whether there is a word right behind a number."""
+        return _WORD.match(self.text, self.at) is not None
 
     def _match(self, pattern: re.Pattern[str]) -> str | None:
         found = pattern.match(self.text, self.at)
@@ -169,6 +183,13 @@ class _Parser:
     def error(self, reason: str) -> InvalidInput:
         shown = self.text if len(self.text) <= 80 else f"{self.text[:80]}..."
         return InvalidInput(f"guard {shown!r}, character {self.at}: {reason}", hint=_HINT)
+
+
+class _Leading(_Parser):
+    """Reads a guard up to where it ends, whatever comes then."""
+
+    def _goes_on(self) -> bool:
+        return False
 
 
 def _is_in_names(mark: str) -> bool:

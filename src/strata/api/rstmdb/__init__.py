@@ -1,10 +1,19 @@
-"""What rstmdb leaves on disk: its log, its data directories, its backups. Nothing here knows a database.
+"""What rstmdb leaves on disk: its log, its data directories, its backups; read, written, taken in.
 
-records.py      one record in bytes; a segment as records and damage
-segments.py     records become segments
-directories.py  the log in a data directory
-archives.py     the log in a backup, `.rstmbak`; over streams.py, which unpacks
-packing.py      a log becomes a backup
+Bytes, which know no database; the names of this package:
+
+    records.py      one record in bytes; a segment as records and damage
+    segments.py     records become segments
+    directories.py  the log in a data directory
+    archives.py     the log in a backup, `.rstmbak`; over streams.py, which unpacks
+    packing.py      a log becomes a backup
+
+Machines, imported by whoever needs them:
+
+    reading.py      entries of a log as our machines can have them
+    importing.py    a log becomes machines and instances
+    history.py      the history of machines as entries of a log
+    exporting.py    machines and instances become a backup
 
 The format is as the reference of rstmdb has it (sections 8, 11 and 12), and as version 0.3 writes it where
 that says nothing.

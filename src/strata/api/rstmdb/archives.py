@@ -80,9 +80,10 @@ class Archive:
         self._check()
 
     @property
-    def bytes(self) -> int:
-        """The length of the log."""
-        return sum(file.size for file in self.manifest.files if file.path.startswith("wal/"))
+    def sizes(self) -> dict[int, int]:
+        """The lengths of the segments."""
+        found = ((_segment(file), file.size) for file in self.manifest.files)
+        return {id: size for id, size in found if id is not None}
 
     def check(self) -> None:
         """Read all of it.
@@ -99,8 +100,7 @@ class Archive:
             missing; InvalidInput for one that the manifest does not name, or not so.
         """
         for file, stream in self._members():
-            directory, _, name = file.path.partition("/")
-            id = segment_id(name) if directory == "wal" else None
+            id = _segment(file)
             if id is not None:
                 yield id, stream
 
@@ -184,6 +184,11 @@ class Archive:
                 raise
             message = f"{self.path} cannot be read: {error.strerror or error}"
             raise StorageError(message, operation="read", path=str(self.path), errno=error.errno) from error
+
+
+def _segment(file: File) -> int | None:
+    directory, _, name = file.path.partition("/")
+    return segment_id(name) if directory == "wal" else None
 
 
 def _check_path(archive: str, path: str) -> None:

@@ -16,12 +16,12 @@ class Directory:
         self.path = path
         self._wal = path / "wal" if (path / "wal").is_dir() else path
         try:
-            self._sizes = dict(sorted(self._found()))
+            self.sizes = dict(sorted(self._found()))  # of the segments
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise _unreadable(self._wal, error) from error
-        if not self._sizes:
+        if not self.sizes:
             raise InvalidInput(
                 f"{str(path)!r} has no log of rstmdb", hint="there should be wal/0000000000000001.wal"
             )
@@ -32,14 +32,9 @@ class Directory:
             if id is not None and file.is_file():
                 yield id, file.stat().st_size
 
-    @property
-    def bytes(self) -> int:
-        """The length of the log."""
-        return sum(self._sizes.values())
-
     def segments(self) -> Iterator[tuple[int, Reader]]:
         """Yield each segment, to be read before the next is taken."""
-        for id in self._sizes:
+        for id in self.sizes:
             file = self._wal / segment_name(id)
             try:
                 opened = file.open("rb", buffering=0)

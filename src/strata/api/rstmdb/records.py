@@ -51,6 +51,8 @@ _TRIED_BYTES_MAX: Final = 1 << 30
 _SALVAGE: Final = "salvage=True (--salvage) takes what is whole, and says what is not"
 
 _decode = msgspec.json.Decoder().decode
+# Not msgspec's, which writes bytes as Base64 texts.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 class Reader(Protocol):
@@ -68,6 +70,7 @@ class Record(NamedTuple):
     offset: int
     sequence: int
     entry: Entry
+    checksum: int = 0  # of its payload, as it was read
 
 
 class Damage(NamedTuple):
@@ -145,8 +148,7 @@ def encode(sequence: int, entry: Entry) -> bytes:
             f"{entry.get('type')!r} is no type of an entry", hint=f"one of {', '.join(_NUMBERS)}"
         )
     try:
-        text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        payload = text.encode()
+        payload = _encode(entry).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"an entry is JSON, and {entry['type']} {_named(entry)}: {error}") from None
     if len(payload) > WRITTEN_BYTES_MAX:
@@ -274,7 +276,7 @@ def _record(segment: int, window: _Window) -> Record | str:
     entry = _entry(kind, payload)
     if isinstance(entry, str):
         return entry
-    record = Record(offset_of(segment, window.place), sequence, entry)
+    record = Record(offset_of(segment, window.place), sequence, entry, checksum)
     window.at = start + length
     return record
 

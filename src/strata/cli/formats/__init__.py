@@ -17,13 +17,19 @@ from strata.core.errors import AlreadyExists, InvalidInput, StorageError
 
 Record = dict[str, Any]
 Records = Callable[[], Iterator[Record]]  # the same ones each time it is called
-Name = Literal["jsonl", "csv", "arrow", "parquet", "sqlite"]
+Name = Literal["jsonl", "csv", "arrow", "parquet", "sqlite", "rstmdb"]
 
-NAMES: Final = ("jsonl", "csv", "arrow", "parquet", "sqlite")
+NAMES: Final = (
+    "jsonl",
+    "csv",
+    "arrow",
+    "parquet",
+    "sqlite",
+)  # and rstmdb's, which has no records: cli/rstmdb
 STDIO: Final = "-"
 BY_EXTENSION: Final[dict[str, Name]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".arrow": "arrow", ".feather": "arrow",
-    ".parquet": "parquet", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite",
+    ".parquet": "parquet", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite", ".rstmbak": "rstmdb",
 }  # fmt: skip
 
 
