@@ -12,6 +12,7 @@ from rstmdb_logs import ORDER, PUT, WHEN, apply, archive, create, raw, records
 from test_cli import strata_
 
 import strata
+from strata.api.rstmdb import history as rstmdb_history
 from strata.api.rstmdb import importing, write_archive, write_segments
 from strata.core.errors import AlreadyExists, Corrupt, InvalidInput, NotFound, StrataError
 from strata.testing import FakeClock
@@ -273,6 +274,38 @@ def _text(entry):
     return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["a", "order", "created", "PAY", "", "\n", "_machine/a", "x" * 300]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["n", "states", ""]), inner),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(
+    st.sampled_from([PUT, create("a"), apply("a"), DELETE]),
+    st.dictionaries(st.sampled_from(["machine", "version", "definition", "definition_hash", "instance_id",
+        "initial_state", "initial_ctx", "event", "from_state", "to_state", "payload", "ctx", "event_id"]),
+        anything, max_size=2),
+), max_size=6))  # fmt: skip
+def test_whatever_an_entry_says(tmp_path_factory, drawn):
+    """It is taken or refused, and then the entry is named; with salvage all others are there."""
+    path = directory(tmp_path_factory.mktemp("x"), PUT, *[entry | wrong for entry, wrong in drawn])
+    with databases.make("kernel") as db:
+        done = db.import_rstmdb(path, salvage=True)
+        taken = done.instances + done.transitions + done.deletions + done.orphans
+        assert taken + done.refused >= sum(entry is not PUT for entry, _ in drawn)
+        assert len(done.first_refused) == done.refused
+        for found in db.machines:
+            assert found.state in db.machines.machine(found.machine, found.machine_version).states
+        with databases.make("kernel") as other:
+            try:
+                assert other.import_rstmdb(path).refused == done.refused == 0
+            except InvalidInput as error:
+                assert "offset" in str(error)
+
+
 def test_only_the_first_refusals_are_listed(db, tmp_path):
     done = db.import_rstmdb(directory(tmp_path, PUT, *[create("\n")] * 250), salvage=True)
     assert done.refused == 250 and len(done.first_refused) == 100
@@ -430,7 +463,9 @@ def test_where_there_is_nothing(db, tmp_path):
 def test_an_export_is_imported_as_it_was(tmp_path_factory, calls, is_grouped, kind, history):
     """Also what several calls did in one transaction."""
     file = tmp_path_factory.mktemp("x") / "x.rstmbak"
-    with databases.make(kind) as ours, databases.make(kind) as theirs:
+    with databases.make(kind) as ours, databases.make(kind) as theirs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rstmdb_history, "_FIRST_VERSIONS", 1)
+        patch.setattr(rstmdb_history, "_ROWS", 5)
         ours.machines.define("order", 1, ORDER)
         tx = None
         for (id, what, payload, event_id), inside in zip(calls, is_grouped, strict=False):
@@ -446,12 +481,24 @@ def test_an_export_is_imported_as_it_was(tmp_path_factory, calls, is_grouped, ki
         assert made.rewritten == 0 and made.machines == 1 and made.instances == len(ours.machines)
         done = theirs.import_rstmdb(file)
         assert done.is_whole and (history is False or not done.irregular)
-        mine, other = seen(ours), seen(theirs)
+        mine, other = without_remakings(seen(ours)), without_remakings(seen(theirs))
         if not history:
             other["history"] = mine["history"] = None
             for found in (mine, other):
                 found["instances"] = {id: row[:4] for id, row in found["instances"].items()}
         assert other == mine
+
+
+def without_remakings(found):
+    """Leave out deletions right before creations: within one transaction ours has no room for them."""
+    for id, steps in found["history"].items():
+        is_made = [step[:2] == (None, None) for step in steps]
+        found["history"][id] = [
+            step
+            for number, step in enumerate(steps)
+            if step[2] is not None or not any(is_made[number - 1 : number])
+        ]
+    return found
 
 
 def call(machines, id, what, payload, event_id):
