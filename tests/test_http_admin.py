@@ -88,8 +88,9 @@ def test_metrics_of_a_database_with_files(tmp_path):
 def test_a_disk_that_failed_is_not_ready():
     """A sync that failed cannot be had from here; that the kernel says so then is a test of the kernel's."""
     broken = SimpleNamespace(closed=False, _store=SimpleNamespace(poisoned="fsync failed: EIO"))
-    answer = admin(broken).get("/readyz")
-    assert answer.status_code == 503 and "EIO" in answer.text
+    for path in ("/readyz", "/healthz", "/health"):
+        answer = admin(broken).get(path)
+        assert answer.status_code == 503 and "EIO" in answer.text
 
 
 def test_two_servers_of_a_database_are_counted_together():
@@ -104,7 +105,7 @@ def test_nothing_else_is_there(db):
     assert web.head("/healthz").status_code == 200
 
 
-def test_labels_areescaped():
+def test_labels_are_escaped():
     assert escaped('a"b\\c\nd') == r"a\"b\\c\nd"
 
 

@@ -1,7 +1,7 @@
 """The acceptance table of the reference on rstmdb, row by row: which tests show it, or what it waits for.
 
 Of each capability the part that belongs to the data is shown here; what needs a listener, a server or
-several machines is later work and is named as such.
+several machines is later work and is named as such. What clients of rstmdb see: tests/test_rcp*.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import strata
 
 TESTS = Path(__file__).parent
 KERNEL = "the kernel shows it for all primitives alike: make sim, tests/crash"
-LISTENER, SERVER, CLUSTER = "the RCP listener", "the server", "replication"
+CLIENT, SERVER, CLUSTER = "a client of our own for RCP", "the server", "replication"
 
 # capability: tests of it, or where it is shown, or the later work that it belongs to
 SHOWN = {
@@ -46,12 +46,15 @@ SHOWN = {
     ],
     "lifecycle, soft delete, re-create": ["test_deletion_is_soft"],
     "ctx default, shallow merge": ["test_payloads_are_merged_key_by_key"],
-    "optimistic checks": ["test_optimistic_checks"],
+    "optimistic checks": ["test_optimistic_checks", "test_what_is_expected"],
     "durable idempotency": [
         "test_a_key_makes_a_call_happen_once",
         "test_a_key_holds_after_a_kill",
+        "test_a_key_gives_one_commit_and_one_event_also_after_a_kill",
     ],
     "batch both modes": [
+        "test_an_offset_inside_a_batch_is_that_of_its_last_change",
+        "test_batches_that_are_none",
         "test_a_bad_item_fails_alone_or_takes_all_with_it",
         "test_a_kill_in_the_middle_of_batches_leaves_whole_ones",
     ],
@@ -59,15 +62,41 @@ SHOWN = {
     "torn tail, bad CRC": KERNEL,
     "snapshot + compaction": ["test_a_compaction_loses_no_machine"],
     "auto compaction": ["test_a_compaction_loses_no_machine"],
-    "metrics, health": SERVER,
-    "watches, filters": LISTENER,
-    "replay from offset": LISTENER,
-    "slow watcher": LISTENER,
-    "auth, secrets file, rotation": LISTENER,
-    "TLS, mTLS": LISTENER,
-    "CLI, REPL": LISTENER,
-    "RCP listener": LISTENER,
-    "sync client, pool, types": LISTENER,
+    "metrics, health": [
+        "test_metrics_are_under_the_names_of_rstmdb",
+        "test_a_disk_that_failed_is_not_ready",
+    ],
+    "watches, filters": [
+        "test_commits_that_others_make_are_seen",
+        "test_an_event_says_what_was_done",
+        "test_filters_are_and_across_lists_and_or_inside",
+    ],
+    "replay from offset": [
+        "test_from_an_offset_first_what_was_and_then_what_comes",
+        "test_from_offset_under_load_nothing_is_missed_or_twice",
+        "test_what_is_no_longer_kept_is_refused_with_where_it_begins",
+    ],
+    "slow watcher": [
+        "test_a_client_that_does_not_read_gets_all_of_it_later_and_holds_up_nobody",
+        "test_a_subscription_ends_where_what_comes_next_was_let_go_of",
+    ],
+    "auth, secrets file, rotation": [
+        "test_every_operation_needs_a_token_but_four",
+        "test_a_token_that_is_taken_back_ends_what_it_began",
+        "test_rcp_beside_the_others",
+    ],
+    "TLS, mTLS": ["test_connecting", "test_a_certificate_is_asked_for"],
+    "CLI, REPL": CLIENT,
+    "RCP listener": [
+        "test_this_file_calls_every_method",
+        "test_what_it_has_no_method_for",
+        "test_a_hundred_requests_at_once",
+        "test_messages_in_all_shapes",
+        "test_every_code_is_reached",
+        "test_entries_say_what_was_done",
+        "test_a_backup_holds_the_log",
+    ],
+    "sync client, pool, types": CLIENT,
     "replication, read-only replica": CLUSTER,
     "sync mode, lag": CLUSTER,
     "promotion, fencing, client failover": CLUSTER,
@@ -95,6 +124,7 @@ SHOWN = {
     ],
     "flush, version limit": [
         "test_clear_removes_everything_for_good",
+        "test_an_empty_page_and_statistics",
         "test_there_may_be_a_limit_to_versions",
     ],
     "Studio-like UI": SERVER,

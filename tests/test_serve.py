@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from rcp_client import Client
 from served import certificates
 
 import strata
@@ -296,6 +298,49 @@ def test_a_log_of_requests(tmp_path):
     for expected in (("opened", "tcp"), ("request", "put"), ("refused", "tcp"), ("refused", "http")):
         assert expected in told
     assert told[-1] == ("ended", None) and "canary" not in text and made not in text
+
+
+def test_rcp_beside_the_others(tmp_path):
+    """A file of secrets of rstmdb's, the flags, metrics on the admin port, and both kinds of signals."""
+    pytest.importorskip("uvicorn")
+    secrets = tmp_path / "secrets"
+    secrets.write_text(f"# rstmdb\n{hash_of('one')}\n")
+    options = ["--rcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--socket", tmp_path / "s"]
+    options += ["--tokens", secrets, "--rcp-max-machine-versions", 1, "--rcp-no-recreate"]
+    with served(tmp_path / "a.strata", *options, "--rcp-allow-flush-all") as (process, said):
+        host, _, port = said["at"]["rcp"].rpartition(":")
+
+        def client():
+            return Client(socket.create_connection((host, int(port)), timeout=20), is_line=True)
+
+        with client() as first, strata.connect(said["at"]["socket"]) as db:
+            assert first.code("LIST_MACHINES") == "UNAUTHORIZED"
+            first.get("AUTH", token="one")
+            order = {"machine": "order", "definition": {"states": ["a"], "initial": "a", "transitions": []}}
+            assert first.get("PUT_MACHINE", **order, version=1)["stored_checksum"] == "6b16bc3e"
+            assert first.code("PUT_MACHINE", **order, version=2) == "MACHINE_VERSION_LIMIT_EXCEEDED"
+            first.get("CREATE_INSTANCE", machine="order", version=1, instance_id="o")
+            assert db.machines.get("o").state == "a"
+            db.machines.delete("o")
+            again = {"machine": "order", "version": 1, "instance_id": "o"}
+            assert first.code("CREATE_INSTANCE", **again) == "INSTANCE_EXISTS"
+            with urllib.request.urlopen(f"{said['at']['admin']}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+            assert "strata_version" in text and "rstmdb_machines_total 1\n" in text
+            assert first.get("FLUSH_ALL")["machines_removed"] == 1
+            watch = first.get("WATCH_ALL")["subscription_id"]
+            secrets.write_text(f"{hash_of('two')}\n")
+            process.send_signal(signal.SIGHUP)
+            assert first.message()["subscription_id"] == watch and first.message() is None
+        with client() as second:
+            assert second.code("AUTH", token="one") == "AUTH_FAILED"
+            second.get("AUTH", token="two")
+            watch = second.get("WATCH_ALL")["subscription_id"]
+            process.terminate()
+            ended = second.message()
+            assert (ended["type"], ended["subscription_id"]) == ("end", watch)
+            assert second.message() is None
+        assert lines_of(process)[-1] == "ended"
 
 
 def test_urls_that_are_none():

@@ -158,7 +158,7 @@ def _result(step: Step | None, made: Any, at: int | None) -> BatchResult:
         return BatchResult(transition=transition, ordinal=transition.ordinal)
     if isinstance(step, Deletion):
         before, is_deleted, ordinal = made
-        return BatchResult(deleted=at if is_deleted else before, ordinal=ordinal)
+        return BatchResult(deleted=at if is_deleted or before is None else before, ordinal=ordinal)
     return BatchResult(error=_refusal(made))
 
 

@@ -243,8 +243,11 @@ class Deletion(msgspec.Struct):
                 last = txn.history(place, version + 1, 1)
                 return version, False, last[0][0] if last and last[0][1] == version else 0
             if expires is None or expires > txn.now:
-                return None, False, txn.get(place, 0)  # this very transaction
-        raise no_instance(key)
+                break  # this very transaction
+        else:
+            if not txn.contains(place):  # nor made and deleted by one batch
+                raise no_instance(key)
+        return None, False, txn.get(place, 0)
 
 
 def creation(

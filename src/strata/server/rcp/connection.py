@@ -166,9 +166,11 @@ class Connection(asyncio.Protocol):
         def done(said: bytes) -> None:
             self._is_working = False
             self._listener.stats.note(operation.name, _perf() - begun)
-            if not self._is_over:
-                self._say(said, is_line)
-                self._go_on()
+            if self._is_over:
+                self._session.end()  # once more, of what the thread may have begun
+                return
+            self._say(said, is_line)
+            self._go_on()
 
         self._is_working = True
         self._transport.pause_reading()

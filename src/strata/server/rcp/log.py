@@ -73,13 +73,14 @@ class Log:
         """The version from which on all of it is kept."""
         return self._branch.oldest(self._space, LAYOUT.kind)
 
-    def records(self, from_offset: int) -> Iterator[Record]:
-        """Yield what stands at an offset and behind it, in order.
+    def records(self, from_offset: int, upto: int | None = None) -> Iterator[Record]:
+        """Yield what stands at an offset and behind it, in order, up to a version (None: the newest).
 
         Raises: HistoryTrimmed where retention has let go of that.
         """
         after = max(0, version_of(from_offset) - 1)
-        for commit, rows in written(self._branch, after, self.head, self._space, LAYOUT.kind):
+        last = self.head if upto is None else upto
+        for commit, rows in written(self._branch, after, last, self._space, LAYOUT.kind):
             for record in self._of(commit, rows):
                 if record.offset >= from_offset:
                     yield record
@@ -123,7 +124,10 @@ def records_of(commit: Commit, rows: list[Written]) -> list[Record]:
     for row in rows:
         key, how = row[3], row[4]
         if key >= THINGS:
-            found += _deleted(commit, key, gone, keys) if how == DELETE else _stepped(commit, row, keys)
+            if how == DELETE or key in gone:  # then perhaps it was made again behind that
+                found += _deleted(commit, key, gone, keys)
+            if how != DELETE:
+                found += _stepped(commit, row, keys)
         elif key.startswith(DEFINITIONS) and how != DELETE:
             found.append(_defined(commit, key, row[5]))
     if len(found) > 1:
@@ -139,14 +143,14 @@ def _ordinal(value: Any) -> int:
 
 
 def _defined(commit: Commit, key: bytes, row: Entry) -> Record:
-    name, version = definition_of(key)
-    fields = {
-        "machine": name,
-        "version": version,
-        "definition_hash": row["checksum"],
-        "definition": row["definition"],
-    }
+    fields = defined(*definition_of(key), row["checksum"], row["definition"])
     return Record(offset_of(commit.version), commit.time, "put_machine", fields)
+
+
+def defined(machine: str, version: int, checksum: str, definition: Entry) -> Entry:
+    """Return the fields of the entry of a definition."""
+    names = ("machine", "version", "definition_hash", "definition")
+    return dict(zip(names, (machine, version, checksum, definition), strict=True))
 
 
 def _deleted(commit: Commit, key: bytes, gone: dict[bytes, int], keys: Once) -> Iterator[Record]:

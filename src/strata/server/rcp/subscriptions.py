@@ -44,6 +44,7 @@ class Subscription:
         self.rest: deque[Record] = deque()  # of that, what was not said yet: a part of a page
         self.from_offset = from_offset
         self.is_held = True  # until its client had the time to register it
+        self.is_replay = from_offset > 0 or after == 0  # until it has caught up
         self.is_reading = False
         self.is_over = False
         self._include_ctx = include_ctx is not False

@@ -71,6 +71,7 @@ class Watches:
         self.remove(one.id)
         one.connection.forget(one)
         one.connection.push(encode(End(one.id, reason)), one.is_line)
+        one.connection.flush()
 
     def moved(self) -> None:
         """Note that there may be new commits. They are looked at once the answers are out."""
@@ -96,6 +97,7 @@ class Watches:
             try:
                 behind = self._log.head - one.after
                 if behind <= 0:
+                    one.is_replay = False
                     return
                 if behind > _NEAR:
                     self._read_behind(one)
@@ -140,8 +142,12 @@ class Watches:
             return
         self._take(one, found)
         self._send(one)
-        if not one.rest:
+        if one.rest:
+            return  # until the client reads
+        if one.is_replay:
             self._listener.server.loop.call_later(PACE_S, self.go_on, one)
+        else:
+            self.go_on(one)
 
     # -- commits that others make
 
