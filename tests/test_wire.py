@@ -509,7 +509,7 @@ def test_the_fuzzer_gets_at_the_operations():
         runner.run(fuzz_operations.program([message]))
         done |= {message[0]} if not failed else set()
     runner.close()
-    assert "watch" in done and len(done) > 0.8 * len(fuzz_operations.NAMES)
+    assert "watch" in done and len(done) > 0.7 * len(fuzz_operations.NAMES)
 
 
 @given(st.binary(max_size=60) | st.sampled_from(fuzz_operations.seeds()).map(lambda s: encode_body([s])),
