@@ -320,7 +320,7 @@ def transition_of(id: str, made: Made, at: int | None) -> Transition:
     """Return what an application did, with the version of its commit."""
     event, source, to, context, payload, event_id, version, applied, ordinal = made
     found = at if applied else version
-    return Transition(id, event, source, to, context, payload, event_id, found, applied, ordinal=ordinal)
+    return Transition(id, event, source, to, context, payload, event_id, found, applied, None, ordinal)
 
 
 def _once(key: str | None) -> str | None:
