@@ -62,7 +62,7 @@ _FORK: Final = 'db.branches.fork("main", "draft")'
 _CHANGED: Final = 'db.branch("draft").kv.put("goal", "work")'
 _WORDS: Final = 'db.indexes.create("words", primitive="kv")'
 _RECEIVER: Final = "https://example.com/hooks"
-_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw"
+_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 _HOOK: Final = f"db.webhooks.add('all', {_RECEIVER!r})"
 _STATES: Final = {
     "states": ["open", "closed"],

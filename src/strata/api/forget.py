@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import Any, Final, cast
 
 from strata.api.retention import check_primitive
+from strata.api.webhooks_rows import LAYOUT, SPACE, home_of, rows_of, waiting
 from strata.core.errors import InvalidInput
 from strata.core.keys import check_name
 from strata.core.protocols import Branch, ErasureRow, Store, Txn
@@ -32,7 +33,7 @@ class ForgetInfo:
 
 def forget(store: Store, row: ErasureRow) -> ForgetInfo:
     """Let the store forget what `row` says, and what follows from it."""
-    done = store.forget([row, *_derived(store, *row)])
+    done = store.forget([row, *_derived(store, *row), *_told(store, *row)])
     return ForgetInfo(done["versions_removed"], done["reclaimed_bytes"], done["log_segments_removed"])
 
 
@@ -53,6 +54,16 @@ def _derived(
                         yield from (
                             (space, kind, *row) for row in primitive._derived(cast(bytes, key), value)
                         )
+
+
+def _told(store: Store, space: str | None, kind: str, start: bytes, is_prefix: bool) -> Iterator[ErasureRow]:
+    """Yield the rows of what webhooks were to be told of it, and could not be told yet or at all."""
+    home = home_of(store)
+    for key, message in [] if home is None else waiting(rows_of(home)):
+        if message.primitive == kind and space in (None, message.space):
+            place, _ = PRIMITIVES[kind]._erasure(message.key, False)
+            if place == start or (is_prefix and place.startswith(start)):
+                yield SPACE, LAYOUT.kind, key.encode(), False
 
 
 def _things(branch: Branch, rows: Txn, start: bytes) -> set[Any]:

@@ -174,6 +174,14 @@ def hooks(txn: Txn) -> list[Hook]:
     return [hook for _, hook in scan(txn, "hook/", Hook)]
 
 
+def waiting(txn: Txn) -> Iterator[tuple[str, Message]]:
+    """Yield the keys of all messages that wait or were given up, of all hooks, and the messages."""
+    for key, message in scan(txn, "message/", Message):
+        yield f"message/{key}", message
+    for key, dead in scan(txn, "dead/", Dead):
+        yield f"dead/{key}", dead.message
+
+
 def lane_of(space: str, primitive: str, key: str) -> str:
     """Return the lane of a thing."""
     said = "\0".join((space, primitive, key)).encode()

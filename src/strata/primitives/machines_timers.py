@@ -5,7 +5,8 @@
 A timer is set when an instance enters the state (by any transition, also one that leads back into it), and
 goes when it leaves. Timers fire when somebody asks (`fire_due`), in order of the instants at which they were
 due, each in a commit of its own that also takes the timer away: so each fires once, whoever asks, and a crash
-leaves it either fired or still to come. One whose event finds no way is taken away without effect.
+leaves it either fired or still to come. One whose event finds no way, or is refused since an action cannot be
+done, is taken away without effect: else it would be in the way of all that come after it, for ever.
 
 Rows of timers that went stay in the history, before all that are to come. So that nobody steps over them
 again and again, spans of 72 minutes are kept: one that is past and has no timers goes, in a commit that has
@@ -16,13 +17,13 @@ timer is in a span that is there.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
 from strata.core.atomic import Source, atomically
 from strata.core.clock import to_datetime
-from strata.core.errors import InvalidTransition
+from strata.core.errors import AlreadyExists, InvalidInput, InvalidTransition, LimitExceeded
 from strata.core.protocols import PatchOp, Txn
 from strata.primitives.machines_rows import (
     SPANS,
@@ -34,18 +35,23 @@ from strata.primitives.machines_rows import (
     timer_of,
     timers_until,
 )
-from strata.primitives.machines_steps import DUE, EVENT_ID, MADE, Application, is_own, transition_of
+from strata.primitives.machines_steps import DUE, EVENT_ID, MADE, Application, Made, is_own, transition_of
 
 _PAGE: Final = 1000
+# What an event may meet that would meet it again. All else (a disk that is full) is no fault of the timer.
+_REFUSALS: Final = (InvalidTransition, InvalidInput, LimitExceeded, AlreadyExists)
 
 
 class Fired(msgspec.Struct, frozen=True):
-    """A timer that was due. `transition` is None where its event found no way."""
+    """A timer that was due. `transition` is None where its event found no way, or was refused."""
 
     instance: str
     event: str
     due_us: int
     transition: Transition | None
+    refused: str | None = (
+        None  # why, by the code of the error: no way, a guard, an action that cannot be done
+    )
 
     @property
     def due(self) -> datetime:
@@ -101,22 +107,25 @@ def _close(txn: Txn, span: bytes) -> None:
 def _fire(txn: Txn, beside: Source, key: bytes) -> Fired | None:
     """Fire one timer; None when somebody else has."""
     due, id, event = timer_of(key)
-
-    def step(txn: Txn, beside: Source) -> tuple[bool, Any]:
-        if not txn.contains(key):
-            return False, None
-        try:
-            return True, Application(id, event, None, is_first=is_first).run(txn, beside)
-        except InvalidTransition:
-            _drop(txn, id, due, event)
-            return True, None
-
     is_first = txn.mode == "automatic"
-    (is_fired, made), at = atomically(txn, step, beside=beside)
-    if not is_fired:
-        return None
-    name = id.decode()
-    return Fired(name, event, due, None if made is None else transition_of(name, made, at))
+
+    def apply(txn: Txn, beside: Source) -> Made | None:
+        if not txn.contains(key):
+            return None
+        return Application(id, event, None, is_first=is_first).run(txn, beside)
+
+    def drop(txn: Txn) -> bool:
+        is_there = txn.contains(key)
+        if is_there:
+            _drop(txn, id, due, event)
+        return is_there
+
+    try:
+        made, at = atomically(txn, apply, beside=beside)
+    except _REFUSALS as error:
+        is_ours, _ = atomically(txn, drop)
+        return Fired(id.decode(), event, due, None, error.code) if is_ours else None
+    return None if made is None else Fired(id.decode(), event, due, transition_of(id.decode(), made, at))
 
 
 def _drop(txn: Txn, id: bytes, due: int, event: str) -> None:

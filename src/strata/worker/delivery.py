@@ -24,7 +24,7 @@ from strata.core.atomic import atomically
 from strata.core.errors import HistoryTrimmed, NotFound
 from strata.core.protocols import Branch, Store, Txn
 from strata.history.watch import Watch
-from strata.worker.leases import Tenant
+from strata.worker.leases import has_lease
 from strata.worker.messages import limits_of, messages_of
 from strata.worker.retries import Retries
 from strata.worker.sending import Answer, Transport
@@ -46,9 +46,10 @@ class Work:
     """What is to be sent of one thing, and what became of it."""
 
     lane: str
-    before: Lane | None  # where it was parked already
-    messages: list[Message]
+    before: Lane | None = None  # where it was parked already
+    messages: list[Message] = field(default_factory=list)
     stored: int = 0  # how many of the messages, from the first, are in rows
+    is_whole: bool = True  # whether no others are in rows
     answers: list[Answer] = field(default_factory=list)  # of the messages in their order, as far as it got
 
 
@@ -120,7 +121,7 @@ class Delivery:
         store: Store,
         rows: Txn,
         name: str,
-        tenant: Tenant,
+        holder: str,
         transport: Transport,
         *,
         retries: Retries,
@@ -130,7 +131,7 @@ class Delivery:
         self.name = name
         self._store = store
         self._rows = rows
-        self._tenant = tenant
+        self.holder = holder
         self._transport = transport
         self._retries = retries
         self._log = log
@@ -181,7 +182,7 @@ class Delivery:
 
     def _round(self, hook: Hook, at: Progress, rows: Txn, now: int) -> int:
         lanes = dict(scan(rows, f"lane/{hook.id}/", Lane))
-        work = {lane: self._parked(rows, hook, lane, row) for lane, row in lanes.items() if row.due <= now}
+        work = self._parked(rows, hook, lanes, now)
         waiting = rows.count(f"message/{hook.id}/", None, None)
         room = min(_BATCH, WAITING_MAX - waiting) if len(lanes) < LANES_MAX else 0
         try:
@@ -191,12 +192,10 @@ class Delivery:
             return self._lost(hook, at, error, now)
         behind: list[Message] = []
         for message in taken:
-            parked = lanes.get(message.lane)
-            is_whole = message.lane in work and len(work[message.lane].messages) < _BATCH
-            if parked is not None and not is_whole:
+            if message.lane in lanes and not (message.lane in work and work[message.lane].is_whole):
                 behind.append(message)
             else:
-                work.setdefault(message.lane, Work(message.lane, parked, [])).messages.append(message)
+                work.setdefault(message.lane, Work(message.lane)).messages.append(message)
         self._send(hook, list(work.values()))
         has_moved = cursor.position >= at.position + _LATER
         if work or behind or has_moved:
@@ -205,15 +204,23 @@ class Delivery:
 
     def _next(self, hook: Hook, cursor: Cursor, room: int, taken: int) -> int:
         """Return when the next round is due."""
-        if room > 0:
+        if room > 0:  # else nothing of the log is wanted, however much there is
             self.seen = cursor.seen
             if taken == room:
                 return 0
         return min((lane.due for _, lane in scan(self._rows, f"lane/{hook.id}/", Lane)), default=NEVER)
 
-    def _parked(self, rows: Txn, hook: Hook, lane: str, row: Lane) -> Work:
-        found = [message for _, message in scan(rows, f"message/{hook.id}/{lane}/", Message, _BATCH)]
-        return Work(lane, row, found, len(found))
+    def _parked(self, rows: Txn, hook: Hook, lanes: dict[str, Lane], now: int) -> dict[str, Work]:
+        """Return what is due of what failed before: what has waited longest, as much as a round takes."""
+        found, room = dict[str, Work](), _BATCH
+        for lane, row in sorted(lanes.items(), key=lambda item: item[1].due):
+            if row.due > now or room == 0:
+                break
+            messages = list(scan(rows, f"message/{hook.id}/{lane}/", Message, room + 1))
+            some = [message for _, message in messages[:room]]
+            found[lane] = Work(lane, row, some, len(some), len(messages) <= room)
+            room -= len(some)
+        return found
 
     def _at(self, hook: Hook, at: Progress) -> Cursor:
         """Return where the log is to be read. Raises: NotFound."""
@@ -264,7 +271,10 @@ class Delivery:
         secrets = [secret for secret, until in hook.secrets if until is None or until > now]
         headers = {"Content-Type": "application/json", "User-Agent": "Strata-Webhooks"}
         headers |= signed(message.id, now // 1_000_000, message.body, secrets)
-        answer = self._transport(hook.url, headers, message.body)
+        try:
+            answer = self._transport(hook.url, headers, message.body)
+        except Exception as error:
+            answer = Answer(0, f"{type(error).__name__}: {error}")
         said: dict[str, Any] = {"hook": hook.name, "id": message.id, "version": message.version}
         if not answer.is_ok:
             self._log("not delivered", level="warning", **said, why=answer.error)
@@ -376,7 +386,7 @@ class Delivery:
 
     def _check(self, txn: Txn, hook: Hook) -> Hook | None:
         """Return the hook as it is now; None when it is gone. Raises: LeaseLost."""
-        if not self._tenant.has(txn):
+        if not has_lease(txn, self.holder):
             raise LeaseLost
         found = read(txn, f"hook/{hook.name}", Hook)
         return found if found is not None and found.id == hook.id else None

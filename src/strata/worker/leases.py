@@ -24,8 +24,7 @@ class Tenant:
     """A worker, as the lease knows it."""
 
     def __init__(self) -> None:
-        self._process = os.urandom(8).hex()  # a process that has our number may be a later one
-        self.holder = f"{_process_token()}/{self._process}"
+        self.holder = _new_holder()
 
     def take(self, rows: Txn) -> int:
         """Take the lease, or go on having it; return 0, or until when somebody else has it."""
@@ -39,6 +38,8 @@ class Tenant:
         found, now = read(txn, LEASE, Lease), txn.now
         if found is not None and found.holder != self.holder and found.until > now and _is_alive(found):
             return found.until
+        if found is None or found.holder != self.holder:
+            self.holder = _new_holder()  # so that what began before we lost it can write nothing any more
         write(txn, LEASE, Lease(self.holder, _machine(), os.getpid(), now + LEASE_US))
         return 0
 
@@ -46,15 +47,16 @@ class Tenant:
         """Let somebody else have it at once."""
 
         def give(txn: Txn) -> None:
-            if self.has(txn):
+            if has_lease(txn, self.holder):
                 txn.delete(LEASE)
 
         atomically(rows, give)
 
-    def has(self, txn: Txn) -> bool:
-        """Return whether it is ours."""
-        found = read(txn, LEASE, Lease)
-        return found is not None and found.holder == self.holder
+
+def has_lease(txn: Txn, holder: str) -> bool:
+    """Return whether a holder has the lease."""
+    found = read(txn, LEASE, Lease)
+    return found is not None and found.holder == holder
 
 
 def _is_alive(lease: Lease) -> bool:
@@ -72,11 +74,15 @@ def _is_alive(lease: Lease) -> bool:
     return True
 
 
+def _new_holder() -> str:
+    return f"{_process_token()}/{os.urandom(8).hex()}"
+
+
 _tokens: Final[dict[int, str]] = {}
 
 
 def _process_token() -> str:
-    """Return what tells this process from an earlier one with its number."""
+    """Return what tells this process from an earlier one with its number, and from its parent."""
     return _tokens.setdefault(os.getpid(), os.urandom(8).hex())
 
 

@@ -34,7 +34,7 @@ _SECOND: Final = 1_000_000
 _PIECE_S: Final = 0.25  # of a wait, after which other reasons to go on are looked for
 _PIECE_US: Final = round(_PIECE_S * _SECOND)
 _IDLE_S: Final = 2.0  # until hooks and the lease are looked at again, when nothing else happens
-_PAUSE_MIN_S: Final = 0.5  # after an error
+_PAUSE_MIN_S: Final = 0.1  # after an error
 _PAUSE_MAX_S: Final = 60.0
 _STOP_S: Final = 30.0
 _SENDERS: Final = 4
@@ -214,15 +214,16 @@ class Worker:
     def _lead(self, rows: Txn) -> int:
         """Have a delivery for each hook, or none where somebody else delivers; return until when they do."""
         until = self._tenant.take(rows)
-        found = {} if until else {hook.name for hook in hooks(rows)}
-        for name in self._deliveries.keys() - found:
+        found = set() if until else {hook.name for hook in hooks(rows)}
+        lost = {name for name, one in self._deliveries.items() if one.holder != self._tenant.holder}
+        for name in lost | (self._deliveries.keys() - found):
             self._deliveries.pop(name).close()
         for name in found - self._deliveries.keys():
             self._deliveries[name] = Delivery(
                 self._store,
                 rows,
                 name,
-                self._tenant,
+                self._tenant.holder,
                 self._sender,
                 retries=self._retries,
                 senders=self._senders,

@@ -1,0 +1,602 @@
+"""Delivery: what is sent when, and what becomes of what fails."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import timedelta
+
+import databases
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from receivers import SECRET, URL, Remembers, failing
+
+import strata
+from strata.api.webhooks_rows import home_of
+from strata.errors import InvalidInput, NotFound
+from strata.testing import FakeClock
+from strata.worker import Answer, Retries, Worker, verify
+from strata.worker.delivery import LANES_MAX
+from strata.worker.messages import BODY_BYTES_MAX
+from strata.worker.signing import signed
+
+SECOND = 1_000_000
+DAY = 24 * 3600 * SECOND
+TICKET = {
+    "states": ["open", "held", "closed"],
+    "initial": "open",
+    "transitions": [
+        {"from": "open", "event": "HOLD", "to": "held"},
+        {"from": "held", "event": "RESUME", "to": "open"},
+        {"from": ["open", "held"], "event": "CLOSE", "to": "closed"},
+    ],
+}
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture(params=databases.KINDS)
+def db(request, clock):
+    with databases.make(request.param, clock) as database:
+        yield database
+
+
+@pytest.fixture
+def transport():
+    return Remembers()
+
+
+@pytest.fixture
+def worker(db, transport):
+    return Worker(db, transport=transport, senders=1, log=lambda *_, **__: None)
+
+
+# -- what is sent
+
+
+def test_what_a_hook_is_told_is_what_a_watch_gives(db, worker, transport):
+    filters = [
+        {},
+        {"primitive": "kv"},
+        {"space": "notes"},
+        {"prefix": "a"},
+        {"primitive": "events", "prefix": "chat"},
+        {"type": "said"},
+    ]
+    watches = [db.watch(**chosen, timeout_s=0) for chosen in filters]
+    for number, chosen in enumerate(filters):
+        db.webhooks.add(f"h{number}", f"{URL}/{number}", **chosen)
+    for place in (db, db.space("notes")):
+        place.kv.put("a", 1)
+        place.kv.put("b", b"\x00\xff")
+        place.json.set("doc", "$.a", {"b": [1, 2]})
+        place.json.set("doc", "$.a.b[0]", 7)
+        place.events.append_many([("said", {"n": 1}), ("heard", {"n": 2})], stream="chat")
+        place.events.append("said", {"n": 3})
+        place.state.set("cell", "x")
+        place.kv.delete("a")
+    worker.step()
+    for number, watch in enumerate(watches):
+        expected = [
+            (step.version, change.space, change.primitive, str(change.ref), change.action, change.removed)
+            for step in watch
+            for change in step.changes
+        ]
+        told = [
+            (
+                message["data"]["version"],
+                message["data"]["space"],
+                message["data"]["primitive"],
+                change["ref"],
+                change["action"],
+                change.get("removed", False),
+            )
+            for message in transport.tried
+            if message["url"].endswith(f"/{number}")
+            for change in message["data"]["changes"]
+        ]
+        assert sorted(told) == sorted(expected) and expected  # in order for each thing only
+    value = next(
+        change["value"]
+        for message in transport.tried
+        for change in message["data"]["changes"]
+        if change["ref"].split("@")[0].endswith("kv/b")
+    )
+    assert base64.b64decode(value["$bytes"]) == b"\x00\xff"
+
+
+def test_events_of_a_stream_in_one_commit_are_one_message(db, worker, transport):
+    db.webhooks.add("a", URL)
+    with db.transaction(message="why", actor="me", cause="strata://main/default/kv/k") as tx:
+        tx.events.append_many([("said", {"n": 1}), ("heard", {"n": 2})], stream="chat")
+        tx.events.append("said", {"n": 3})
+        tx.kv.put("k", 1)
+    worker.step()
+    assert [(one["type"], one["data"]["key"]) for one in transport.tried] == [
+        ("events.append", "chat"), ("events.append", "main"), ("kv.put", "k"),
+    ]  # fmt: skip
+    data = transport.tried[0]["data"]
+    assert [change["value"]["payload"] for change in data["changes"]] == [{"n": 1}, {"n": 2}]
+    assert (data["message"], data["actor"], data["cause"]) == ("why", "me", "strata://main/default/kv/k")
+    assert {one["data"]["version"] for one in transport.tried} == {tx.version}
+
+
+def test_transitions_are_told_and_chosen(db, worker, transport):
+    chosen = {
+        "all": {"machine": "ticket"},
+        "events": {"events": ["HOLD", "CLOSE"]},
+        "states": {"machine": "ticket", "to_states": ["open"]},
+        "both": {"events": ["RESUME"], "to_states": ["open", "held"]},
+        "other": {"machine": "other"},
+    }
+    for name, filters in chosen.items():
+        db.webhooks.add(name, f"{URL}/{name}", **filters)
+    for machine in ("ticket", "other"):
+        db.machines.define(machine, 1, TICKET)
+    db.machines.create("other", "o")
+    db.machines.create("ticket", "t", {"team": "north"})
+    db.machines.apply("t", "HOLD", {"why": "lunch"}, event_id="e1")
+    with db.transaction() as tx:  # two in one commit
+        tx.machines.apply("t", "RESUME")
+        tx.machines.apply("t", "CLOSE")
+    db.machines.delete("t")
+    db.machines.delete("o")
+    db.kv.put("t", 1)
+    worker.step()
+    told = {name: [] for name in chosen}
+    for message in transport.tried:
+        events = [step["event"] for step in message["data"].get("transitions", [])]
+        told[message["url"].rpartition("/")[2]].append((message["type"].split(".")[1], events))
+    create, held, closed, deleted = (
+        ("create", [None]), ("apply", ["HOLD"]), ("apply", ["RESUME", "CLOSE"]), ("delete", []),
+    )  # fmt: skip
+    assert told == {
+        "all": [create, held, closed, deleted],
+        "events": [held, closed],
+        "states": [create, closed],
+        "both": [closed],
+        "other": [create, deleted],
+    }
+    hold = next(
+        one for one in transport.tried if one["data"].get("transitions", [{}])[0].get("event") == "HOLD"
+    )
+    assert hold["data"]["transitions"] == [
+        {
+            "event": "HOLD", "from_state": "open", "to_state": "held", "event_id": "e1",
+            "context": {"team": "north", "why": "lunch"}, "payload": {"why": "lunch"},
+        }
+    ]  # fmt: skip
+
+
+def test_ids_are_stable_and_differ_for_hook_commit_and_thing(db, worker, transport):
+    db.webhooks.add("a", f"{URL}/a")
+    db.webhooks.add("b", f"{URL}/b")
+    transport.answers["k"] = failing()
+    db.kv.put_many({"k": 1, "l": 1})
+    db.kv.put("l", 2)
+    worker.step()
+    ids = {(one["url"], one["data"]["key"], one["data"]["version"]): one["id"] for one in transport.tried}
+    assert len(set(ids.values())) == len(ids) == 6
+    db.webhooks.resume("a")
+    worker.step()
+    again = transport.tried[-1]
+    assert again["id"] == ids[again["url"], again["data"]["key"], again["data"]["version"]]
+
+
+def test_a_large_commit_is_sent_in_rounds(db, worker, transport):
+    db.webhooks.add("a", URL)
+    names = [f"{number:04}" for number in range(1000)]
+    db.kv.put_many(dict.fromkeys(names, 1))
+    worker.step()
+    assert [key for key, _ in transport.got] == names
+    assert db.webhooks.status("a").position == db.version
+
+
+def test_a_value_that_is_too_large_is_left_out(db, worker, transport):
+    db.webhooks.add("a", URL)
+    db.kv.put("small", "x" * 1000)
+    version = db.kv.put("large", "x" * BODY_BYTES_MAX)
+    worker.step()
+    small, large = (one["data"] for one in transport.tried)
+    assert small["changes"][0]["value"] == "x" * 1000
+    assert large["left_out"] and large["changes"] == [
+        {"ref": f"strata://main/default/kv/large@{version}", "action": "put"}
+    ]
+
+
+def test_signatures_are_those_of_the_specification():
+    """The example of Standard Webhooks, and what must not verify."""
+    id, body = "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}'
+    headers = signed(id, 1614265330, body, [SECRET])
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert verify(SECRET, headers, body, now_s=1614265330 + 299) == id
+    shouted = {name.title(): value for name, value in headers.items()}
+    assert verify(SECRET, shouted, body, now_s=1614265330 - 299) == id
+    other = "whsec_" + base64.b64encode(b"x" * 32).decode()
+    for wrong in (
+        lambda: verify(SECRET, headers, body, now_s=1614265330 + 301),
+        lambda: verify(SECRET, headers, body, now_s=1614265330 - 301),
+        lambda: verify(SECRET, headers, body),
+        lambda: verify(SECRET, headers, body + b" ", now_s=1614265330),
+        lambda: verify(other, headers, body, now_s=1614265330),
+        lambda: verify(SECRET, headers | {"webhook-id": "msg_x"}, body, now_s=1614265330),
+        lambda: verify(SECRET, headers | {"webhook-timestamp": "1614265331"}, body, now_s=1614265330),
+        lambda: verify(SECRET, headers | {"webhook-signature": "v1,é"}, body, now_s=1614265330),
+        lambda: verify(SECRET, {}, body),
+    ):
+        with pytest.raises(InvalidInput):
+            wrong()
+
+
+def test_secrets_are_exchanged_without_a_gap(db, worker, transport, clock):
+    db.webhooks.add("a", URL, secret=SECRET)
+    made = db.webhooks.rotate("a", keep_old=timedelta(hours=1))
+    assert made.secret != SECRET and db.webhooks.get("a").secret is None
+
+    def verifies(secret):
+        db.kv.put("k", 1)
+        worker.step()
+        last = transport.tried[-1]
+        body = json.dumps({name: last[name] for name in ("type", "timestamp", "data")}, separators=(",", ":"))
+        try:
+            return verify(secret, last["headers"], body.encode(), now_s=clock() / SECOND) == last["id"]
+        except InvalidInput:
+            return False
+
+    assert verifies(SECRET) and verifies(made.secret)
+    third = db.webhooks.rotate("a", keep_old=60)
+    clock.advance(30 * SECOND)
+    assert verifies(SECRET) and verifies(made.secret) and verifies(third.secret)
+    clock.advance(40 * SECOND)
+    assert verifies(SECRET) and not verifies(made.secret) and verifies(third.secret)
+    clock.advance(3600 * SECOND)
+    assert not verifies(SECRET) and verifies(third.secret)
+
+
+# -- what fails
+
+
+def test_a_thing_that_fails_holds_back_only_itself(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = failing()
+    versions = {"k": [], "l": []}
+    for number in range(3):
+        for key in versions:
+            versions[key].append(db.kv.put(key, number))
+        worker.step()
+    assert transport.of("l") == versions["l"] and transport.of("k") == []
+    tried = [one["data"]["version"] for one in transport.tried if one["data"]["key"] == "k"]
+    assert tried == versions["k"][:1]  # what is newer was not even tried
+    status = db.webhooks.status("a")
+    assert (status.waiting, status.failed, status.delivered) == (3, 1, 3)
+    transport.answers.clear()
+    worker.step()
+    assert transport.of("k") == []  # not yet due
+    clock.advance(7 * SECOND)
+    worker.step()
+    assert transport.of("k") == versions["k"]
+    assert db.webhooks.status("a").waiting == 0
+
+
+def test_it_is_tried_later_and_later_and_then_given_up(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = failing(503)
+    first = db.kv.put("k", 1)
+    second = db.kv.put("k", 2)
+    waits, before = [], clock()
+    worker.step()
+    while not db.webhooks.dead("a"):
+        due = db.webhooks.status("a").retry_time
+        waits.append((due - clock()) / SECOND)
+        clock.set(due)
+        worker.step()
+    tried = [one["data"]["version"] for one in transport.tried]
+    assert tried[:16] == [first] * 16
+    expected = [min(5 * 3**n, 6 * 3600) for n in range(15)]
+    assert all(0.75 * wait <= found <= 1.25 * wait for found, wait in zip(waits, expected, strict=True))
+    (letter,) = db.webhooks.dead("a")
+    assert (letter.version, letter.key, letter.attempts, letter.error) == (first, "k", 16, "it answered 503")
+    assert json.loads(letter.body)["data"]["changes"][0]["value"] == 1
+    assert letter.first_time == before and letter.time == clock()
+    transport.answers.clear()
+    clock.advance(10 * SECOND)
+    worker.step()  # what is newer goes on without it
+    assert transport.of("k") == [second]
+
+
+def test_it_is_given_up_when_it_is_old(db, transport, clock):
+    worker = Worker(db, transport=transport, senders=1, retries=Retries(attempts=1000, age_s=3600))
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = failing()
+    db.kv.put("k", 1)
+    worker.step()
+    clock.advance(DAY)
+    worker.step()
+    assert [letter.attempts for letter in db.webhooks.dead("a")] == [2]
+
+
+def test_dead_letters_are_sent_again_or_dropped(db, transport, clock):
+    worker = Worker(db, transport=transport, senders=1, retries=Retries(attempts=1))
+    db.webhooks.add("a", URL)
+    transport.answers["*"] = failing()
+    versions = [db.kv.put(f"k{number}", 1) for number in range(5)]
+    worker.step()
+    dead = db.webhooks.dead("a")
+    assert [letter.version for letter in dead] == versions
+    assert [letter.version for letter in db.webhooks.dead("a", limit=2)] == versions[:2]
+    assert [letter.version for letter in db.webhooks.dead("a", after=versions[1], limit=2)] == versions[2:4]
+    assert db.webhooks.status("a").dead == 5
+    with pytest.raises(NotFound):
+        db.webhooks.retry("a", "msg_x")
+    with pytest.raises(NotFound):
+        db.webhooks.discard("a", "msg_x")
+    assert db.webhooks.discard("a", dead[0].id) == 1
+    transport.answers.clear()
+    assert db.webhooks.retry("a", dead[3].id) == 1
+    worker.step()
+    assert transport.got == [("k3", versions[3])] and transport.tried[-1]["id"] == dead[3].id
+    assert db.webhooks.retry("a") == 3
+    worker.step()
+    assert sorted(version for _, version in transport.got) == versions[1:]
+    assert db.webhooks.dead("a") == [] and db.webhooks.retry("a") == db.webhooks.discard("a") == 0
+
+
+def test_too_much_that_fails_and_the_log_is_the_queue(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+    transport.answers["*"] = failing()
+    versions = [db.kv.put(f"{number:03}", 1) for number in range(3 * LANES_MAX)]
+    worker.step()
+    status = db.webhooks.status("a")
+    assert LANES_MAX <= status.waiting < 2 * LANES_MAX
+    assert status.position < versions[2 * LANES_MAX]
+    transport.answers.clear()
+    clock.advance(10 * SECOND)
+    worker.step()
+    assert sorted(version for _, version in transport.got) == versions
+
+
+def test_one_thing_that_fails_and_changes_much_stops_at_a_limit(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = failing()
+    versions = [db.kv.put("k", number) for number in range(1500)]
+    worker.step()
+    assert db.webhooks.status("a").waiting == 1000
+    transport.answers.clear()
+    clock.advance(10 * SECOND)
+    worker.step()
+    assert transport.of("k") == versions
+
+
+def test_gone_pauses_and_nothing_is_lost(db, worker, transport):
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = Answer(410, "it answered 410")
+    versions = [db.kv.put("k", 1), db.kv.put("k", 2)]
+    worker.step()
+    assert "410" in db.webhooks.get("a").paused and "410" in db.webhooks.status("a").paused
+    versions.append(db.kv.put("k", 3))
+    transport.answers.clear()
+    worker.step()
+    assert transport.got == []
+    db.webhooks.resume("a")
+    worker.step()
+    assert transport.of("k") == versions and db.webhooks.get("a").paused is None
+
+
+def test_paused_by_hand(db, worker, transport):
+    db.webhooks.add("a", URL)
+    db.webhooks.pause("a", "the receiver moves")
+    versions = [db.kv.put("k", number) for number in range(3)]
+    worker.step()
+    assert transport.tried == [] and db.webhooks.get("a").paused == "the receiver moves"
+    db.webhooks.resume("a")
+    worker.step()
+    assert transport.of("k") == versions
+
+
+def test_retry_after_is_for_the_whole_hook_and_within_limits(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+    transport.answers["k"] = failing(429, 100)
+    db.kv.put("k", 1)
+    worker.step()
+    db.kv.put("l", 1)
+    transport.answers["k"] = failing(503, 1e9)
+    clock.advance(99 * SECOND)
+    worker.step()
+    assert transport.got == [] and len(transport.tried) == 1
+    clock.advance(1 * SECOND)
+    worker.step()
+    assert len(transport.tried) == 2
+    assert db.webhooks.status("a").retry_time == clock() + 3600 * SECOND
+    transport.answers.clear()
+    clock.advance(3600 * SECOND)
+    worker.step()
+    assert {key for key, _ in transport.got} == {"k", "l"}
+    transport.answers["*"] = failing(500, 100)  # an answer that means only this message
+    db.kv.put("m", 1)
+    worker.step()
+    transport.answers.clear()
+    db.kv.put("n", 1)
+    worker.step()
+    assert transport.got[-1][0] == "n"
+
+
+def test_a_transport_that_raises_is_a_failure(db, worker, transport, clock):
+    db.webhooks.add("a", URL)
+
+    def broken():
+        raise RuntimeError("a bug")
+
+    transport.answers["k"] = broken
+    db.kv.put("k", 1)
+    worker.step()
+    assert db.webhooks.status("a").error == "RuntimeError: a bug"
+    transport.answers.clear()
+    clock.advance(10 * SECOND)
+    worker.step()
+    assert db.webhooks.status("a").error is None and len(transport.got) == 1
+
+
+def test_senders_work_side_by_side(db, clock):
+    """Four things at once: each sender waits for the others, which only comes to an end if they are there."""
+    import threading
+
+    meet, transport = threading.Barrier(4), Remembers()
+    transport.answers["*"] = lambda: Answer(200, None) if meet.wait(20) >= 0 else failing()
+    db.webhooks.add("a", URL)
+    for name in "abcd":
+        db.kv.put(name, 1)
+    worker = Worker(db, transport=transport, senders=4)
+    worker.step()
+    assert sorted(key for key, _ in transport.got) == list("abcd")
+    worker.stop()
+
+
+# -- history that is gone
+
+
+def test_a_gap_is_told_and_it_goes_on(tmp_path, transport):
+    with strata.open(tmp_path / "a.strata") as db:
+        worker = Worker(db, transport=transport, log=lambda *_, **__: None)
+        db.webhooks.add("a", URL, primitive="kv")
+        db.webhooks.pause("a")
+        for number in range(10):
+            db.kv.put("k", number)
+        db.retention.set(strata.KeepLast(1))
+        db.compact()
+        last = db.kv.put("k", "last")
+        db.webhooks.resume("a")
+        worker.step()
+        status = db.webhooks.status("a")
+        assert status.gaps == 1
+        assert transport.got[-1] == ("k", last) and len(transport.got) < 11
+        assert db.webhooks.status("a").position == last
+
+
+def test_what_was_forgotten_is_not_kept_for_a_hook(tmp_path, clock):
+    """What waits for a receiver, what was given up, and what waited once: a copy each, and none may stay."""
+    transport, path = Remembers(), tmp_path / "a.strata"
+    retries = Retries(attempts=2, first_s=60, factor=1)
+    with strata.open(path, clock=clock) as db:
+        worker = Worker(db, transport=transport, senders=1, retries=retries, log=lambda *_, **__: None)
+        db.webhooks.add("a", URL)
+        for key in ("delivered", "dead", "waiting"):
+            transport.answers[key] = failing()
+            db.kv.put(key, f"sesame-{key}")
+            db.space("other").kv.put(key, f"other-{key}")
+            worker.step()
+            if key == "delivered":
+                transport.answers.clear()
+            clock.advance(0 if key == "waiting" else 100 * SECOND)
+            worker.step()
+        status = db.webhooks.status("a")
+        assert (status.waiting, status.dead, status.delivered) == (2, 2, 2)
+
+        def kept():
+            """All that is kept of rows for hooks, of older versions too."""
+            home = home_of(db._store)
+            return str(home.writes(0, home.head))
+
+        assert kept().count("sesame") >= 3 and kept().count("other") >= 3
+        for key in ("delivered", "dead", "waiting"):
+            db.forget("kv", key)
+        assert "sesame" not in kept() and kept().count("other") >= 2
+        assert [letter.space for letter in db.webhooks.dead("a")] == ["other"]
+        assert db.webhooks.status("a").waiting == 1
+        transport.answers.clear()
+        clock.advance(100 * SECOND)
+        worker.step()
+        assert transport.got[-1][0] == "waiting" and db.webhooks.status("a").waiting == 0
+        worker.stop()
+
+
+# -- any history
+
+
+@st.composite
+def plans(draw):
+    """What happens: commits of one or several keys, failures, crashes of the worker, and time that passes."""
+    keys = st.sampled_from("abc")
+    commit = st.tuples(st.just("commit"), st.sets(keys, min_size=1))
+    moment = st.one_of(
+        commit,
+        st.tuples(st.just("step"), st.none()),
+        st.tuples(st.just("fail"), keys),
+        st.tuples(st.just("heal"), st.none()),
+        st.tuples(st.just("crash"), st.integers(1, 8)),
+        st.tuples(st.just("pass"), st.sampled_from([1, 60, 3600])),
+        st.tuples(st.just("restart"), st.none()),
+    )
+    return draw(st.lists(moment, max_size=40))
+
+
+@settings(max_examples=60, deadline=None)
+@given(plan=plans(), kind=st.sampled_from(["model", "kernel"]))
+def test_each_change_is_delivered_at_least_once_and_in_order(plan, kind):
+    """Whatever fails and dies when: none is lost, and the first deliveries of a thing come in its order."""
+    clock, transport, calls = FakeClock(), Remembers(), [0]
+    with databases.make(kind, clock) as db:
+        db.webhooks.add("a", URL)
+        committed, failures = {key: [] for key in "abc"}, set()
+
+        class Dying(Remembers):
+            """Delivers, or not, and then the process ends: nobody hears of it."""
+
+            def __call__(self, url, headers, body):
+                key = json.loads(body)["data"]["key"]
+                if calls[0]:
+                    calls[0] -= 1
+                    if not calls[0]:
+                        transport(url, headers, body)
+                        raise KeyboardInterrupt
+                return failing() if key in failures else transport(url, headers, body)
+
+        def fresh():
+            return Worker(
+                db, transport=Dying(), senders=1, retries=Retries(attempts=10**6, age_s=1e9),
+                log=lambda *_, **__: None,
+            )  # fmt: skip
+
+        worker = fresh()
+
+        def step():
+            nonlocal worker
+            try:
+                worker.step()
+            except KeyboardInterrupt:
+                worker = fresh()  # the old one is gone with its lease
+                clock.advance(31 * SECOND)
+
+        for what, given_ in plan:
+            match what:
+                case "commit":
+                    version = db.kv.put_many(dict.fromkeys(given_, clock()))
+                    for key in given_:
+                        committed[key].append(version)
+                case "step":
+                    step()
+                case "fail":
+                    failures.add(given_)
+                case "heal":
+                    failures.clear()
+                case "crash":
+                    calls[0] = given_
+                case "pass":
+                    clock.advance(given_ * SECOND)
+                case "restart":
+                    worker.stop()
+                    worker = fresh()
+        failures.clear()
+        calls[0] = 0
+        for _ in range(3):
+            clock.advance(DAY)
+            step()
+        for key, versions in committed.items():
+            assert list(dict.fromkeys(transport.of(key))) == versions
+        status = db.webhooks.status("a")
+        assert (status.waiting, status.dead, status.gaps) == (0, 0, 0)
+        assert status.position == db.version
+        worker.stop()
