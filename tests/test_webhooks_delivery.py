@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import threading
 from datetime import timedelta
 
 import databases
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from receivers import SECRET, URL, Remembers, failing
 
 import strata
-from strata.api.webhooks_rows import home_of
+from strata.api.webhooks_rows import home_of, rows_of
 from strata.errors import InvalidInput, NotFound
 from strata.testing import FakeClock
 from strata.worker import Answer, Retries, Worker, verify
@@ -442,8 +444,6 @@ def test_a_transport_that_raises_is_a_failure(db, worker, transport, clock):
 
 def test_senders_work_side_by_side(db, clock):
     """Four things at once: each sender waits for the others, which only comes to an end if they are there."""
-    import threading
-
     meet, transport = threading.Barrier(4), Remembers()
     transport.answers["*"] = lambda: Answer(200, None) if meet.wait(20) >= 0 else failing()
     db.webhooks.add("a", URL)
@@ -453,6 +453,58 @@ def test_senders_work_side_by_side(db, clock):
     worker.step()
     assert sorted(key for key, _ in transport.got) == list("abcd")
     worker.stop()
+
+
+def test_a_crash_in_the_middle_of_a_large_commit(db, clock):
+    """None of its things is lost, and what was written down does not come again."""
+    db.webhooks.add("a", URL)
+    names = [f"{number:03}" for number in range(200)]
+    db.kv.put_many(dict.fromkeys(names, 1))
+    db.kv.put("last", 1)
+    delivered = []
+
+    def dying(after):
+        left = [after]
+
+        def transport(url, headers, body):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            delivered.append(json.loads(body)["data"]["key"])
+            return Answer(200, None)
+
+        return transport
+
+    for after in (100, 70, 10, 1000):
+        with contextlib.suppress(KeyboardInterrupt):
+            Worker(db, transport=dying(after), senders=1).step()
+        clock.advance(60 * SECOND)  # its lease runs out
+    assert [*dict.fromkeys(delivered)] == [*names, "last"]
+    # 64 a round: 100 = 64 + 36 that come again, then 70 = 64 + 6, then 10 of a round, and all.
+    assert len(delivered) == 201 + 36 + 6 + 10
+
+
+def test_a_hook_that_gets_the_name_of_another_is_told_its_own(db, worker, transport):
+    db.webhooks.add("a", URL)
+    db.kv.put("k", 1)
+    worker.step()
+    db.webhooks.remove("a")
+    db.webhooks.add("a", URL, prefix="x")
+    db.kv.put("l", 1)
+    db.kv.put("x", 1)
+    worker.step()
+    assert [key for key, _ in transport.got] == ["k", "x"]
+
+
+def test_a_position_that_its_branch_never_got_to_is_a_gap(db, worker, transport):
+    db.webhooks.add("a", URL)
+    rows = rows_of(home_of(db._store))
+    (key,) = rows.scan_keys("at/", None, None, False, None)
+    rows.put(key, rows.get(key) | {"position": db.version + 1000})
+    worker.step()
+    db.kv.put("k", 1)
+    worker.step()
+    assert transport.of("k") and db.webhooks.status("a").gaps == 1
 
 
 # -- history that is gone
