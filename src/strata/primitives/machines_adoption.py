@@ -115,6 +115,20 @@ class Adoption:
         held.state, held.context = to, context
         return is_regular
 
+    def become(self, id: str, state: str, context: Map, version: int | None = None) -> bool:
+        """Take in how an instance is, and perhaps of which version of its machine; return whether it was not.
+
+        Raises: NotFound for an unknown instance or version; InvalidInput; LimitExceeded.
+        """
+        held = self._instance(known_key(id))
+        number = held.machine_version if version is None else version
+        self._check(self._machine(held.machine, number), state, context)
+        if (held.state, held.context, held.machine_version) == (state, context, number):
+            return False
+        held.items.append([None, held.state, None, None, state, context])
+        held.state, held.context, held.machine_version = state, context, number
+        return True
+
     def delete(self, id: str) -> None:
         """Take in a deletion. Raises: NotFound for an unknown instance; InvalidInput."""
         key = known_key(id)
@@ -153,6 +167,8 @@ class Adoption:
         ops += _changes(before["context"], held.context)
         if held.state != before["state"]:
             ops.append(("set", _STATE, held.state))
+        if held.machine_version != before["machine_version"]:
+            ops.append(("set", ("machine_version",), held.machine_version))
         if "event_id" in before:
             ops.append(("delete", EVENT_ID))
         ready = self._machine(held.machine, held.machine_version).ready

@@ -28,6 +28,7 @@ from strata.api.rstmdb.reading import (
     Application,
     Creation,
     Definition,
+    Snapshot,
     What,
     context_of,
     definition_of,
@@ -263,8 +264,8 @@ class _Import:
                 return
             found = RefusedEntry(record.offset, entry["type"], _name_of(entry), error.message)
             if not self._salvage:
-                hint = error.hint or "salvage=True (--salvage) leaves out what cannot be kept, and lists it"
-                raise InvalidInput(str(found), hint=hint) from error
+                hints = [error.hint, "salvage=True (--salvage) leaves out what cannot be kept, and lists it"]
+                raise InvalidInput(str(found), hint="; ".join(filter(None, hints))) from error
             tally.counts["refused"] += 1
             tally.refused.append(found)
 
@@ -309,6 +310,10 @@ def _taken(what: What, tx: Transaction, adoption: Adoption) -> list[str]:
         )
         is_mended |= is_other or is_left_out
         return ["transitions", *["mended"] * is_mended, *["irregular"] * (not is_regular)]
+    if isinstance(what, Snapshot):
+        context, is_mended = context_of(what.ctx)
+        is_other = adoption.become(what.instance_id, what.state, context, what.version)
+        return ["transitions", "irregular", *["mended"] * is_mended] if is_other else []
     adoption.delete(what.instance_id)
     return ["deletions"]
 

@@ -65,12 +65,22 @@ class Deletion(msgspec.Struct):
     instance_id: str
 
 
-What = Definition | Creation | Application | Deletion
+class Snapshot(msgspec.Struct):
+    """How an instance is. rstmdb knows such entries and writes none; our listener does, of a migration."""
+
+    instance_id: str
+    state: str
+    ctx: Any = None
+    version: int | None = None  # of the machine; left out, as it was
+
+
+What = Definition | Creation | Application | Deletion | Snapshot
 _KINDS: Final[dict[str, type[What]]] = {
     "put_machine": Definition,
     "create_instance": Creation,
     "apply_event": Application,
     "delete_instance": Deletion,
+    "snapshot": Snapshot,
 }
 
 
