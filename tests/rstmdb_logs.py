@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from hypothesis import strategies as st
 
-from strata.api.rstmdb import Record
+from strata.api.rstmdb import Record, write_segments
 from strata.core.crc32c import crc32c
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -104,3 +104,50 @@ def archive(files, *, compression=1, manifest=None, members=None, tail=b""):
             tar.addfile(member, io.BytesIO(content if isinstance(content, bytes) else b"\0" * member.size))
     body = packed.getvalue() + tail
     return b"RSTMBAK\x01" + bytes([compression]) + (gzip.compress(body) if compression else body)
+
+
+def directory(tmp_path, *entries, name="data", **options):
+    path = tmp_path / name
+    write_segments(records(entries), path, **options)
+    return path
+
+
+def seen(db):
+    """All that can be seen of machines and instances, but for when it was."""
+    machines = db.machines
+    return {
+        "definitions": [
+            (made.name, version, machines.machine(made.name, version).definition)
+            for made in machines.definitions()
+            for version in made.versions
+        ],
+        "instances": {
+            found.id: (found.machine, found.machine_version, found.state, found.context, found.steps,
+                       found.event_id)
+            for found in machines
+        },
+        "listed": {
+            (made.name, state): [found.id for found in machines.list(made.name, state)]
+            for made in machines.definitions()
+            for state in machines.machine(made.name).states
+        },
+        "history": {id: history(machines, id) for id in "abc"},
+    }  # fmt: skip
+
+
+def history(machines, id):
+    return [
+        (step.event, step.from_state, step.to_state, step.context, step.payload, step.event_id)
+        for step in machines.history(id)
+    ]
+
+
+contexts = st.dictionaries(
+    st.sampled_from(["total", "n", "who"]), st.integers(0, 3) | st.none() | st.just([1, {}])
+)
+calls = st.tuples(
+    st.sampled_from("abc"),
+    st.sampled_from(["create", "delete", "PAY", "SHIP", "NOTE", "PAY", "NOTE"]),
+    st.none() | contexts,
+    st.sampled_from([None, "e1", "e2"]),
+)
