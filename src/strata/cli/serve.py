@@ -21,6 +21,7 @@ from strata.cli.opening import open_database
 from strata.cli.worker import add_options, worker_of
 from strata.core.errors import InvalidInput, StrataError
 from strata.server.access import hash_of, new_token, read_tokens
+from strata.server.descriptors import raise_limit
 from strata.server.limits import Limits
 from strata.server.logs import Log, say
 from strata.server.server import Server
@@ -103,6 +104,7 @@ def run(arguments: Namespace) -> int:
         settings["durability"] = arguments.durability
     if arguments.log_slow_s < 0:
         raise InvalidInput("--log-slow-s is a number of seconds, or 0")
+    descriptors = raise_limit(limits.connections)
     log = Log(requests=arguments.log_requests, slow_s=arguments.log_slow_s)
     with open_database(arguments, **settings) as db:
         server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only, log=log)
@@ -113,6 +115,7 @@ def run(arguments: Namespace) -> int:
             addresses |= _listen_for_http(arguments, db, server, tls, ends, more)
             if not (arguments.read_only or arguments.no_worker):
                 ends.append(worker_of(db, arguments).start().stop)
+            _warn_of_few_descriptors(server, descriptors)
             _banner(arguments, db, addresses)
             _wait(arguments, server, tls)
         finally:
@@ -121,6 +124,12 @@ def run(arguments: Namespace) -> int:
                 end()
     say("ended")
     return 0
+
+
+def _warn_of_few_descriptors(server: Server, descriptors: int | None) -> None:
+    most, wanted = server.connections_max, server.limits.connections
+    if most < wanted:
+        say("few descriptors", level="warning", descriptors=descriptors, connections=most, wanted=wanted)
 
 
 def _tls(arguments: Namespace) -> ServerTls | None:

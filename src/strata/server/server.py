@@ -28,6 +28,7 @@ from strata.core.protocols import Store
 from strata.primitives.vectors import declare_named
 from strata.server.access import Tokens
 from strata.server.connection import Connection
+from strata.server.descriptors import is_none_left, room
 from strata.server.limits import Limits
 from strata.server.logs import Log
 from strata.server.peer import Peer
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 _SWEEP_S: Final = 1.0
 _SWEEP_LEAST_S: Final = 0.002
+_SWEPT: Final = 256  # at a time
 _BACKLOG: Final = 1024
 _READERS: Final = 4  # threads that make rows into answers: more would only take the interpreter from the loop
 _PORT_MAX: Final = 65_535  # some systems would take what is more modulo this
@@ -76,6 +78,7 @@ class Server:
         self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
         self.errors: Counter[str] = Counter()
         self.connections: set[Peer] = set()
+        self.connections_max = room(self.limits.connections)
         self._links: dict[str, Connection] = {}  # of clients that connect again, what they had last
         self.begun = time.time()
         self._store = store
@@ -101,8 +104,16 @@ class Server:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(self._note_failure)
         self._sweep()
         self.loop.run_forever()
+
+    def _note_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if is_none_left(context):
+            if self.log is not None:
+                self.log.refused("", "too many open files")
+        elif not self.is_draining:  # or a listener that was to try again is gone
+            loop.default_exception_handler(context)
 
     def _do(self, work: Any) -> Any:
         """Run a coroutine on the loop, and return what it returns."""
@@ -140,7 +151,7 @@ class Server:
                     port,
                     ssl=tls,
                     ssl_handshake_timeout=self.limits.greeting_s if tls else None,
-                    backlog=_BACKLOG,
+                    backlog=_backlog(self.loop),
                 )
             )
         except (OSError, OverflowError, UnicodeError) as error:
@@ -167,9 +178,9 @@ class Server:
 
     def add(self, connection: Peer) -> None:
         """Take a connection in. Raises: LimitExceeded."""
-        if len(self.connections) >= self.limits.connections:
+        if len(self.connections) >= self.connections_max:
             raise LimitExceeded(
-                what="connections", limit=self.limits.connections, actual=len(self.connections) + 1
+                what="connections", limit=self.connections_max, actual=len(self.connections) + 1
             )
         self.connections.add(connection)
         self.counts["connections"] += 1
@@ -276,12 +287,20 @@ class Server:
 
     def _sweep(self) -> None:
         """Close connections that ask nothing, and roll back transactions that nobody goes on with."""
-        now = time.monotonic()
-        for connection in list(self.connections):
-            connection.sweep(now)
         if self.log is not None:
             self.log.tick()
-        self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
+        self._sweep_some(list(self.connections))
+
+    def _sweep_some(self, left: list[Peer]) -> None:
+        """Sweep these, a few at a time: nobody waits until ten thousand of them are looked at."""
+        now = time.monotonic()
+        for connection in left[-_SWEPT:]:
+            connection.sweep(now)
+        del left[-_SWEPT:]
+        if left:
+            self._sweeper = self.loop.call_later(0, self._sweep_some, left)
+        else:
+            self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
     # -- the end
 
@@ -315,6 +334,11 @@ class Server:
         for connection in list(self.connections):
             connection.abort()  # it does not read
         await asyncio.sleep(0)
+
+
+def _backlog(loop: asyncio.AbstractEventLoop) -> int:
+    """Return how many connections may wait to be accepted; asyncio accepts as many before it serves any."""
+    return _BACKLOG if type(loop).__module__.startswith("uvloop") else _BACKLOG // 8
 
 
 def _is_loopback(host: str) -> bool:

@@ -21,12 +21,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from strata.core.errors import InternalError, InvalidInput, LimitExceeded
 from strata.core.keys import check_int
+from strata.server.descriptors import is_none_left
 from strata.server.http.limits import HttpLimits
 from strata.server.http.stats import Stats
 from strata.server.logs import Log
 from strata.server.tls import ServerTls
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 128  # as many are accepted before the first is served
 _PORT_MAX: Final = 65_535  # the system would take what is more modulo this
 _KEEP_ALIVE_S: Final = 75  # proxies keep connections for 60 s, and must not meet one that just closed
 log = logging.getLogger("strata.http")
@@ -85,11 +86,20 @@ class Serving:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._server.serve(sockets=[self._socket]))
+            asyncio.run(self._serve())
         except Exception:
             log.exception("the HTTP server failed")
         finally:
             self._server.has_begun.set()
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(_note_failure)
+        await self._server.serve(sockets=[self._socket])
+
+
+def _note_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not is_none_left(context):  # which is no news for each connection that waits
+        loop.default_exception_handler(context)
 
 
 class _Server(uvicorn.Server):
