@@ -7,6 +7,8 @@ One at a time    a client of the product asks, and waits for the answer: `strata
 Pipelined        one connection, 64 requests in one write, then all their answers; both sides speak raw frames
 50 clients       50 connections, each with one request under way, driven by one process through epoll
 
+Steps            `state.set`, which reads a counter and writes: its write goes with its commit, or alone
+
 Turns of the two alternate. Where there is no redis-server its columns stay empty, and the report says so.
 """
 
@@ -28,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import strata
+from strata.core.protocols import Transaction, Txn
+from strata.remote.txn import AutomaticTxn
 from strata.wire.frames import MAGIC, PROTOCOL, Kind, encode_body, frame
 
 VALUE = b"x" * 100
@@ -54,6 +58,7 @@ class Peer:
     operation: bytes | None
     one_get: Callable[[], object]
     one_put: Callable[[], object]
+    steps: dict[str, Callable[[], object]] = field(default_factory=dict)
     took: dict[str, list[float]] = field(default_factory=dict)
 
     def connection(self) -> socket.socket:
@@ -95,7 +100,27 @@ def serve_strata(place: Path, stack: ExitStack) -> Peer:
         operation=frame(Kind.OPERATION, 7, encode_body(("kv.get", {}, {"key": "k"}))),
         one_get=lambda: db.kv.get("k"),
         one_put=lambda: db.kv.put("k", VALUE),
+        steps={
+            "one at a time, state.set, p50": lambda: db.state.set("s", VALUE),
+            "the same, its write alone": lambda: alone(lambda: db.state.set("s", VALUE)),
+        },
     )
+
+
+def alone(call: Callable[[], object]) -> object:
+    """Make a call whose writes do not go with their commit."""
+    begin = AutomaticTxn.begin
+
+    def begun(self: AutomaticTxn) -> tuple[Transaction, Txn]:
+        transaction, inside = begin(self)
+        transaction.gathers = False  # type: ignore[attr-defined]
+        return transaction, inside
+
+    AutomaticTxn.begin = begun  # type: ignore[method-assign]
+    try:
+        return call()
+    finally:
+        AutomaticTxn.begin = begin  # type: ignore[method-assign]
 
 
 def serve_redis(place: Path, stack: ExitStack) -> Peer | None:
@@ -192,6 +217,8 @@ def measure(peer: Peer, scale: int) -> None:
     if peer.operation is not None:
         operation = peer.operation
         rows["pipelined by 64, operation kv.get"] = lambda: pipelined(peer, operation, 50 * scale)
+    for name, step in peer.steps.items():
+        rows[name] = lambda step=step: one_at_a_time(step, 400 * scale)
     for name, row in rows.items():
         peer.took.setdefault(name, []).append(row())
 
@@ -206,6 +233,8 @@ def report(peers: list[Peer]) -> None:
         ours = best(peers[0].took[name])
         met = ours <= goal if unit == "us" else ours >= goal
         print(f"{name:34}{unit:>3}{goal:11,.0f}{shown}{'  met' if met else '  missed'}")
+    for name in peers[0].steps:
+        print(f"{name:34}{'us':>3}{'':11}{min(peers[0].took[name]):12,.0f}")
 
 
 def main() -> None:

@@ -25,9 +25,10 @@ class Dying(LocalChannel):
         super().__init__(session, 1)
         self._does = does
         self.dies = False
+        self.dies_at: str | None = None  # a method
 
     def call(self, handle: int, method: str, arguments: Any, once: str | None, progress: Any) -> Any:
-        if not self.dies:
+        if not self.dies and method != self.dies_at:
             return super().call(handle, method, arguments, once, progress)
         if self._does:
             super().call(handle, method, arguments, once, progress)
@@ -62,6 +63,30 @@ def test_an_addition_is_made_once(place, store):
     assert store.branch("main").keyspace("default", Kv.LAYOUT).get("n") == 10
     assert txn.delete("n") is True
     assert txn.delete("n") is False
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda place: place.state.set("s", 2),
+        lambda place: place.kv.cas("k", 2, expected=1),
+        lambda place: place.json.create("d", {"n": 2}),
+    ],
+    ids=["state.set", "kv.cas", "json.create"],
+)
+@pytest.mark.parametrize("at", ["at the read", "at the commit"])
+def test_a_step_that_reads_and_writes_is_done_once(place, store, write, at):
+    place, channel = place
+    place.state.set("s", 1)
+    place.kv.put("k", 1)
+    if at == "at the read":
+        channel.dies = True
+    else:
+        channel.dies_at = "finish"
+    version = write(place)
+    assert version == 3 == place.branch.head
+    there = stores.Place(store)
+    assert 2 in (there.state.get("s"), there.kv.get("k"), there.json.get("d", "$.n"))
 
 
 def test_a_commit_is_made_once_or_lost(place, store):

@@ -364,7 +364,7 @@ WRITE = "put put_until put_many delete delete_many append add patch expect decla
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_what_may_be_asked_is_what_the_protocol_has(kind):
     members = {name for name in vars(PROTOCOLS[kind]) if not name.startswith("_")}
-    extra = {"snapshot": {"moment"}, "branch": {"identity"}}.get(kind, set())
+    extra = {"snapshot": {"moment"}, "branch": {"identity"}, "transaction": {"finish"}}.get(kind, set())
     assert ASKS.keys() == PROTOCOLS.keys()
     assert set(ASKS[kind]) == (members - UNASKED.get(kind, set())) | extra
     assert UNASKED.get(kind, set()) <= members
@@ -377,7 +377,7 @@ def test_who_may_ask_what():
         for name, ask in asks.items():
             if kind not in ("store", "txn"):
                 assert ask.access == "read", name
-            assert not ask.once or kind == "txn" or name == "commit"
+            assert not ask.once or kind == "txn" or name in ("commit", "finish")
     once = {name for name, ask in ASKS["txn"].items() if ask.once}
     assert once == set(WRITE.split()) - {"expect", "declare_index"}
 

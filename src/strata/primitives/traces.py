@@ -167,7 +167,8 @@ class Traces(Indexed):
         Raises: AlreadyExists for an id that is taken; NotFound for a parent that is not there; InvalidInput.
         """
         thing: dict[str, Any] = {"kind": _kind(kind, name)}
-        thing["started"] = self._txn.now if started is None else check_instant(started, "started")
+        now = self._txn.now if started is None or id is None else 0  # which may be asked from afar
+        thing["started"] = now if started is None else check_instant(started, "started")
         if ended is not None:
             thing["ended"] = _after(check_instant(ended, "ended"), thing["started"])
         optional = {
@@ -178,13 +179,13 @@ class Traces(Indexed):
             "error": _error(error),
             "tags": check_tags(tags),
             "metadata": check_metadata(metadata),
-            "reads": _refs(reads, "reads", self._txn.version),
+            "reads": _refs(reads, "reads", None if reads == () else self._txn.version),
             "writes": _refs(writes, "writes", None),
         }
         thing |= {field: value for field, value in optional.items() if value is not None and value != []}
         if not thing.get("metadata"):
             thing.pop("metadata", None)
-        given = new_id(self._txn.now) if id is None else check_name(id, "trace id")
+        given = new_id(now) if id is None else check_name(id, "trace id")
         return _trace(given, thing, self._insert(given, thing, is_given=id is not None))
 
     def _insert(self, id: str, thing: dict[str, Any], *, is_given: bool) -> int | None:

@@ -109,7 +109,7 @@ class SocketChannel:
         with self._sending:
             self._handle += 1
             new = self._handle
-            body = _encoded((new, handle, method, arguments))
+            body = encoded((new, handle, method, arguments))
             self._unsent.append(frame(Kind.OPEN, 0, body))
             return new
 
@@ -125,7 +125,7 @@ class SocketChannel:
         if progress is not None:
             options["progress"] = True
         request = (handle, method, arguments, options) if options else (handle, method, arguments)
-        return self.request(Kind.CALL, _encoded(request), progress)
+        return self.request(Kind.CALL, encoded(request), progress)
 
     def request(self, kind: Kind, body: bytes, progress: Progress | None = None) -> Any:
         """Return the answer to one request.
@@ -246,7 +246,8 @@ class SocketChannel:
         self._end("the connection was closed")
 
 
-def _encoded(request: Any) -> bytes:
+def encoded(request: Any) -> bytes:
+    """Return a request as bytes. Raises InvalidInput for what cannot be said."""
     try:
         return encode_body(request)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
@@ -322,6 +323,8 @@ class LocalChannel:
         self, handle: int, method: str, arguments: Any, once: str | None, progress: Progress | None
     ) -> Any:
         session = self._session
+        if method == "finish":  # which has what is encoded already in it
+            arguments = decode_body(encode_body(arguments))
         result = session.call(session.bound(handle, method), arguments, once, progress)
         # As it comes over a connection: rows of lists, and plain data for what is more than a value.
         return decode_body(encode_body(result))

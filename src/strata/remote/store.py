@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, cast
 
+import msgspec
+
 from strata.core.errors import OutcomeUnknown, TransactionLost
 from strata.core.protocols import (
     Branch,
@@ -25,12 +27,14 @@ from strata.core.protocols import (
     Txn,
     Written,
 )
-from strata.remote.channel import Channel, Lost
+from strata.remote.channel import Channel, Lost, encoded
 from strata.remote.link import Bound, Link, Thing
 from strata.remote.txn import AutomaticTxn, InsideTxn, ViewTxn
 from strata.wire.asks import WAIT_S_MAX
+from strata.wire.frames import decode_body
 
 Progress = Callable[[int, int], object]
+_GATHERED_BYTES: Final = 4 << 20  # of what goes with a commit; more goes in front of it
 _STOP_S: Final = 0.1  # how long a wait does not ask whether to go on
 
 
@@ -325,7 +329,7 @@ class RemoteDiff(Thing):
 class RemoteTransaction(Bound):
     """A transaction, on the channel it was begun on."""
 
-    __slots__ = ("_branch", "_key", "_snapshot")
+    __slots__ = ("_branch", "_key", "_size", "_snapshot", "_writes", "gathers")
 
     KIND = "transaction"
 
@@ -334,6 +338,23 @@ class RemoteTransaction(Bound):
         self._branch = branch
         self._key: str | None = options[2]
         self._snapshot: int | None = None
+        self.gathers = False  # writes, which then go with the commit: of a step that nobody else sees
+        self._writes: list[tuple[InsideTxn, str, msgspec.Raw]] = []
+        self._size = 0  # of these, in bytes
+
+    def gather(self, txn: InsideTxn, method: str, arguments: Any) -> None:
+        """Keep a write, as it is now, until the next request."""
+        written = encoded(arguments)
+        self._writes.append((txn, method, msgspec.Raw(written)))
+        self._size += len(written)
+        if self._size > _GATHERED_BYTES:
+            self.send()
+
+    def send(self) -> None:
+        """Make the writes that were gathered, in their order."""
+        writes, self._writes, self._size = self._writes, [], 0
+        for txn, method, arguments in writes:
+            txn.send(method, decode_body(arguments))
 
     @property
     def snapshot(self) -> int:
@@ -345,6 +366,7 @@ class RemoteTransaction(Bound):
         return InsideTxn(self, space, layout)
 
     def spaces(self) -> list[str]:
+        self.send()
         return cast(list[str], self._call("spaces"))
 
     def commit(
@@ -357,8 +379,13 @@ class RemoteTransaction(Bound):
     ) -> int:
         channel = self._link.channel
         key = once or (self._link.once() if channel.can_be_lost else None)
+        said = message, actor, cause
         try:
-            return int(channel.call(self._find(channel), "commit", (message, actor, cause), key, None))
+            handle = self._find(channel)
+            if not self._writes:
+                return int(channel.call(handle, "commit", said, key, None))
+            writes = [(txn._find(channel), method, given) for txn, method, given in self._writes]
+            return int(channel.call(handle, "finish", (writes, *said), key, None))
         except Lost as lost:
             self._link.renew(channel)
             return self._outcome(self._key or str(key), sent=lost.sent)
@@ -374,6 +401,7 @@ class RemoteTransaction(Bound):
         return version
 
     def rollback(self) -> None:
+        self._writes = []
         channel = self._channel
         if channel is not None and channel is self._link._channel and not self._link.is_closed:
             try:

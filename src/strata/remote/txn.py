@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Of one request, but for its last row: what is put at once may be 256 MiB, a frame is smaller, and a server
 # does nothing else while it reads one.
 _PART_BYTES = 512 << 10
+# Writes that give nothing inside a transaction, and which the store refuses for little that is not seen here.
+_GATHERED = frozenset({"put", "put_until", "put_many", "delete", "delete_many", "expect"})
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -279,7 +281,9 @@ class AutomaticTxn(RemoteTxn):
 
     def begin(self) -> tuple[Transaction, Txn]:
         # Nobody can see when it begins but by what it reads, so it begins together with its first request.
+        # Nor does anybody see when it writes, so that goes together with the commit.
         transaction = self._branch.transaction("serializable", False, None)
+        transaction.gathers = True
         return transaction, transaction.keyspace(self._space, self._layout)
 
     def pinned(self) -> Txn:
@@ -310,6 +314,20 @@ class InsideTxn(Bound, RemoteTxn):
     def __init__(self, transaction: RemoteTransaction, space: str, layout: Layout) -> None:
         super().__init__(transaction, space, layout)
         self._transaction = transaction
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if self._transaction.gathers:
+            self._transaction.send()  # what it wrote before, which this may read
+        return super()._call(method, *arguments, **options)
+
+    def _write(self, method: str, *arguments: Any) -> Any:
+        if method in _GATHERED and self._transaction.gathers:
+            return self._transaction.gather(self, method, arguments)
+        return self._call(method, *arguments)
+
+    def send(self, method: str, arguments: Any) -> None:
+        """Make a write that was gathered."""
+        super()._call(method, *arguments)
 
     def _writes_itself(self) -> bool:
         return False

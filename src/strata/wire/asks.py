@@ -118,6 +118,17 @@ def _expect(thing: Any, key: Any, version: int | None, value: Any, absent: bool)
     thing.expect(key, version=version, value=... if value is ABSENT else value, absent=absent)
 
 
+def _finish(thing: Any, writes: list[Callable[[], Any]], *said: Any) -> Any:
+    """Of a transaction: make writes inside it, and commit; roll back where one goes wrong."""
+    try:
+        for write in writes:
+            write()
+    except BaseException:
+        thing.rollback()
+        raise
+    return thing.commit(*said)
+
+
 def _bound(bound: Any) -> Any:
     if bound is None:
         return None
@@ -202,6 +213,7 @@ _TRANSACTION: Final = {
     **_asks("spaces rollback"),
     # Whoever may only read can have written nothing, and ends what they read so.
     **_asks("commit", once=True),
+    "finish": Ask(_finish, once=True),
 }
 _SNAPSHOT: Final = {
     **_values("name version"),

@@ -27,6 +27,8 @@ from strata.wire.once import write_once
 
 HANDLES_MAX: Final = 65_536  # a client that never lets go of one is told so, instead of filling memory
 _COMMIT_SAYS: Final = 3  # message, actor and cause, in front of the key of a commit
+_WRITE_PARTS: Final = 3  # handle, method and arguments, of a write that goes with a commit
+_WITH_HANDLES: Final = ("how", "finish")  # methods that take handles among their arguments
 Progress = Callable[[int, int], object]
 
 
@@ -114,7 +116,7 @@ class Session:
             )
         run = partial(ask.run, thing.it)
         is_plain = not (ask.slow or ask.heavy) and ask.makes is None and not (ask.writes and self.strict)
-        return Bound(method, run, ask, thing, is_plain and method != "how")
+        return Bound(method, run, ask, thing, is_plain and method not in _WITH_HANDLES)
 
     def _refusal(self, ask: Ask) -> StrataError | None:
         if self._read_only and ask.access != "read":
@@ -194,6 +196,9 @@ class Session:
         ask, thing = bound.ask, bound.thing
         if ask.makes is not None:
             raise InvalidInput("what gives a handle is opened")
+        if bound.name == "finish":
+            writes, *said = arguments or [None]
+            arguments = [self._writes(thing.it, writes), *said]
         if once is not None:
             result = self._once(bound, arguments, once)
         elif progress is not None and ask.progress:
@@ -210,11 +215,26 @@ class Session:
             self._store.flush()
         return result
 
+    def _writes(self, transaction: Any, writes: Any) -> list[Callable[[], Any]]:
+        """Return what makes the writes of a message inside a transaction, each when it is called."""
+        if not isinstance(writes, list):
+            raise InvalidInput("writes are an array")
+        return [partial(self._write, transaction, write) for write in writes]
+
+    def _write(self, transaction: Any, write: Any) -> None:
+        if not isinstance(write, list) or len(write) != _WRITE_PARTS or not isinstance(write[2], list):
+            raise InvalidInput("a write is a handle, a method and an array of arguments")
+        bound = self.bound(write[0], write[1])
+        if bound.thing.inside is not transaction or not bound.ask.writes:
+            raise InvalidInput(f"{bound.name} of handle {write[0]} is no write inside this transaction")
+        bound.run(*write[2])
+
     def _once(self, bound: Bound, arguments: Any, key: str) -> Any:
         if bound.thing.kind == "transaction" and bound.ask.once:
-            if len(arguments) > _COMMIT_SAYS:
+            most = _COMMIT_SAYS + (bound.name == "finish")
+            if len(arguments) > most:
                 raise InvalidInput("a key is given once: as the option")
-            return bound.run(*arguments, *[None] * (_COMMIT_SAYS - len(arguments)), key)
+            return bound.run(*arguments, *[None] * (most - len(arguments)), key)
         if bound.thing.place is None or not bound.ask.once:
             # A key that counts for nothing would let a client repeat what must not be.
             raise InvalidInput(f"{bound.name} of this handle takes no idempotency key")
