@@ -103,7 +103,7 @@ def archive(files, *, compression=1, manifest=None, members=None, tail=b""):
             member.size = member.size or (len(content) if isinstance(content, bytes) else 0)
             tar.addfile(member, io.BytesIO(content if isinstance(content, bytes) else b"\0" * member.size))
     body = packed.getvalue() + tail
-    return b"RSTMBAK\x01" + bytes([compression]) + (gzip.compress(body) if compression else body)
+    return b"RSTMBAK\x01" + bytes([compression]) + (gzip.compress(body, mtime=0) if compression else body)
 
 
 def directory(tmp_path, *entries, name="data", **options):
