@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 import stores
+from hypothesis import settings
 
 from strata.testing import FakeClock
+
+# How long an example takes says something of the machine, and nothing of us.
+settings.register_profile("strata", deadline=None)
+settings.load_profile("strata")
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import databases
@@ -418,6 +420,24 @@ def test_a_forked_child_raises_and_harms_nothing(path, leave):
     assert run(FORKED.replace("{exit}", leave), path).split("\n")[0] == "9 2 ['main']"
     with strata.open(path) as db:
         assert db.kv.get("k") == 2
+
+
+def test_who_connects_while_the_program_ends_is_sent_away(path, monkeypatch):
+    """Who looks for dead sockets came when no thread could begin any more, and a trace was printed."""
+
+    def none(_):
+        raise RuntimeError("can't register atexit after shutdown")
+
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    monkeypatch.setattr("strata.server.host._server_of", none)
+    with strata.open(path) as db:
+        address = (path / "LOCK").read_text().rpartition("shared at ")[2]
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(address)
+            assert asking.recv(1) == b""
+        db.kv.put("k", 1)
+    assert not raised
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SKIPPED: this system has no fork()")

@@ -10,8 +10,8 @@ from rstmdb_logs import ORDER, PUT, apply, calls, create, directory, history, se
 from test_cli import strata_
 
 import strata
-from strata.api.rstmdb import history as rstmdb_history
 from strata.core.errors import AlreadyExists, InvalidInput, NotFound, StrataError
+from strata.history import replay
 from strata.testing import FakeClock
 
 KINDS = pytest.mark.parametrize("kind", databases.KINDS)
@@ -30,8 +30,8 @@ def test_an_export_is_imported_as_it_was(tmp_path_factory, calls, is_grouped, ki
     """Also what several calls did in one transaction."""
     file = tmp_path_factory.mktemp("x") / "x.rstmbak"
     with databases.make(kind) as ours, databases.make(kind) as theirs, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rstmdb_history, "_FIRST_VERSIONS", 1)
-        patch.setattr(rstmdb_history, "_ROWS", 5)
+        patch.setattr(replay, "_FIRST_PAGE", 1)
+        patch.setattr(replay, "_ROWS", 5)
         ours.machines.define("order", 1, ORDER)
         tx = None
         for (id, what, payload, event_id), inside in zip(calls, is_grouped, strict=False):

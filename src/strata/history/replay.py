@@ -33,10 +33,10 @@ from strata.primitives import PRIMITIVES
 
 # Commits that are read at once. The first page is small, so that the first step comes soon. Later ones grow,
 # since each page looks through the parts of sorted files that anything newer is in, which may be all.
-_FIRST_PAGE: Final = 1_000
+_FIRST_PAGE: Final = 16  # commits, which may be large ones
 _LARGEST_PAGE: Final = 32_000
 _VERSION, _PLACE = itemgetter(0), itemgetter(1, 2, 3)  # of a write
-_ROWS: Final = 50_000  # writes of a page that bound memory: pages get smaller when there are more
+_ROWS: Final = 20_000  # writes of a page that bound memory: pages get smaller when there are more
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -52,11 +52,11 @@ class Host:
             if self._is_closed or store is None:
                 accepted.close()
                 return
-            from strata.server.limits import Limits
-            from strata.server.server import Server
-
-            # Guests are our own processes: what each may take is bounded, how long it is silent is not.
-            self._server = Server(store, limits=Limits(transaction_idle_s=3600), name="strata-host")
+            try:
+                self._server = _server_of(store)
+            except RuntimeError:  # the program ends, and can begin no thread any more
+                accepted.close()
+                return
             accepted.setblocking(False)
             self._server.adopt(accepted)
             self._server.listen_on(self._socket)
@@ -82,6 +82,14 @@ class Host:
         self._thread.join()
         if self._server is not None:
             self._server.close()
+
+
+def _server_of(store: Store) -> Server:
+    from strata.server.limits import Limits
+    from strata.server.server import Server
+
+    # Guests are our own processes: what each may take is bounded, how long it is silent is not.
+    return Server(store, limits=Limits(transaction_idle_s=3600), name="strata-host")
 
 
 def listen() -> tuple[socket.socket, str]:

@@ -9,7 +9,7 @@ is deleted at the end, as nothing there expires.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from strata.api.rstmdb.records import Entry
 from strata.core.protocols import DELETE, Branch, Txn, Written
@@ -25,9 +25,6 @@ from strata.primitives.machines_rows import (
     definition_of,
     instance_of,
 )
-
-_FIRST_VERSIONS: Final = 8
-_ROWS: Final = 20_000  # that are in memory, about
 
 
 class MachineLog:
@@ -80,15 +77,9 @@ class MachineLog:
         return begin
 
     def _written(self, after: int) -> Iterator[Written]:
-        """Yield what was written behind a version, a few commits at a time: an import makes large ones."""
-        size = _FIRST_VERSIONS
-        while after < self._upto:
-            upto, count = min(after + size, self._upto), 0
-            for _, rows in written(self._branch, after, upto, self._space, LAYOUT.kind):
-                count += len(rows)
-                yield from (row for row in rows if (row[1], row[2]) == (self._space, LAYOUT.kind))
-            after = upto
-            size = max(1, min(2 * size, _ROWS * size // max(1, count)))
+        """Yield what was written behind a version."""
+        for _, rows in written(self._branch, after, self._upto, self._space, LAYOUT.kind):
+            yield from (row for row in rows if (row[1], row[2]) == (self._space, LAYOUT.kind))
 
     def _before(self, key: bytes, version: int) -> Row | None:
         """Return what was under a key before a version, though it may have expired since."""
