@@ -159,8 +159,14 @@ def test_they_are_nowhere_to_be_seen(db):
         db.branches.get("_webhooks")
     with pytest.raises(NotFound):
         db.branches.delete("_webhooks")
-    with pytest.raises(InvalidInput):
-        db.branch("_webhooks")
+    for use in (
+        db.branch,
+        lambda name: db.branches.fork(name, "copy"),
+        lambda name: db.branches.rename(name, "other"),
+        lambda name: db.runs.begin(from_=name),
+    ):
+        with pytest.raises(InvalidInput):
+            use("_webhooks")
 
 
 def test_a_hook_is_of_one_branch_and_not_of_its_forks(db):

@@ -455,6 +455,78 @@ def test_senders_work_side_by_side(db, clock):
     worker.stop()
 
 
+def test_too_many_dead_letters_pause_the_hook(db, transport, monkeypatch):
+    monkeypatch.setattr("strata.worker.delivery.DEAD_MAX", 3)
+    worker = Worker(db, transport=transport, senders=1, retries=Retries(attempts=1))
+    db.webhooks.add("a", URL)
+    transport.answers["*"] = failing()
+    for number in range(200):
+        db.kv.put(f"{number}", 1)
+    worker.step()
+    assert "dead letters" in db.webhooks.get("a").paused
+    assert 3 <= db.webhooks.status("a").dead <= 64
+    transport.answers.clear()
+    db.webhooks.retry("a")
+    db.webhooks.resume("a")
+    worker.step()
+    assert len({key for key, _ in transport.got}) == 200
+
+
+def test_what_goes_wrong_here_is_told_by_the_status(db, worker, transport, monkeypatch):
+    from strata.worker import delivery
+
+    db.webhooks.add("a", URL)
+    db.kv.put("k", 1)
+
+    def broken(*_):
+        raise RuntimeError("a bug of ours")
+
+    whole = delivery.messages_of
+    monkeypatch.setattr(delivery, "messages_of", broken)
+    with pytest.raises(RuntimeError):
+        worker.step()
+    assert db.webhooks.status("a").error == "not tried: RuntimeError: a bug of ours"
+    monkeypatch.setattr(delivery, "messages_of", whole)
+    worker.step()
+    assert db.webhooks.status("a").error is None and transport.of("k")
+
+
+def test_how_far_it_is_is_written_down_also_where_nothing_is_told(db, worker, transport, clock):
+    db.webhooks.add("a", URL, primitive="events")
+    home = home_of(db._store)
+    worker.step()
+    for number in range(5):
+        db.kv.put("k", number)
+        before = home.head
+        worker.step()
+    assert home.head == before  # which costs no commit for each
+    clock.advance(70 * SECOND)
+    worker.step()
+    assert db.webhooks.status("a").position == db.version
+
+
+def test_each_primitive_is_told(db, worker, transport):
+    """Of each kind of thing, under names that look like others."""
+    db.webhooks.add("a", URL)
+    db.traces.record("thought", "plan", id="t/1", tags=["x"])
+    db.vectors.create_collection("facts", 2)
+    db.vectors.upsert("facts", "sky/3", [1.0, 0.5], {"colour": "blue"})
+    db.machines.define("lamp/1", 1, TICKET)
+    db.machines.create("lamp/1", "i/1")
+    db.events.append("said", {"n": 1}, stream="chat/7")
+    db.kv.put("ä/\u2028", float("nan"))
+    db.state.set("s", 1)
+    run = db.runs.begin("plan", id="r1")
+    run.end({"ok": True})
+    worker.step()
+    told = {(one["data"]["primitive"], one["data"]["key"]) for one in transport.tried}
+    assert {
+        ("traces", "t/1"), ("machines", "_machine/lamp/1/1"), ("machines", "i/1"),
+        ("events", "chat/7"), ("kv", "ä/\u2028"), ("state", "s"), ("runs", "r1"),
+    } <= told  # fmt: skip
+    assert any(primitive == "vectors" and "sky/3" in key for primitive, key in told)
+
+
 def test_a_crash_in_the_middle_of_a_large_commit(db, clock):
     """None of its things is lost, and what was written down does not come again."""
     db.webhooks.add("a", URL)

@@ -212,6 +212,20 @@ def test_a_body_that_never_ends_does_not_matter():
     assert answer.status == 500 and len(answer.error) < 300
 
 
+def test_a_name_that_is_not_found_in_time():
+    waiting = threading.Event()
+    transport = HttpTransport(PRIVATE, connect_s=0.05, resolve=lambda *_: waiting.wait(20) or [])
+    assert transport("http://slow.example/", {}, b"").error == "no answer in time"
+    waiting.set()
+
+    def unknown(*_):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    answer = HttpTransport(PRIVATE, resolve=unknown)("http://none.example/", {}, b"")
+    assert answer.status == 0 and "not known" in answer.error
+    assert not HttpTransport(PRIVATE)(f"http://{'x' * 64}.example/", {}, b"").is_ok  # a label that is none
+
+
 def test_nobody_listens():
     with answering(saying(OK)) as port:
         pass

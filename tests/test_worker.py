@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from strata.server.access import hash_of, new_token, tokens_of
 from strata.server.server import Server
 from strata.testing import FakeClock
 from strata.worker import Allowed, HttpTransport, Worker
+from strata.worker.delivery import LeaseLost
 from strata.worker.leases import LEASE_US
 
 SECOND = 1_000_000
@@ -242,11 +242,36 @@ def test_who_lost_the_lease_while_sending_writes_nothing_down(db, clock):
 
     transports[0].answers["*"] = sleeping
     db.kv.put("k", 1)
-    with contextlib.suppress(Exception):
+    with pytest.raises(LeaseLost):
         first.step()
     status = db.webhooks.status("a")
     assert (status.delivered, status.failed, status.waiting) == (1, 0, 0)
     assert [key for key, _ in transports[1].got] == ["k"]
+
+
+def test_a_lease_that_was_lost_and_had_again_is_another_one(db, clock):
+    """What was sent before it was lost is not written down after: somebody else has done so meanwhile."""
+    db.webhooks.add("a", URL)
+    transports = [Remembers(), Remembers()]
+    first, second = (Worker(db, transport=transport, senders=1) for transport in transports)
+
+    def sleeping():
+        clock.advance(LEASE_US + 1)
+        second.step()
+        second.stop()
+        assert first._lead(home_of(db._store).keyspace(SPACE, LAYOUT)) == 0  # as its other thread does
+        return failing()
+
+    transports[0].answers["k"] = sleeping
+    db.kv.put("k", 1)
+    with pytest.raises(LeaseLost):
+        first.step()
+    status = db.webhooks.status("a")
+    assert (status.delivered, status.failed, status.waiting) == (1, 0, 0)
+    transports[0].answers.clear()
+    db.kv.put("l", 1)
+    first.step()
+    assert [key for key, _ in transports[0].got] == ["l"]
 
 
 def test_a_lease_of_a_process_that_is_gone_is_taken_at_once(db):

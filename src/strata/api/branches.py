@@ -43,6 +43,7 @@ class Branches:
         Raises: NotFound, AlreadyExists; HistoryTrimmed when `at` is no longer kept.
         Cost: one record, whatever the size; nothing is copied.
         """
+        check_name(source, "branch")  # not one of our own, which not everybody may read
         version = None if at is None else version_of(self._store.branch(source), at)
         self._store.fork(source, check_name(name, "branch"), version)
         return self._handle(name)
@@ -67,7 +68,7 @@ class Branches:
 
         Raises: NotFound, AlreadyExists.
         """
-        return self._store.rename(old, check_name(new, "branch"))
+        return self._store.rename(check_name(old, "branch"), check_name(new, "branch"))
 
     def delete(self, name: str) -> int:
         """Delete a branch, and return the version of that commit. Its forks keep all that they see.

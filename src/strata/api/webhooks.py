@@ -42,7 +42,7 @@ _PORT_MAX: Final = 65_535
 _KEY_BYTES: Final = 32
 _KEY_BYTES_LEAST, _KEY_BYTES_MOST = 24, 64  # as Standard Webhooks has it
 _SECRET: Final = "whsec_"
-_HOOKS_MAX: Final = 1000  # each has a thread of the worker
+_HOOKS_MAX: Final = 100  # each has a thread of the worker
 _DAY_S: Final = 24 * 3600.0
 
 

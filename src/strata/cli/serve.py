@@ -12,6 +12,7 @@ import sys
 import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -114,7 +115,7 @@ def run(arguments: Namespace) -> int:
             more = _listen_for_rcp(arguments, db, server, tls, addresses)
             addresses |= _listen_for_http(arguments, db, server, tls, ends, more)
             if not (arguments.read_only or arguments.no_worker):
-                ends.append(worker_of(db, arguments).start().stop)
+                ends.append(partial(worker_of(db, arguments).start().stop, limits.drain_s))
             _warn_of_few_descriptors(server, descriptors)
             _banner(arguments, db, addresses)
             _wait(arguments, server, tls)

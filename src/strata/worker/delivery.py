@@ -9,6 +9,7 @@ position goes on. When too much is parked nothing more is taken: the log is the 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 
 from strata.api.webhooks_rows import Dead, Hook, Lane, Message, Progress, branch_of, read, scan, write
 from strata.core.atomic import atomically
-from strata.core.errors import HistoryTrimmed, NotFound
+from strata.core.errors import Closed, HistoryTrimmed, NotFound, StrataError
 from strata.core.protocols import Branch, Store, Txn
 from strata.history.watch import Watch
 from strata.worker.leases import has_lease
@@ -35,7 +36,8 @@ LANES_MAX: Final = 100  # things that are parked, before no more is taken
 WAITING_MAX: Final = 1000  # messages that are
 _BATCH: Final = 64  # messages of a round
 _ROUND_S: Final = 5.0  # then what is left of it waits for the next one
-_LATER: Final = 1000  # versions without a message that are stepped over again after a crash
+_LATER_US: Final = 60_000_000  # until it is written down how far a hook is that had nothing to be told
+DEAD_MAX: Final = 1000  # dead letters; then a hook is paused, as more of them help nobody
 _NO_BRANCH: Final = "_none"
 _WAITS: Final = (429, 503)  # answers that mean the whole hook
 Log = Callable[..., None]
@@ -141,6 +143,7 @@ class Delivery:
         self.stopped = threading.Event()
         self.has_begun = False  # whether a thread does its rounds
         self._pool = ThreadPoolExecutor(senders, "strata-send") if senders > 1 else None
+        self._write_by = 0
         self.branch: Branch | None = None
         self.seen: int | None = None  # up to where its log was looked at; None where nothing of it is wanted
 
@@ -176,8 +179,10 @@ class Delivery:
             return at.not_before
         try:
             return self._round(hook, at, rows, now)
-        except BaseException:
+        except BaseException as error:
             self._cursor = None  # what was taken and not written down comes again
+            if isinstance(error, Exception) and not isinstance(error, LeaseLost | Closed):
+                self._note(hook, error)
             raise
 
     def _round(self, hook: Hook, at: Progress, rows: Txn, now: int) -> int:
@@ -197,13 +202,16 @@ class Delivery:
             else:
                 work.setdefault(message.lane, Work(message.lane)).messages.append(message)
         self._send(hook, list(work.values()))
-        has_moved = cursor.position >= at.position + _LATER
-        if work or behind or has_moved:
+        # Where nothing was for the hook, how far it is need not be written each time.
+        has_moved = cursor.position > at.position
+        if work or behind or (has_moved and now >= self._write_by):
             self._settle(hook, list(work.values()), behind, cursor)
-        return self._next(hook, cursor, room, len(taken))
+            self._write_by, has_moved = now + _LATER_US, False
+        due = self._next(hook, cursor, room, len(taken))
+        return min(due, self._write_by) if has_moved else due
 
     def _next(self, hook: Hook, cursor: Cursor, room: int, taken: int) -> int:
-        """Return when the next round is due."""
+        """Return when there is more to do."""
         if room > 0:  # else nothing of the log is wanted, however much there is
             self.seen = cursor.seen
             if taken == room:
@@ -296,16 +304,23 @@ class Delivery:
                 self._settle_one(txn, hook, one)
             answers = [answer for one in work for answer in one.answers]
             write(txn, f"at/{hook.id}", self._progress(at, answers, cursor, txn.now))
-            if any(answer.is_gone for answer in answers):
-                write(
-                    txn, f"hook/{hook.name}", replace(found, paused="it answered 410: nothing more is wanted")
-                )
+            why = self._why_to_pause(txn, hook, answers)
+            if why is not None:
+                write(txn, f"hook/{hook.name}", replace(found, paused=why))
             return True
 
         is_there = atomically(self._rows, settle)[0]
         self._written = hook.id, (cursor.position, cursor.within, cursor.offset)
         if not is_there:
             self._cursor = None  # the hook is gone, or another one has its name
+
+    def _why_to_pause(self, txn: Txn, hook: Hook, answers: list[Answer]) -> str | None:
+        if any(answer.is_gone for answer in answers):
+            return "it answered 410: nothing more is wanted"
+        has_failed = not all(answer.is_ok for answer in answers)
+        if has_failed and txn.count(f"dead/{hook.id}/", None, None) >= DEAD_MAX:
+            return f"{DEAD_MAX} dead letters: retry or discard them, and resume"
+        return None
 
     def _settle_one(self, txn: Txn, hook: Hook, work: Work) -> None:
         """Write down what became of what was sent of one thing."""
@@ -374,6 +389,18 @@ class Delivery:
 
         atomically(self._rows, jump)
         self._log("gap", level="error", hook=hook.name, why=why)
+
+    def _note(self, hook: Hook, error: Exception) -> None:
+        """Let the status of a hook say what went wrong here, and not at the other side."""
+        why = f"not tried: {type(error).__name__}: {error}"
+
+        def note(txn: Txn) -> None:
+            at = read(txn, f"at/{hook.id}", Progress)
+            if at is not None and at.error != why and self._check(txn, hook) is not None:
+                write(txn, f"at/{hook.id}", replace(at, error=why, error_at=txn.now))
+
+        with contextlib.suppress(StrataError, LeaseLost):  # which may be what went wrong
+            atomically(self._rows, note)
 
     def _pause(self, hook: Hook, why: str) -> None:
         def pause(txn: Txn) -> None:

@@ -13,6 +13,7 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class HttpTransport:
         Raises: InvalidInput where there is none; OSError.
         """
         failed: OSError | None = None
-        for text in self._resolve(host, port):
+        for text in self._resolved(host, port, until):
             address = ipaddress.ip_address(text.partition("%")[0])
             if not self._allowed.is_open(address, scheme):
                 failed = failed or _Refused(f"{text} may not be sent to by {scheme}")
@@ -137,6 +138,28 @@ class HttpTransport:
             except OSError as error:
                 failed = error
         raise failed or OSError(f"{host} has no address")
+
+    def _resolved(self, host: str, port: int, until: float) -> list[str]:
+        """Return the addresses of a name. A resolver takes no time-out, so it is asked in a thread."""
+        found: list[list[str]] = []
+        failed: list[OSError] = []
+
+        def ask() -> None:
+            try:
+                found.append(self._resolve(host, port))
+            except UnicodeError:
+                failed.append(OSError("its name is none"))
+            except OSError as error:
+                failed.append(error)
+
+        asking = threading.Thread(target=ask, name="strata-resolve", daemon=True)
+        asking.start()
+        asking.join(min(self._connect_s, _left(until)))
+        if failed:
+            raise failed[0]
+        if not found:
+            raise TimeoutError("no address in time")
+        return found[0]
 
     def _connect(self, scheme: str, host: str, address: str, port: int, until: float) -> Any:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

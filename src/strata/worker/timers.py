@@ -7,7 +7,7 @@ from typing import Final
 
 from strata.core.clock import to_micros
 from strata.core.protocols import Branch
-from strata.primitives import Kv, Machines
+from strata.primitives import Machines
 
 _PAGE: Final = 1000  # timers between two looks at whether to stop
 
@@ -18,11 +18,13 @@ class Timers:
     def __init__(self, branch: Branch, is_stopped: Callable[[], bool]) -> None:
         self.branch = branch
         self._is_stopped = is_stopped
+        self._clock = branch.keyspace("default", Machines.LAYOUT)
+        self._made: dict[str, Machines] = {}  # by space
 
     @property
     def now(self) -> int:
         """The clock of the database."""
-        return self.branch.keyspace("default", Kv.LAYOUT).now
+        return self._clock.now
 
     def fire(self) -> int:
         """Fire all timers that are due, space by space; return how many had an effect or were refused."""
@@ -41,8 +43,7 @@ class Timers:
         return to_micros(min(found)) if found else None
 
     def _machines(self) -> list[Machines]:
-        return [
-            Machines(self.branch.keyspace(space, Machines.LAYOUT), self.branch)
-            for space in sorted({*self.branch.spaces(), "default"})
-            if not space.startswith("_")
-        ]
+        for space in self.branch.spaces():
+            if space not in self._made and not space.startswith("_"):
+                self._made[space] = Machines(self.branch.keyspace(space, Machines.LAYOUT), self.branch)
+        return list(self._made.values())

@@ -33,6 +33,7 @@ from strata.worker.timers import Timers
 _SECOND: Final = 1_000_000
 _PIECE_S: Final = 0.25  # of a wait, after which other reasons to go on are looked for
 _PIECE_US: Final = round(_PIECE_S * _SECOND)
+_GATHER_S: Final = 0.005  # after a commit, as more often come: to look at each alone would slow who writes
 _IDLE_S: Final = 2.0  # until hooks and the lease are looked at again, when nothing else happens
 _PAUSE_MIN_S: Final = 0.1  # after an error
 _PAUSE_MAX_S: Final = 60.0
@@ -189,9 +190,10 @@ class Worker:
             due = timers.next_due()
         while not self._stopped.is_set():
             left_us = _PIECE_US if due is None else min(_PIECE_US, due - timers.now)
-            if left_us <= 0 or branch.wait(head, left_us / _SECOND, sealed) > head:
+            if left_us <= 0 or branch.sealed != sealed:
                 return
-            if branch.sealed != sealed:
+            if branch.wait(head, left_us / _SECOND, sealed) > head:
+                self._stopped.wait(_GATHER_S)
                 return
 
     def _supervise(self) -> None:
@@ -248,4 +250,5 @@ class Worker:
             if branch is None or seen is None:
                 home.wait(noticed, left_us / _SECOND)
             elif branch.wait(seen, left_us / _SECOND, branch.sealed) > seen:
+                delivery.stopped.wait(_GATHER_S)
                 return
