@@ -437,6 +437,8 @@ def plans(draw):
         st.tuples(st.just("crash"), st.integers(1, 8)),
         st.tuples(st.just("pass"), st.sampled_from([1, 60, 3600])),
         st.tuples(st.just("restart"), st.none()),
+        st.tuples(st.just("take over"), st.none()),
+        st.tuples(st.sampled_from(["pause", "resume"]), st.none()),
     )
     return draw(st.lists(moment, max_size=40))
 
@@ -497,8 +499,16 @@ def test_each_change_is_delivered_at_least_once_and_in_order(plan, kind):
                 case "restart":
                     worker.stop()
                     worker = fresh()
+                case "take over":
+                    clock.advance(31 * SECOND)
+                    worker = fresh()
+                case "pause":
+                    db.webhooks.pause("a")
+                case "resume":
+                    db.webhooks.resume("a")
         failures.clear()
         calls[0] = 0
+        db.webhooks.resume("a")
         for _ in range(3):
             clock.advance(DAY)
             step()

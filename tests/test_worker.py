@@ -20,7 +20,6 @@ from strata.server.access import hash_of, new_token, tokens_of
 from strata.server.server import Server
 from strata.testing import FakeClock
 from strata.worker import Allowed, HttpTransport, Worker
-from strata.worker.delivery import LeaseLost
 from strata.worker.leases import LEASE_US
 
 SECOND = 1_000_000
@@ -70,7 +69,7 @@ def test_timers_fire_in_all_spaces_of_the_branches_that_are_given(db, clock):
     assert [place.machines.get("a").state for place in places] == ["expired"] * 4
     assert others.machines.get("a").state == "open"
     assert worker.step() == 0
-    assert Worker(db.branch("other") and db, branches=["other"]).step() == 1
+    assert Worker(db, branches=["other"]).step() == 1
 
 
 def test_the_branch_of_timers_has_to_be_there(db):
@@ -179,8 +178,9 @@ def test_a_worker_begins_once(tmp_path):
         assert "not begun" in repr(worker)
         with worker:
             assert "running" in repr(worker)
-            with pytest.raises(InvalidInput):
-                worker.start()
+            for use in (worker.start, worker.step):
+                with pytest.raises(InvalidInput):
+                    use()
         assert "stopped" in repr(worker) and worker.stop()
         with pytest.raises(InvalidInput):
             worker.start()
@@ -242,8 +242,7 @@ def test_who_lost_the_lease_while_sending_writes_nothing_down(db, clock):
 
     transports[0].answers["*"] = sleeping
     db.kv.put("k", 1)
-    with pytest.raises(LeaseLost):
-        first.step()
+    first.step()
     status = db.webhooks.status("a")
     assert (status.delivered, status.failed, status.waiting) == (1, 0, 0)
     assert [key for key, _ in transports[1].got] == ["k"]
@@ -264,8 +263,7 @@ def test_a_lease_that_was_lost_and_had_again_is_another_one(db, clock):
 
     transports[0].answers["k"] = sleeping
     db.kv.put("k", 1)
-    with pytest.raises(LeaseLost):
-        first.step()
+    first.step()
     status = db.webhooks.status("a")
     assert (status.delivered, status.failed, status.waiting) == (1, 0, 0)
     transports[0].answers.clear()

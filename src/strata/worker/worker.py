@@ -103,14 +103,17 @@ class Worker:
     def step(self) -> int:
         """Do all that is due now, and return how many timers fired. What cannot be delivered is due later.
 
-        Raises: what the database does. What goes wrong in sending is no error.
+        Raises: InvalidInput where threads do it; what the database does. A message that fails is no error.
         """
+        if self._threads:
+            raise InvalidInput("this worker runs by itself", hint="make another one to do it by hand")
         fired = sum(timers.fire() for timers in self._timers if timers.branch.sealed is None)
         home = home_of(self._store) if self._delivers else None
         if home is not None and not self._lead(rows_of(home)):
-            for delivery in list(self._deliveries.values()):
-                while delivery.round() <= delivery.now and not self._stopped.is_set():
-                    pass
+            with contextlib.suppress(LeaseLost):  # then somebody else delivers
+                for delivery in list(self._deliveries.values()):
+                    while delivery.round() <= delivery.now and not self._stopped.is_set():
+                        pass
         return fired
 
     # -- by itself
