@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PORT: Final = 6380
 _PAUSE_MIN_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.5
+_TRIES: Final = 3  # in the time that there is, where nobody answers
+_WORDS: Final = 3  # of a server that works on something, in the time in which it may not be silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,20 @@ def address_of(url: object) -> Address:
 class Dialer:
     """Makes channels to one address, again and again until a time is over."""
 
-    def __init__(self, address: Address, hello: dict[str, Any], tls: Tls | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        hello: dict[str, Any],
+        tls: Tls | None,
+        timeout_s: float,
+        silence_s: float | None = None,
+    ) -> None:
         self._address = address
+        self._silence_s = silence_s
         self._hello = {"magic": MAGIC, "protocols": [PROTOCOL], "link": os.urandom(16).hex(), **hello}
         self._tls = tls
         self._timeout_s = timeout_s
+        self._try_s = timeout_s / _TRIES  # of one, so that a network that swallows it leaves time for others
 
     def __call__(self, number: int) -> Channel:
         """Return a new channel.
@@ -102,18 +113,19 @@ class Dialer:
         if address.path is not None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         else:
-            made = socket.create_connection((address.host, address.port), timeout=self._timeout_s)
+            made = socket.create_connection((address.host, address.port), timeout=self._try_s)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             if address.path is not None:
-                made.settimeout(self._timeout_s)
+                made.settimeout(self._try_s)
                 made.connect(address.path)
             used: Any = made
             if self._tls is not None:
                 used = self._tls.wrap(made, address.host)
-            channel, _ = greet(used, number, self._hello, FRAME_BYTES_MAX)
-            used.settimeout(None)
+            channel, welcome = greet(used, number, self._hello, FRAME_BYTES_MAX)
+            # A server that does not say so may be silent for as long as it works.
+            used.settimeout(self._silence_s if welcome.get("alive_s") else None)
             return channel
         except BaseException:
             made.close()
@@ -129,6 +141,7 @@ def connect(
     read_only: bool = False,
     strict: bool = False,
     timeout_s: float = 10,
+    silence_s: float = 30,
     ca: str | os.PathLike[str] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     certificate_key: str | os.PathLike[str] | None = None,
@@ -148,6 +161,8 @@ def connect(
         strict: each commit waits until it survives a power cut, whatever the server's durability.
         timeout_s: how long to try to get a connection, at first and after one broke, and for how long a call
             is asked again on connections of which each breaks.
+        silence_s: how long a call waits without a word from the server before its connection counts as
+            broken. A server that works on something says three times as often that it is there.
         ca: a file with the certificate that signed the server's; left out, those the system trusts.
         certificate, certificate_key: files with our own, where the server asks for one.
     Raises: InvalidInput for what is no URL; RemoteError when no server answers in time; AccessDenied for a
@@ -157,18 +172,25 @@ def connect(
     address = address_of(url)
     check_name(branch, "branch")
     check_name(space, "space")
-    if type(timeout_s) not in (int, float) or not timeout_s > 0:
-        raise InvalidInput(f"timeout_s is a number above 0, not {timeout_s!r}")
+    for name, given in (("timeout_s", timeout_s), ("silence_s", silence_s)):
+        if type(given) not in (int, float) or not given > 0:
+            raise InvalidInput(f"{name} is a number above 0, not {given!r}")
     if not address.is_tls and (ca or certificate or certificate_key):
         raise InvalidInput("certificates are for strata+tls:// URLs")
     is_near = address.path is not None or address.host in ("localhost", "127.0.0.1", "::1")
-    hello = {"token": token, "read_only": read_only, "strict": strict, "packs": not is_near}
+    hello = {
+        "token": token,
+        "read_only": read_only,
+        "strict": strict,
+        "packs": not is_near,
+        "alive_s": silence_s / _WORDS,
+    }
     tls = None
     if address.is_tls:
         from strata.remote.tls import Tls  # which loads OpenSSL
 
         tls = Tls(ca, certificate, certificate_key)
-    dial = Dialer(address, hello, tls, timeout_s)
+    dial = Dialer(address, hello, tls, timeout_s, silence_s)
     store = RemoteStore(Link(dial, dial(1), timeout_s))
     try:
         return Database(store, branch=branch, space=space)

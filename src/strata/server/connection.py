@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from msgspec import Raw
 
 from strata.core.errors import InternalError, InvalidInput, LimitExceeded, StrataError
+from strata.server.descriptors import keep_alive
 from strata.server.logs import where_of
 from strata.server.work import Work
 from strata.wire.errors import to_wire
@@ -54,6 +55,7 @@ _MESSAGE_MAX: Final = 80  # characters of what goes wrong, where there is little
 _ONCE_MAX: Final = 1024  # characters
 _TURN_S: Final = 0.001  # of what one connection asked, before others have theirs
 _LARGE_BYTES: Final = 1 << 16  # of a call: what it does takes longer than to hand it over
+_ALIVE_LEAST_S: Final = 0.05
 _UNASKED: Final = -1  # stands for an id where a frame is not answered
 
 
@@ -90,6 +92,8 @@ class Connection(asyncio.Protocol):
         self._is_waiting = False
         self._held: Work | None = None  # what comes first, and a thread does; all else in its order behind it
         self._is_over_turn = False  # others have theirs before this one goes on
+        self._alive_s = 0.0  # how often it wants to hear from us while we work on something; 0: never
+        self._alive: asyncio.TimerHandle | None = None
         self._greeting: asyncio.TimerHandle | None = None
         self._aborting: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -99,6 +103,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
+        if not self._is_local:
+            keep_alive(self._transport.get_extra_info("socket"))
         try:
             self._server.add(self)
         except StrataError as error:
@@ -139,7 +145,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_over = True
-        for timer in (self._greeting, self._aborting):
+        for timer in (self._greeting, self._aborting, self._alive):
             if timer is not None:
                 timer.cancel()
         for work in self._working.values():
@@ -257,6 +263,7 @@ class Connection(asyncio.Protocol):
         if self._greeting is not None:
             self._greeting.cancel()
         server = self._server
+        self._alive_s = _alive_s(hello)
         self._session = server.session(self._is_local, self._transport, hello)
         self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
@@ -266,7 +273,17 @@ class Connection(asyncio.Protocol):
             self._log.opened(self.name, over=over, peer=peer, access=self._session.access)
         self._succeed(hello.get("link"))
         welcome = server.welcome(self._session) | {"packs": self._packs}
+        if self._alive_s:
+            self._alive = server.loop.call_later(self._alive_s, self._say_alive)
+            welcome["alive_s"] = self._alive_s
         self._say(frame(Kind.WELCOME, 0, encode_body(welcome)))
+
+    def _say_alive(self) -> None:
+        """Let the client know that its call is worked on, and that the network between us is whole."""
+        is_read = not self.is_choked and not self._transport.get_write_buffer_size()
+        if (self._working or self._is_waiting) and is_read:
+            self._send(frame(Kind.PROGRESS, 0, encode_body((0, 0))))
+        self._alive = self._server.loop.call_later(self._alive_s, self._say_alive)
 
     def _succeed(self, link: Any) -> None:
         """End the connection that this client had before, and wait until nothing of it is under way.
@@ -612,6 +629,15 @@ def _credit(body: bytes | memoryview) -> Any:
         return decode_body(body)
     except StrataError:
         return None  # which is no credit either
+
+
+def _alive_s(hello: dict[str, Any]) -> float:
+    found = hello.get("alive_s")
+    if found is None:
+        return 0.0
+    if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+        raise InvalidInput("alive_s is a number of seconds above 0")
+    return max(float(found), _ALIVE_LEAST_S)
 
 
 def _request(body: Any) -> tuple[Any, Any, list[Any], dict[str, Any]]:

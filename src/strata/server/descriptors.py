@@ -1,9 +1,10 @@
-"""File descriptors: each connection takes one, and a process has only so many."""
+"""File descriptors: each connection takes one, and a process has only so many. None is kept for nobody."""
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Any, Final
 
 try:
@@ -47,12 +48,27 @@ def room(connections: int) -> int:
     return max(1, min(connections, soft - _open_now() - min(_SPARE_MAX, soft // 4)))
 
 
+def keep_alive(connected: Any) -> None:
+    """Let the system close a TCP connection whose other side is gone without a word, after two minutes.
+
+    It would hold a descriptor, and what it opened, for ever.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def is_none_left(context: dict[str, Any]) -> bool:
     """Return whether an event loop tells of a connection that it cannot accept for want of descriptors.
 
     It tries again in a second, and some tell of it for each that it might have accepted.
     """
-    error = context.get("exception")
+    return is_lack(context.get("exception"))
+
+
+def is_lack(error: object) -> bool:
+    """Return whether an error says that there is no descriptor, or no memory for one."""
     return isinstance(error, OSError) and error.errno in _NONE_LEFT
 
 

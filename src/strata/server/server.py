@@ -29,6 +29,7 @@ from strata.primitives.vectors import declare_named
 from strata.server.access import Tokens
 from strata.server.connection import Connection
 from strata.server.descriptors import is_none_left, room
+from strata.server.handshake import TlsListener
 from strata.server.limits import Limits
 from strata.server.logs import Log
 from strata.server.peer import Peer
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from strata.server.operations import Operations
 
 T = TypeVar("T")
+Listener = asyncio.Server | TlsListener
+Make = Callable[[], asyncio.BaseProtocol]  # the server's side of a connection; a Peer
 
 _SWEEP_S: Final = 1.0
 _SWEEP_LEAST_S: Final = 0.002
@@ -78,6 +81,7 @@ class Server:
         self.counts: Counter[str] = Counter()  # of calls by method, and of what went wrong by code
         self.errors: Counter[str] = Counter()
         self.connections: set[Peer] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()  # connections that do not speak TLS yet
         self.connections_max = room(self.limits.connections)
         self._links: dict[str, Connection] = {}  # of clients that connect again, what they had last
         self.begun = time.time()
@@ -86,7 +90,7 @@ class Server:
         self._database: str = info["id"]
         self.is_strict: bool = info["durability"] == "strict"
         self._face: Database | None = None  # for operations, once one is asked for
-        self._listeners: list[asyncio.AbstractServer] = []
+        self._listeners: list[Listener] = []
         readers = min(_READERS, self.limits.threads)
         threads = self.limits.threads + readers
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-work")
@@ -126,7 +130,7 @@ class Server:
         host: str,
         port: int,
         tls: ssl.SSLContext | None = None,
-        connection: Callable[[], asyncio.BaseProtocol] | None = None,
+        connection: Make | None = None,
     ) -> tuple[str, int]:
         """Listen on an address, and return it with the port that it got.
 
@@ -142,24 +146,27 @@ class Server:
             )
         if not 0 <= check_int(port, "port") <= _PORT_MAX:
             raise InvalidInput(f"a port is a number up to {_PORT_MAX}, not {port}")
-        made = self.loop.create_server
         try:
-            listener = self._do(
-                made(
-                    connection or (lambda: Connection(self, is_local=False)),
-                    host,
-                    port,
-                    ssl=tls,
-                    ssl_handshake_timeout=self.limits.greeting_s if tls else None,
-                    backlog=_backlog(self.loop),
-                )
-            )
+            make = connection or (lambda: Connection(self, is_local=False))
+            listener = self._do(self._listen(host, port, tls, make))
         except (OSError, OverflowError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or error
             raise InvalidInput(f"cannot listen on {host}:{port}: {why}") from None
         self._listeners.append(listener)
         found = listener.sockets[0].getsockname()
         return found[0], found[1]
+
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None, make: Make) -> Listener:
+        backlog = _backlog(self.loop)
+        made = await self.loop.create_server(make, host, port, backlog=backlog, start_serving=tls is None)
+        if tls is None:
+            return made
+        listening = [one.dup() for one in made.sockets]
+        made.close()
+        for one in listening:
+            one.listen(backlog)
+            one.setblocking(False)
+        return TlsListener(self, listening, tls, make)
 
     def listen_on(self, listening: socket.socket) -> None:
         """Accept local connections on a socket that listens already."""
@@ -176,9 +183,14 @@ class Server:
         """Return the name of a new connection in the log."""
         return f"w{next(self._numbers)}"
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be one more connection."""
+        return len(self.connections) + len(self.handshakes) < self.connections_max
+
     def add(self, connection: Peer) -> None:
         """Take a connection in. Raises: LimitExceeded."""
-        if len(self.connections) >= self.connections_max:
+        if not self.has_room:
             raise LimitExceeded(
                 what="connections", limit=self.connections_max, actual=len(self.connections) + 1
             )
