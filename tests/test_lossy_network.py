@@ -157,7 +157,7 @@ def is_event(value) -> bool:
     return isinstance(value, list) and isinstance(value[2], dict)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [1, 14, 15, 26])  # the last three find a write that is made twice
 def test_writes_through_a_network_that_is_bad_for_a_while(seed):
     run(seed, fates(seed, BAD), count=12)
 
@@ -221,7 +221,7 @@ def test_a_call_that_takes_longer_than_the_silence_is_answered():
     store = open_store(None)
     slow = Slow(store)
     server, proxy = served(slow, [])
-    with strata.connect(f"strata://127.0.0.1:{proxy.port}", silence_s=0.15) as db:
+    with strata.connect(f"strata://127.0.0.1:{proxy.port}", silence_s=0.5) as db:
         db.kv.put("k", 1)
         db.flush()
         assert slow.begun == 1 and proxy.used == 1
@@ -239,5 +239,5 @@ class Slow:
 
     def flush(self):
         self.begun += 1
-        time.sleep(0.5)
+        time.sleep(0.9)
         return self._store.flush()

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
+from strata.core.brief import brief
 from strata.core.errors import InvalidInput, StrataError
 from strata.core.patches import ABSENT
 from strata.core.refs import EntityRef
@@ -144,7 +145,7 @@ def _untagged(tag: str, data: Any) -> Any:
     except (binascii.Error, TypeError, ValueError):
         pass
     hint = "base64, as in {'$bytes': 'aGk='}" if tag == "$bytes" else "one of nan, inf, -inf"
-    raise InvalidInput(f"{data!r:.80} is nothing that {tag} can hold", hint=hint)
+    raise InvalidInput(f"{brief(data)} is nothing that {tag} can hold", hint=hint)
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from strata.core.protocols import (
 from strata.core.values import check, encode
 from strata.remote.link import Bound, Thing, or_default
 from strata.wire.frames import ABSENT
+from strata.wire.paging import PAGE_ROWS
 
 if TYPE_CHECKING:
     from strata.remote.store import RemoteBranch, RemoteTransaction
@@ -79,7 +80,7 @@ class RemoteTxn(Thing):
         asked: list[Any] = self._keys(keys)
         found: list[Any] = []
         while True:
-            found += self._call("get_many", asked[len(found) :])
+            found += self._call("get_many", asked[len(found) : len(found) + PAGE_ROWS])
             if len(found) >= len(asked):
                 return [default if value is ABSENT else value for value in found]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import Raw
 
+from strata.core.brief import brief
 from strata.core.errors import InternalError, InvalidInput, LimitExceeded, StrataError
 from strata.server.descriptors import keep_alive
 from strata.server.logs import where_of
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._operations: Operations | None = None
         self._packs = False
+        self._frame_bytes = GREETING_BYTES_MAX
         self._token: object = None
         self._working: dict[int, Work] = {}
         self._streams = 0  # of these, those that send pages: to end them, or to go on, more has to be read
@@ -257,7 +259,7 @@ class Connection(asyncio.Protocol):
         protocols = hello.get("protocols")
         if not isinstance(protocols, list) or PROTOCOL not in protocols:
             raise InvalidInput(
-                f"the client speaks protocols {protocols!r:.100}, and here it is {PROTOCOL}",
+                f"the client speaks protocols {brief(protocols)}, and here it is {PROTOCOL}",
                 hint="use versions of Strata that are nearer to each other",
             )
         if self._greeting is not None:
@@ -267,7 +269,8 @@ class Connection(asyncio.Protocol):
         self._session = server.session(self._is_local, self._transport, hello)
         self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
-        self._reader.limit = server.limits.frame_bytes
+        self._frame_bytes = server.frame_bytes(self._session)
+        self._reader.limit = self._frame_bytes
         if self._log is not None:
             peer, over = self._peer()
             self._log.opened(self.name, over=over, peer=peer, access=self._session.access)
@@ -487,7 +490,7 @@ class Connection(asyncio.Protocol):
         return self._framed(id, body, Kind.RESULT)
 
     def _framed(self, id: int, body: bytes, kind: Kind) -> bytes:
-        return answer(id, body, self._server.limits.frame_bytes, packs=self._packs, kind=kind)
+        return answer(id, body, self._frame_bytes, packs=self._packs, kind=kind)
 
     def _error(self, id: int, error: BaseException) -> bytes:
         said = to_wire(error)
@@ -660,6 +663,6 @@ def _check_options(options: Any) -> None:
         raise InvalidInput("options are a map")
     key = options.get("once")
     if options.keys() - _OPTIONS or not (key is None or (isinstance(key, str) and key)):
-        raise InvalidInput(f"the options {options!r:.100} are unknown", hint="once: text, progress: true")
+        raise InvalidInput(f"the options {brief(options)} are unknown", hint="once: text, progress: true")
     if key is not None and len(key) > _ONCE_MAX:  # it is kept with the commit
         raise LimitExceeded(what="idempotency key", limit=_ONCE_MAX, actual=len(key))

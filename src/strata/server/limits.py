@@ -14,6 +14,7 @@ class Limits:
 
     connections: int = 10_000
     frame_bytes: int = FRAME_BYTES_MAX  # of one request
+    reader_frame_bytes: int = 1 << 20  # of one who may only read: what is asked is short
     in_flight: int = 256  # calls of one connection that wait for the disk, or work long
     threads: int = 32  # that work on such calls, of all connections
     waiting: int = 1_000  # calls that wait for what others do, of all connections
@@ -27,6 +28,6 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             least = 0 if name in ("idle_s", "drain_s") else 1e-3 if name.endswith("_s") else 1
-            least = FRAME_BYTES_LEAST if name == "frame_bytes" else least
+            least = FRAME_BYTES_LEAST if name.endswith("frame_bytes") else least
             if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
                 raise InvalidInput(f"the limit {name} is a number from {least}, not {value!r}")

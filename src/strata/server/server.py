@@ -252,8 +252,17 @@ class Server:
             "database": self._database,
             "server": version(),
             "access": session.access,
-            "frame_bytes_max": self.limits.frame_bytes,
+            "frame_bytes_max": self.frame_bytes(session),
         }
+
+    def frame_bytes(self, session: Session) -> int:
+        """Return how long a frame of a session may be.
+
+        Of small values a body makes up to 80 times its bytes in memory, so who may write nothing sends less.
+        """
+        limits = self.limits
+        is_reader = session.access == "read"
+        return min(limits.reader_frame_bytes, limits.frame_bytes) if is_reader else limits.frame_bytes
 
     def operations(self, session: Session) -> Operations:
         """Return what runs operations of the catalogue for a session."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from strata.core.brief import brief
 from strata.core.errors import Closed, InvalidInput, StrataError
 from strata.server.logs import OK
 from strata.wire.frames import Kind, encode_body, frame
@@ -67,7 +68,7 @@ class Work:
     def give_credit(self, pages: object) -> None:
         """Let so many more pages go. What is no credit ends the call, since the error that says so does."""
         if type(pages) is not int or not 0 <= pages <= CREDIT_MAX:
-            self.cancel(InvalidInput(f"credit is a number of pages up to {CREDIT_MAX}, not {pages!r:.100}"))
+            self.cancel(InvalidInput(f"credit is a number of pages up to {CREDIT_MAX}, not {brief(pages)}"))
         elif pages:
             self._credit.release(pages)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from strata.core.brief import brief
 from strata.core.errors import (
     AccessDenied,
     Closed,
@@ -101,7 +102,7 @@ class Session:
         thing = self._thing(handle)
         ask = ASKS[thing.kind].get(method)
         if ask is None:
-            raise InvalidInput(f"a {thing.kind} has no method {method!r:.100}")
+            raise InvalidInput(f"a {thing.kind} has no method {brief(method)}")
         refusal = self._refusal(ask)
         if refusal is not None and method == "declare_index" and self._declares is not None:
             return Bound(method, partial(self._declare, thing.it, refusal), ask, thing, False)
@@ -144,7 +145,7 @@ class Session:
     def open(self, new: Any, handle: Any, method: Any, arguments: Any) -> None:
         """Let the handle `new` stand for what a method returns. What goes wrong is said when it is used."""
         if type(new) is not int or new <= 0 or new in self._things:
-            raise InvalidInput(f"{new!r:.100} is no number for a new handle")
+            raise InvalidInput(f"{brief(new)} is no number for a new handle")
         if len(self._things) > HANDLES_MAX:
             raise LimitExceeded(what="handles", limit=HANDLES_MAX, actual=len(self._things))
         try:
@@ -152,7 +153,7 @@ class Session:
         except StrataError as error:
             self._things[new] = error
         except (TypeError, ValueError, OverflowError) as error:
-            self._things[new] = InvalidInput(f"{method!r:.100} does not take these arguments: {error}")
+            self._things[new] = InvalidInput(f"{brief(method)} does not take these arguments: {error}")
 
     def _made(self, handle: Any, method: Any, arguments: Any) -> Thing:
         bound = self.bound(handle, method)
@@ -175,7 +176,7 @@ class Session:
     def _snapshot(self, handle: Any) -> Any:
         thing = self._thing(handle)
         if thing.kind != "snapshot":
-            raise InvalidInput(f"a snapshot is asked for, and handle {handle!r:.100} is a {thing.kind}")
+            raise InvalidInput(f"a snapshot is asked for, and handle {brief(handle)} is a {thing.kind}")
         return thing.it
 
     def call(

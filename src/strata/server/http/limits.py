@@ -12,6 +12,7 @@ class HttpLimits:
     """Each a bound on what one client, or all, can make the server keep or do."""
 
     body_bytes: int = 32 << 20  # of one request
+    reader_body_bytes: int = 1 << 20  # of one who may only read
     head_bytes: int = 32 << 10  # of its line and headers; a key may be 1 KiB, three times that when escaped
     connections: int = 1_000
     threads: int = 16  # that work on what takes long

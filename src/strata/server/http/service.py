@@ -203,7 +203,7 @@ class Service:
         if request.method == "POST":
             if query:
                 raise bad_request("a POST has its arguments in the body, and none in the query")
-            body = await self._body(request)
+            body = await self._body(request, role)
 
         def work() -> bytes:
             if request.method == "POST":
@@ -225,7 +225,7 @@ class Service:
         _check_method(request, *resource.methods)
         asked = self._resources.asked(resource, request, key, query_of(request.scope))
         self._gate.check(role, asked.operation)
-        body = b"" if request.method in ("GET", "HEAD", "DELETE") else await self._body(request)
+        body = b"" if request.method in ("GET", "HEAD", "DELETE") else await self._body(request, role)
         self._count(request, asked.operation.name)
 
         def work() -> Response:
@@ -246,8 +246,11 @@ class Service:
         self._operations[name] += 1
         request.scope["strata.name"] = name
 
-    async def _body(self, request: Request) -> bytes:
-        body = await read_body(request, self.limits.body_bytes, self.limits.body_s)
+    async def _body(self, request: Request, role: Role) -> bytes:
+        limits = self.limits
+        is_reader = role == "read"
+        most = min(limits.reader_body_bytes, limits.body_bytes) if is_reader else limits.body_bytes
+        body = await read_body(request, most, limits.body_s)
         request.scope["strata.body_is_read"] = True
         return body
 
