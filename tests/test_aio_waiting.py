@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from tasks import listed, over, over_both, run
 
 import strata
 import strata.aio
-from strata.aio.threads import THREADS
+from strata.aio.threads import THREADS, Threads
 from strata.api.transaction import _innermost
 from strata.errors import Closed
 
@@ -166,6 +168,27 @@ def test_strict_commits_wait_in_a_thread(tmp_path: Path) -> None:
             assert where == [1]
 
     run(main())
+
+
+def test_what_a_call_gave_is_let_go_of_without_the_garbage_collector():
+    """The future of the thread held it in a circle, so large results piled up between two collections."""
+
+    class Result:
+        pass
+
+    async def main() -> None:
+        threads = Threads()
+        found = [weakref.ref(await threads.start(Result)) for _ in range(100)]
+        found += [weakref.ref(await threads.start_apart(Result)) for _ in range(20)]
+        # A thread may have the last one in hand a moment longer.
+        assert sum(ref() is not None for ref in found) < 10
+        threads.end()
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 @over("served")

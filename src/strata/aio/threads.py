@@ -122,7 +122,9 @@ def _in_loop(made: Future[R]) -> asyncio.Future[R]:
     loop = asyncio.get_running_loop()
     shown: asyncio.Future[R] = loop.create_future()
 
-    def settle() -> None:
+    # `made` is handed on and not kept: it has these for good, and in a circle with them its result would stay
+    # until somebody collects garbage.
+    def settle(made: Future[R]) -> None:
         if made.cancelled():
             shown.cancel()
         elif shown.done():  # it was cancelled when that had begun
@@ -132,9 +134,9 @@ def _in_loop(made: Future[R]) -> asyncio.Future[R]:
         else:
             shown.set_result(made.result())
 
-    def tell(_: Future[R]) -> None:
+    def tell(made: Future[R]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(settle)
+            loop.call_soon_threadsafe(settle, made)
 
     shown.add_done_callback(lambda _: shown.cancelled() and made.cancel())
     made.add_done_callback(tell)
