@@ -43,6 +43,56 @@ def test_a_batch_is_one_commit_whose_items_see_each_other(db, atomic):
     ]
 
 
+def test_what_a_batch_does_is_in_order(db):
+    """Each has its ordinal, wherever it is seen; what is refused or was done before has none of its own."""
+    items = [
+        {"op": "create", "machine": "order", "id": "a", "idempotency_key": "k"},
+        {"op": "apply", "id": "nobody", "event": "PAY"},
+        {"op": "create", "machine": "order", "id": "a", "idempotency_key": "k"},
+        {"op": "apply", "id": "a", "event": "TOUCH", "idempotency_key": "k"},
+        {"op": "apply", "id": "a", "event": "TOUCH", "idempotency_key": "k"},
+        {"op": "create", "machine": "order", "id": "b"},
+        {"op": "delete", "id": "b", "idempotency_key": "k"},
+        {"op": "delete", "id": "b"},
+        {"op": "delete", "id": "b", "idempotency_key": "k"},
+        {"op": "apply", "id": "a", "event": "PAY"},
+    ]
+    results = db.machines.batch(items)
+    at = db.version
+    assert [result.ordinal for result in results if result.ok] == [0, 0, 1, 1, 2, 3, 3, 3, 4]
+    assert {getattr(result.result, "version", result.result) for result in results if result.ok} == {at}
+    assert (db.machines.get("a").ordinal, db.machines.get("a").version) == (4, at)
+    assert [step.ordinal for step in db.machines.history("a")] == [4, 1, 0]
+    for item, ordinal in ((items[3], 1), (items[6], 3)):
+        again = db.machines.batch([item])[0]
+        assert (again.ordinal, getattr(again.result, "version", again.result)) == (ordinal, at)
+    assert db.machines.apply("a", "TOUCH", idempotency_key="k").ordinal == 1
+    assert db.machines.apply("a", "SHIP").ordinal == db.machines.get("a").ordinal == 0
+    db.machines.batch([{"op": "create", "machine": "order", "id": id} for id in "cd"])
+    later = db.machines.batch([{"op": "delete", "id": "c"}, {"op": "delete", "id": "d"}])
+    assert [result.ordinal for result in later] == [0, 1]
+    assert db.machines.batch([{"op": "delete", "id": "d"}])[0].ordinal == 1
+    db.machines.create("order", "d")
+    db.machines.delete("d")
+    assert db.machines.batch([{"op": "delete", "id": "d"}])[0].ordinal == 0
+
+
+def test_an_expected_version_is_not_that_of_what_this_batch_did(db):
+    """An own write has the version of the snapshot, which a later item may just expect."""
+    at = db.machines.create("order", "a").version
+    items = [{"op": "apply", "id": "a", "event": "TOUCH", "expected_version": at}] * 2
+    assert [result.ok for result in db.machines.batch(items)] == [True, False]
+
+
+def test_the_same_step_is_the_same_wherever_it_stood_in_its_batch(db):
+    db.machines.batch([{"op": "create", "machine": "order", "id": id} for id in "ab"])
+    db.branches.fork("main", "draft")
+    db.branch("draft").machines.batch([{"op": "apply", "id": id, "event": "PAY"} for id in "ba"])
+    db.machines.batch([{"op": "apply", "id": id, "event": "PAY"} for id in "ab"])
+    db.branches.merge("draft", "main")
+    assert states(db.machines) == {"a": "paid", "b": "paid"}
+
+
 BAD = [
     ({"op": "apply", "id": "a", "event": "PAY"}, "invalid_transition"),
     ({"op": "apply", "id": "nobody", "event": "PAY"}, "not_found"),

@@ -156,6 +156,20 @@ def test_an_offset_inside_a_batch_is_that_of_its_last_change(client):
     assert [one["error"] and one["error"]["code"] for one in results] == ["CONFLICT", None, "CONFLICT"]
 
 
+def test_what_is_refused_takes_no_offset(client):
+    bad = {"op": "APPLY_EVENT", "params": {"instance_id": "none", "event": "E"}}
+    good = {"op": "CREATE_INSTANCE", "params": {"machine": "order", "version": 1, "idempotency_key": "k"}}
+    results = client.get(
+        "BATCH", ops=[bad, good, bad, good, good | {"params": good["params"] | {"x": 1}}, bad]
+    )
+    offsets = [one["result"] and one["result"]["wal_offset"] for one in results["results"]]
+    assert offsets == [None, offsets[1], None, offsets[1], offsets[1], None]
+    other = {"op": "CREATE_INSTANCE", "params": {"machine": "order", "version": 1}}
+    results = client.get("BATCH", ops=[good, bad, other, bad, other])["results"]
+    found = [one["result"]["wal_offset"] for one in results if one["result"]]
+    assert found[0] == offsets[1] and found[2] == found[1] + 1 and found[1] % 1024 == 0
+
+
 def test_batches_that_are_none(client):
     assert client.code("BATCH", ops=[{"op": "PING"}] * 101) == "BAD_REQUEST"
     assert client.code("BATCH", ops=[], mode="both") == "BAD_REQUEST"

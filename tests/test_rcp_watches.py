@@ -15,6 +15,7 @@ from rcp_client import serving
 import strata
 from strata.server.limits import Limits
 from strata.server.rcp import watches
+from strata.server.rcp.log import Log
 from strata.server.rcp.offsets import offset_of
 
 STATES = ["a", "b", "c"]
@@ -100,6 +101,45 @@ def test_the_answer_comes_first_and_the_first_event_some_time_after(rcp, db):
             asked = client.send("APPLY_EVENT", instance_id="r", event="NEXT")
             assert client.message()["id"] == asked
             assert client.event()["type"] == "event"
+
+
+def test_what_an_instance_is_and_what_comes_after_fit_together(rcp, db, monkeypatch):
+    """A commit between the look at the head and that at the instance was said twice: in both."""
+    db.machines.create("ring", "r")
+    real, made = Log.head.fget, []
+
+    def head(log):
+        found = real(log)
+        if not made:
+            made.append(db.machines.apply("r", "NEXT"))
+        return found
+
+    monkeypatch.setattr(Log, "head", property(head))
+    with rcp.client() as client:
+        watch = client.get("WATCH_INSTANCE", instance_id="r")
+        assert watch["current_state"] == "a"
+        assert client.event()["wal_offset"] == offset_of(made[0].version) > watch["current_wal_offset"]
+
+
+def test_events_follow_their_answer_also_where_commits_wait_for_the_disk(tmp_path):
+    with strata.open(tmp_path / "db", durability="strict") as db:
+        db.machines.define("ring", 1, RING)
+        db.machines.create("ring", "r")
+        with serving(db) as rcp, rcp.client() as client, rcp.client() as other:
+            client.get("WATCH_ALL")
+            time.sleep(2 * watches.HELD_S)
+            for turn in range(10):
+                ids = [client.send("APPLY_EVENT", instance_id="r", event="NEXT") for _ in range(2)]
+                other.get("APPLY_EVENT", instance_id="r", event="ON")
+                found = [client.message() for _ in range(5)]
+                answers = [one for one in found if one["type"] == "response"]
+                assert [one["id"] for one in answers] == ids
+                seen = set()
+                for one in found:
+                    if one["type"] == "response":
+                        seen.add(one["result"]["wal_offset"])
+                    elif one["event"] == "NEXT":
+                        assert one["wal_offset"] in seen, turn
 
 
 def test_what_is_no_event_is_not_said(rcp, db):

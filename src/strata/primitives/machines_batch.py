@@ -150,11 +150,14 @@ _OPS: Final[dict[str, Callable[..., Step]]] = {
 def _result(step: Step | None, made: Any, at: int | None) -> BatchResult:
     """Return what an item did, with the version of the commit."""
     if isinstance(step, Creation):
-        instance, is_new = made
-        made_so = replace(instance, version=at) if is_new and at is not None else instance
+        instance = made[0]
+        # Without a version it is of this batch: made now, or before in it with the same idempotency key.
+        made_so = replace(instance, version=at) if instance.version is None else instance
         return BatchResult(made_so, ordinal=instance.ordinal)
     if isinstance(step, Application):
         transition = transition_of(step.key.decode(), made, at)
+        if transition.version is None:
+            transition = replace(transition, version=at)
         return BatchResult(transition=transition, ordinal=transition.ordinal)
     if isinstance(step, Deletion):
         before, is_deleted, ordinal = made

@@ -10,7 +10,7 @@
     0x00, "b", due // 2**32               null: there may be timers that are due in these 72 minutes
     0x00, "k", id, 0x00, op, 0x00, key    what a call with an idempotency key had as its result, for 24 hours
     0x00, "K", machine, 0x00, key         [id]: the id that was given by such a creation
-    0x00, "g", id                         the ordinal of a deletion that was part of a batch
+    0x00, "g", id                         [ordinal, whether it was there before] of a deletion by a batch
 
 Versions of machines are 4 bytes big-endian, instants 8 of microseconds. `due` is
 [[instant, event], ...]. `made` is [steps, item, ...]: how many transitions the instance has made, then what
@@ -313,7 +313,7 @@ def given_key(machine: str, key: str) -> bytes:
 
 
 def gone_key(id: bytes) -> bytes:
-    """Return the key of the ordinal of a deletion."""
+    """Return the key of what is kept of a deletion by a batch."""
     return GONE + id
 
 

@@ -230,7 +230,7 @@ class Deletion(msgspec.Struct):
             return self._gone(txn)
         txn.delete_many([key, *follows(key, row)])
         if self.ordinal is not None:
-            txn.put(gone_key(key), self.ordinal, KEY_TTL_US)
+            txn.put(gone_key(key), [self.ordinal, _was_there(txn, key)], KEY_TTL_US)
         if self.once is not None:
             txn.put(once_key(key, _DELETE, self.once), self.ordinal, KEY_TTL_US)
         return None, True, self.ordinal or 0
@@ -241,13 +241,13 @@ class Deletion(msgspec.Struct):
         for _, version, _, is_deleted, expires in txn.history(key, None, 1):
             if is_deleted:
                 last = txn.history(place, version + 1, 1)
-                return version, False, last[0][0] if last and last[0][1] == version else 0
+                return version, False, last[0][0][0] if last and last[0][1] == version else 0
             if expires is None or expires > txn.now:
                 break  # this very transaction
         else:
             if not txn.contains(place):  # nor made and deleted by one batch
                 raise no_instance(key)
-        return None, False, txn.get(place, 0)
+        return None, False, txn.get_path(place, (0,), 0)
 
 
 def creation(
@@ -321,6 +321,12 @@ def transition_of(id: str, made: Made, at: int | None) -> Transition:
     event, source, to, context, payload, event_id, version, applied, ordinal = made
     found = at if applied else version
     return Transition(id, event, source, to, context, payload, event_id, found, applied, None, ordinal)
+
+
+def _was_there(txn: Txn, key: bytes) -> bool:
+    """Return whether a row was there before this very transaction."""
+    before = txn.history(key, None, 1)
+    return bool(before) and not before[0][3]
 
 
 def _once(key: str | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("strata.rcp")
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
+_LARGE_BYTES: Final = 1 << 18  # of a request: to read and store it takes longer than others should wait
 _perf: Final = time.perf_counter
 
 
@@ -58,6 +60,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
+        made: socket.socket | None = transport.get_extra_info("socket")
+        if made is not None:  # who watches may be silent, so the system looks whether it is there
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             self._server.add(self)
         except StrataError as error:
@@ -120,10 +125,11 @@ class Connection(asyncio.Protocol):
             if operation is None:
                 raise self._unknown(request)
             session.check(operation)
-            asked = operation.read(request.params)
-            if operation.slow or (operation.writes and self._server.is_strict):
-                self._hand_over(request.id, operation, asked, is_line, begun)
+            is_large = self._server.is_strict or len(payload) > _LARGE_BYTES
+            if operation.slow or (operation.writes and is_large):
+                self._hand_over(request, operation, is_line, begun)
                 return
+            asked = operation.read(request.params)
             session.is_line = is_line
             said = self._answer(request.id, operation, asked)
         except Exception as error:
@@ -154,14 +160,16 @@ class Connection(asyncio.Protocol):
         self._listener.note_error(made.code)
         return failure(id, made)
 
-    def _hand_over(self, id: str, operation: Operation, asked: Any, is_line: bool, begun: float) -> None:
+    def _hand_over(self, request: Request, operation: Operation, is_line: bool, begun: float) -> None:
         """Let a thread do it. What comes behind it waits, and so do events, which its answer precedes."""
 
         def work() -> bytes:
+            asked = None
             try:
-                return self._answer(id, operation, asked)
+                asked = operation.read(request.params)
+                return self._answer(request.id, operation, asked)
             except Exception as error:
-                return self._failed(id, error, asked)
+                return self._failed(request.id, error, asked)
 
         def done(said: bytes) -> None:
             self._is_working = False

@@ -270,7 +270,7 @@ def result_of(made: BatchResult, item: dict[str, Any]) -> Result:
 
 
 TABLE: Final = (
-    Operation("PUT_MACHINE", "write", params.PutMachine, put_machine, writes=True),
+    Operation("PUT_MACHINE", "write", params.PutMachine, put_machine, writes=True, slow=True),
     Operation("GET_MACHINE", "read", params.GetMachine, get_machine),
     Operation("LIST_MACHINES", "read", params.Nothing, list_machines, slow=True),
     Operation("CREATE_INSTANCE", "write", params.CreateInstance, create_instance, writes=True),

@@ -30,6 +30,7 @@ from strata.primitives.machines_rows import (
 from strata.server.rcp.offsets import offset_of, version_of
 
 Entry = dict[str, Any]
+Gone = dict[bytes, tuple[int, bool]]  # by instance, the ordinal of a deletion, and whether it was there
 Once = dict[tuple[bytes, str, int], str]  # idempotency keys, by instance, operation and ordinal
 _PAGE_COMMITS: Final = 256
 
@@ -101,6 +102,10 @@ class Log:
         self._page = after, upto, found
         return upto, found
 
+    def forget_page(self) -> None:
+        """Let go of the page that was read last."""
+        self._page = 0, 0, []
+
     def check_kept(self, from_offset: int) -> None:
         """Raise HistoryTrimmed unless all from an offset on is kept."""
         check_kept(self._branch, max(0, version_of(from_offset) - 1), self._space, LAYOUT.kind)
@@ -112,11 +117,11 @@ class Log:
 
 def records_of(commit: Commit, rows: list[Written]) -> list[Record]:
     """Return what a commit did to machines, of the rows that it wrote to them, in order."""
-    gone: dict[bytes, int] = {}
+    gone: Gone = {}
     keys: Once = {}
     for _, _, _, key, _, value, _ in rows:
         if key.startswith(GONE):
-            gone[key[len(GONE) :]] = value
+            gone[key[len(GONE) :]] = tuple(value)
         elif key.startswith(KEYS):
             id, op, once = once_of(key)
             keys[id, op, _ordinal(value)] = once
@@ -124,8 +129,9 @@ def records_of(commit: Commit, rows: list[Written]) -> list[Record]:
     for row in rows:
         key, how = row[3], row[4]
         if key >= THINGS:
-            if how == DELETE or key in gone:  # then perhaps it was made again behind that
-                found += _deleted(commit, key, gone, keys)
+            ordinal, was_there = gone.get(key, (0, how == DELETE))
+            if was_there:  # perhaps it was made again behind that
+                found.append(_deleted(commit, key, ordinal, keys))
             if how != DELETE:
                 found += _stepped(commit, row, keys)
         elif key.startswith(DEFINITIONS) and how != DELETE:
@@ -153,10 +159,9 @@ def defined(machine: str, version: int, checksum: str, definition: Entry) -> Ent
     return dict(zip(names, (machine, version, checksum, definition), strict=True))
 
 
-def _deleted(commit: Commit, key: bytes, gone: dict[bytes, int], keys: Once) -> Iterator[Record]:
-    ordinal = gone.get(key, 0)
+def _deleted(commit: Commit, key: bytes, ordinal: int, keys: Once) -> Record:
     fields = {"instance_id": key.decode()} | _once(keys, key, "delete", ordinal)
-    yield Record(offset_of(commit.version, ordinal), commit.time, "delete_instance", fields)
+    return Record(offset_of(commit.version, ordinal), commit.time, "delete_instance", fields)
 
 
 def _stepped(commit: Commit, row: Written, keys: Once) -> Iterator[Record]:

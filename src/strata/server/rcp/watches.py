@@ -63,6 +63,8 @@ class Watches:
         if found is not None:
             found.is_over = True
             found.rest.clear()
+        if not self._all:
+            self._log.forget_page()
 
     def end(self, one: Subscription, reason: str) -> None:
         """Tell a client that nothing more comes, and forget the subscription."""
