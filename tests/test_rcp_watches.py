@@ -127,7 +127,8 @@ def test_events_follow_their_answer_also_where_commits_wait_for_the_disk(tmp_pat
         db.machines.create("ring", "r")
         with serving(db) as rcp, rcp.client() as client, rcp.client() as other:
             client.get("WATCH_ALL")
-            time.sleep(2 * watches.HELD_S)
+            other.get("APPLY_EVENT", instance_id="r", event="ON")
+            assert client.event()["event"] == "ON"  # from here on events are not held back
             for turn in range(10):
                 ids = [client.send("APPLY_EVENT", instance_id="r", event="NEXT") for _ in range(2)]
                 other.get("APPLY_EVENT", instance_id="r", event="ON")

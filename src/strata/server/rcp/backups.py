@@ -2,7 +2,7 @@
 
 It is made on this machine, in a file that has no name any more by the time its first piece is asked for. So
 it goes with whoever it was for: at BACKUP_END, with the connection, when nobody asks for long, with this
-process. Where retention has let go of the beginning of the log, the backup begins with what there was then.
+process. What it holds is what `db.export_rstmdb(history=True)` writes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import shutil
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -22,11 +22,9 @@ import msgspec
 
 from strata.api import rstmdb
 from strata.api.opening import version
-from strata.api.view import View
+from strata.api.rstmdb.history import MachineLog
 from strata.server.rcp import params
 from strata.server.rcp.errors import Refused, bad_request
-from strata.server.rcp.log import Entry, defined
-from strata.server.rcp.offsets import offset_of
 from strata.server.rcp.operation import Operation, Result
 
 if TYPE_CHECKING:
@@ -73,29 +71,22 @@ class Backups:
 
     def make(self, compression: rstmdb.Compression) -> Staged:
         """Return the backup of what is committed."""
-        listener = self._listener
-        head = listener.log.head
-        machines = listener.database.at(head).machines
-        versions = sum(len(machine.versions) for machine in machines.definitions())
+        database = self._listener.database
+        log = MachineLog(database._branch, database._space, database.version)
+        begin = log.beginning()
+        entries = chain(log.state(begin), log.steps(begin))
         with tempfile.TemporaryDirectory(prefix=self._prefix) as place:
             path = Path(place) / "backup"
             manifest = rstmdb.write_archive(
-                self._records(head),
+                # Bytes as base64, as in responses.
+                (rstmdb.Record(0, n, msgspec.to_builtins(entry)) for n, entry in enumerate(entries, 1)),
                 path,
                 created=datetime.now(UTC),
                 writer=f"strata {version()}",
                 compression=compression,
-                counts=lambda: (versions, machines.count()),
+                counts=lambda: (log.machines, log.instances),
             )
             return Staged(path.open("rb"), path.stat().st_size, manifest)
-
-    def _records(self, head: int) -> Iterator[rstmdb.Record]:
-        log = self._listener.log
-        entries: Iterator[Entry] = (record.entry for record in log.records(offset_of(log.oldest + 1), head))
-        if log.oldest:
-            entries = _chained(_state(self._listener.database.at(log.oldest)), entries)
-        for number, entry in enumerate(entries, 1):
-            yield rstmdb.Record(0, number, msgspec.to_builtins(entry))  # bytes as base64, as in responses
 
     def sweep(self, session: Session, now: float) -> None:
         """Drop the backup of a session that has not asked for a piece in a long time."""
@@ -107,29 +98,6 @@ class Backups:
         staged, session.backup = session.backup, None
         if staged is not None:
             staged.close()
-
-
-def _chained(first: Iterator[Entry], second: Iterator[Entry]) -> Iterator[Entry]:
-    yield from first
-    yield from second
-
-
-def _state(view: View) -> Iterator[Entry]:
-    """Yield entries that make what there was at a version."""
-    machines = view.machines
-    for machine in machines.definitions():
-        for number in machine.versions:
-            found = machines.machine(machine.name, number)
-            yield {"type": "put_machine", **defined(machine.name, number, found.checksum, found.definition)}
-    for instance in machines:
-        yield {
-            "type": "create_instance",
-            "instance_id": instance.id,
-            "machine": instance.machine,
-            "version": instance.machine_version,
-            "initial_state": instance.state,
-            "initial_ctx": instance.context,
-        }
 
 
 def begin(session: Session, asked: params.BackupBegin) -> Result:

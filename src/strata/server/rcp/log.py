@@ -74,14 +74,13 @@ class Log:
         """The version from which on all of it is kept."""
         return self._branch.oldest(self._space, LAYOUT.kind)
 
-    def records(self, from_offset: int, upto: int | None = None) -> Iterator[Record]:
-        """Yield what stands at an offset and behind it, in order, up to a version (None: the newest).
+    def records(self, from_offset: int) -> Iterator[Record]:
+        """Yield what stands at an offset and behind it, in order.
 
         Raises: HistoryTrimmed where retention has let go of that.
         """
         after = max(0, version_of(from_offset) - 1)
-        last = self.head if upto is None else upto
-        for commit, rows in written(self._branch, after, last, self._space, LAYOUT.kind):
+        for commit, rows in written(self._branch, after, self.head, self._space, LAYOUT.kind):
             for record in self._of(commit, rows):
                 if record.offset >= from_offset:
                     yield record
@@ -149,14 +148,14 @@ def _ordinal(value: Any) -> int:
 
 
 def _defined(commit: Commit, key: bytes, row: Entry) -> Record:
-    fields = defined(*definition_of(key), row["checksum"], row["definition"])
+    name, version = definition_of(key)
+    fields = {
+        "machine": name,
+        "version": version,
+        "definition_hash": row["checksum"],
+        "definition": row["definition"],
+    }
     return Record(offset_of(commit.version), commit.time, "put_machine", fields)
-
-
-def defined(machine: str, version: int, checksum: str, definition: Entry) -> Entry:
-    """Return the fields of the entry of a definition."""
-    names = ("machine", "version", "definition_hash", "definition")
-    return dict(zip(names, (machine, version, checksum, definition), strict=True))
 
 
 def _deleted(commit: Commit, key: bytes, ordinal: int, keys: Once) -> Record:
@@ -178,8 +177,9 @@ def _stepped(commit: Commit, row: Written, keys: Once) -> Iterator[Record]:
             yield Record(offset, commit.time, "create_instance", fields)
         else:
             name = f"snap-{offset}-{instance.id}"
-            fields = {"instance_id": instance.id, "snapshot_id": name, "state": made.to_state}
-            yield Record(offset, commit.time, "snapshot", fields | {"ctx": made.context})
+            fields = {"instance_id": instance.id, "snapshot_id": name, "version": instance.machine_version}
+            said = {"state": made.to_state, "ctx": made.context}
+            yield Record(offset, commit.time, "snapshot", fields | said)
 
 
 def _created(instance: Instance, made: Transition) -> Entry:
