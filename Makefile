@@ -15,7 +15,7 @@ CARGO   := --locked --manifest-path kernel/Cargo.toml
 KERNEL  := $(shell find kernel -path kernel/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 ARGS    ?=
 
-.PHONY: help demo test lint bench bench-served bench-recall sim test-slow docs coverage build format clean
+.PHONY: help demo test lint bench bench-served bench-rcp bench-recall sim test-slow docs coverage build format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ bench: $(VENV)/.built $(VENV)/.bench ## Compare us with a dict, SQLite, LMDB, Ro
 
 bench-served: $(VENV)/.built $(VENV)/.bench ## Measure a served database beside Redis, where that is installed (ARGS=--quick)
 	@$(PY) -m benchmarks.served $(ARGS)
+
+bench-rcp: $(VENV)/.built ## Measure the listener for clients of rstmdb (ARGS=--quick)
+	@$(PY) -m benchmarks.rcp $(ARGS)
 
 bench-recall: $(VENV)/.built ## Measure what search finds on LoCoMo, which is not shipped (ARGS="--rows 3")
 	@$(PY) -m benchmarks.recall $(ARGS)

@@ -410,8 +410,24 @@ def test_what_is_larger_than_a_frame_is_refused_and_not_the_end(rcp, db):
     with rcp.client() as client:
         error = client.error("GET_INSTANCE", instance_id="big")
         assert error["code"] == "BAD_REQUEST" and error["details"]["actual"] > error["details"]["limit"]
+        watch = client.get("WATCH_ALL")["subscription_id"]
+        error = client.error("APPLY_EVENT", instance_id="big", event="TOUCH")
+        assert error["code"] == "BAD_REQUEST" and "done" in error["message"]
+        assert db.machines.get("big").steps == 1
+        ended = client.event()
+        assert (ended["type"], ended["subscription_id"]) == ("end", watch)
         assert client.get("PING")
         client.raw(HEADER.pack(MAGIC, 1, 1, 0, (16 << 20) + 1, 0))
+        assert client.message() is None
+
+
+def test_who_sends_no_more_is_answered_all_the_same(rcp):
+    """As by `echo ... | nc`, also where a thread answers."""
+    with rcp.client() as client:
+        client.is_line = True
+        ids = [client.send(op) for op in ("PING", "LIST_MACHINES", "LIST_INSTANCES", "PING")]
+        client.socket.shutdown(1)
+        assert [client.message()["id"] for _ in ids] == ids
         assert client.message() is None
 
 

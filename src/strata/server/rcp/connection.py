@@ -8,6 +8,7 @@ that does not read what it asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -18,7 +19,7 @@ import msgspec
 from strata.core.errors import StrataError
 from strata.server.rcp.envelopes import NoRequest, NotAsked, Request, failure, request_of, response
 from strata.server.rcp.errors import Refused, refused
-from strata.server.rcp.frames import Reader, Unreadable, frame
+from strata.server.rcp.frames import PAYLOAD_BYTES_MAX, Reader, Unreadable, frame
 from strata.server.rcp.operation import Operation
 from strata.server.rcp.operations import OPERATIONS
 from strata.server.rcp.session import Session
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._is_choked = False  # the client does not read
         self._is_working = False  # a thread does
         self._is_over = False
+        self._has_ended = False  # the client sends no more, and may still read
         self._has_written = False
         self.last_heard = time.monotonic()
         self._unread = 0, self.last_heard  # so many bytes wait for the client to read, and since when
@@ -61,8 +63,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
         made: socket.socket | None = transport.get_extra_info("socket")
-        if made is not None:  # who watches may be silent, so the system looks whether it is there
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        with contextlib.suppress(OSError):  # it may be gone again
+            if made is not None:  # who watches may be silent, so the system looks whether it is there
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             self._server.add(self)
         except StrataError as error:
@@ -73,6 +76,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         self._run()
+
+    def eof_received(self) -> bool:
+        """Stay open until what was asked is answered; under TLS that cannot be."""
+        self._has_ended = True
+        is_busy = self._is_working or self._is_choked
+        return is_busy and self._transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         self._is_choked = True
@@ -102,7 +111,7 @@ class Connection(asyncio.Protocol):
             except Unreadable as error:
                 self._listener.note_error("BAD_REQUEST")
                 log.info("a client of RCP sent what is no message: %s", error)
-                self._end()
+                self.close()
                 return
             if message is None:
                 break
@@ -137,7 +146,7 @@ class Connection(asyncio.Protocol):
         self._listener.stats.note(request.op if operation else "unknown", _perf() - begun)
         self._say(said, is_line)
         if session.is_over:
-            self._end()
+            self.close()
 
     def _unknown(self, request: Request) -> Refused:
         if self._session.access is None:
@@ -151,7 +160,12 @@ class Connection(asyncio.Protocol):
             self._listener.writes += 1
         if self._session.omits_nulls:
             result = _without_nulls(msgspec.to_builtins(result))
-        return response(id, result)
+        said = response(id, result)
+        if len(said) <= PAYLOAD_BYTES_MAX:
+            return said
+        done = "it was done, but what it answers" if operation.writes else "what it answers"
+        sizes = {"limit": PAYLOAD_BYTES_MAX, "actual": len(said)}
+        raise Refused("BAD_REQUEST", f"{operation.name}: {done} is larger than a frame may be", sizes)
 
     def _failed(self, id: str, error: BaseException, asked: Any = None) -> bytes:
         made = refused(error, asked)
@@ -188,6 +202,9 @@ class Connection(asyncio.Protocol):
         """Do what has waited: requests, and then events."""
         self._run()
         if self._is_over or self._is_choked or self._is_working:
+            return
+        if self._has_ended:
+            self.close()
             return
         self._transport.resume_reading()
         for one in [*self._subscriptions.values()]:
@@ -299,15 +316,12 @@ class Connection(asyncio.Protocol):
     def _reject(self, id: str, error: Refused, is_line: bool) -> None:
         """Say what is wrong with the client, and close."""
         self._say(self._failed(id, error), is_line)
-        self._end()
-
-    def _end(self) -> None:
-        self._is_over = True
         self.close()
 
     def close(self) -> None:
         """Close once the client has read what was said, or does not do so in time."""
         self.flush()
+        self._is_over = True
         self._transport.close()
         if self._aborting is None and self._transport.get_write_buffer_size():
             self._aborting = self._server.loop.call_later(self._server.limits.drain_s, self.abort)

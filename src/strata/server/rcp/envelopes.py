@@ -7,8 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from strata.server.rcp.errors import Refused, bad_request
-from strata.server.rcp.frames import PAYLOAD_BYTES_MAX
+from strata.server.rcp.errors import Refused
 
 ID_BYTES_MAX: Final = 256
 NULL: Final = Raw(b"null")
@@ -72,7 +71,7 @@ _decode: Final = msgspec.json.Decoder(Request).decode
 def request_of(payload: bytes) -> Request:
     """Return a request.
 
-    Raises: NoRequest; Refused with the id, as `request_id`, for what has one.
+    Raises: NotAsked for what is none and has an id; NoRequest for what has none either.
     """
     try:
         found = _decode(payload)
@@ -105,18 +104,8 @@ def _unreadable(payload: bytes, error: Exception) -> Exception:
 
 
 def response(id: str, result: Any) -> bytes:
-    """Return an answer as JSON.
-
-    Raises: Refused where it is larger than a frame may be.
-    """
-    made = encode(Response(id, result))
-    if len(made) > PAYLOAD_BYTES_MAX:
-        raise bad_request(
-            "the answer is larger than a frame may be: ask for less at a time",
-            limit=PAYLOAD_BYTES_MAX,
-            actual=len(made),
-        )
-    return made
+    """Return an answer as JSON."""
+    return encode(Response(id, result))
 
 
 def failure(id: str, error: Refused) -> bytes:

@@ -118,7 +118,9 @@ def records_of(commit: Commit, rows: list[Written]) -> list[Record]:
     """Return what a commit did to machines, of the rows that it wrote to them, in order."""
     gone: Gone = {}
     keys: Once = {}
-    for _, _, _, key, _, value, _ in rows:
+    for _, _, _, key, how, value, _ in rows:
+        if how == DELETE:
+            continue  # as where all was removed, and these with it
         if key.startswith(GONE):
             gone[key[len(GONE) :]] = tuple(value)
         elif key.startswith(KEYS):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from strata.core.errors import LimitExceeded, StrataError
 from strata.server.rcp.envelopes import End, encode
+from strata.server.rcp.frames import PAYLOAD_BYTES_MAX
 from strata.server.rcp.log import Record
 
 if TYPE_CHECKING:
@@ -116,8 +117,11 @@ class Watches:
         """Send what is left of a page. It is not taken as a whole where the client does not read."""
         connection, rest = one.connection, one.rest
         while rest and connection.has_room:
-            said = one.event(rest.popleft())
-            if said is not None:
+            record = rest.popleft()
+            said = one.event(record)
+            if said is not None and len(said) > PAYLOAD_BYTES_MAX:
+                self.end(one, f"the event at offset {record.offset} is larger than a frame may be")
+            elif said is not None:
                 self.sent[one.kind] += 1
                 connection.push(said, one.is_line)
         connection.flush()
