@@ -533,6 +533,7 @@ def test_connections_over_the_limit_are_told_so(db):
                 found = third.message()
                 assert (found["id"], found["error"]["code"]) == ("", "RATE_LIMITED")
                 assert found["error"]["retryable"] and third.message() is None
+        assert "rstmdb_connections_rejected 1\n" in rcp.listener.metrics()
         assert client.get("PING")
 
 
@@ -617,7 +618,8 @@ def test_metrics_are_under_the_names_of_rstmdb(rcp, client):
             for what in ("bytes_written", "bytes_read", "writes", "reads", "fsyncs")
         ),
         *("process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
-        *("process_open_fds", "process_max_fds"),
+        *("process_open_fds", "process_max_fds", "rstmdb_connections_limit"),
+        *(f"rstmdb_replication_{what}" for what in ("connected_replicas", "lag_entries", "lag_seconds")),
     }
 
 

@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         try:
             self._server.add(self)
         except StrataError as error:
+            self._listener.stats.rejected += 1
             self._reject("", Refused("RATE_LIMITED", str(error)), is_line=False)
             return
         self._listener.stats.connections += 1

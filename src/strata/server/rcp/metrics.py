@@ -23,6 +23,7 @@ class Stats:
 
     def __init__(self) -> None:
         self.connections = 0  # that there were
+        self.rejected = 0  # of others, as there were too many
         self.requests: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.took: dict[str, list[float]] = {}  # by operation: how many of each bucket and above, and the sum
@@ -46,6 +47,9 @@ def _lines(listener: Listener) -> Iterator[str]:
     stats, watches = listener.stats, listener.watches
     yield from counter("rstmdb_connections_total", "Connections that there were.", {(): stats.connections})
     yield from gauge("rstmdb_connections_active", "Open ones.", {(): listener.active})
+    yield from counter("rstmdb_connections_rejected", "Over the limit.", {(): stats.rejected})
+    limit = listener.server.limits.connections
+    yield from gauge("rstmdb_connections_limit", "With those of other protocols.", {(): limit})
     yield from counter("rstmdb_requests_total", "By operation.", _by("operation", stats.requests))
     yield from counter("rstmdb_errors_total", "By code.", _by("code", stats.errors))
     yield from histogram("rstmdb_request_duration_seconds", "By operation.", BUCKETS_S, stats.took)
@@ -54,6 +58,10 @@ def _lines(listener: Listener) -> Iterator[str]:
     sent = {kind: watches.sent[kind] for kind in ("instance", "all")}
     yield from counter("rstmdb_events_forwarded_total", "To those who watch.", _by("type", sent))
     yield from _database(listener)
+    for name in ("connected_replicas", "lag_entries", "lag_seconds"):
+        yield from gauge(f"rstmdb_replication_{name}", "There is no replication here.", {(): 0})
+    for name in ("entries_sent", "slow_replica_disconnects", "sync_timeouts"):
+        yield from counter(f"rstmdb_replication_{name}_total", "There is no replication here.", {(): 0})
     yield from _process()
 
 
