@@ -443,30 +443,35 @@ def plans(draw):
     return draw(st.lists(moment, max_size=40))
 
 
+class Dying(Remembers):
+    """Delivers or fails; and after so many messages the process ends, and nobody hears of the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.failures = 0, set()
+
+    def __call__(self, url, headers, body):
+        if json.loads(body)["data"]["key"] in self.failures:
+            return failing()
+        answer = super().__call__(url, headers, body)
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return answer
+
+
 @settings(max_examples=60, deadline=None)
 @given(plan=plans(), kind=st.sampled_from(["model", "kernel"]))
 def test_each_change_is_delivered_at_least_once_and_in_order(plan, kind):
     """Whatever fails and dies when: none is lost, and the first deliveries of a thing come in its order."""
-    clock, transport, calls = FakeClock(), Remembers(), [0]
+    clock, transport = FakeClock(), Dying()
     with databases.make(kind, clock) as db:
         db.webhooks.add("a", URL)
-        committed, failures = {key: [] for key in "abc"}, set()
-
-        class Dying(Remembers):
-            """Delivers, or not, and then the process ends: nobody hears of it."""
-
-            def __call__(self, url, headers, body):
-                key = json.loads(body)["data"]["key"]
-                if calls[0]:
-                    calls[0] -= 1
-                    if not calls[0]:
-                        transport(url, headers, body)
-                        raise KeyboardInterrupt
-                return failing() if key in failures else transport(url, headers, body)
+        committed = {key: [] for key in "abc"}
 
         def fresh():
             return Worker(
-                db, transport=Dying(), senders=1, retries=Retries(attempts=10**6, age_s=1e9),
+                db, transport=transport, senders=1, retries=Retries(attempts=10**6, age_s=1e9),
                 log=lambda *_, **__: None,
             )  # fmt: skip
 
@@ -489,11 +494,11 @@ def test_each_change_is_delivered_at_least_once_and_in_order(plan, kind):
                 case "step":
                     step()
                 case "fail":
-                    failures.add(given_)
+                    transport.failures.add(given_)
                 case "heal":
-                    failures.clear()
+                    transport.failures.clear()
                 case "crash":
-                    calls[0] = given_
+                    transport.left = given_
                 case "pass":
                     clock.advance(given_ * SECOND)
                 case "restart":
@@ -506,8 +511,8 @@ def test_each_change_is_delivered_at_least_once_and_in_order(plan, kind):
                     db.webhooks.pause("a")
                 case "resume":
                     db.webhooks.resume("a")
-        failures.clear()
-        calls[0] = 0
+        transport.failures.clear()
+        transport.left = 0
         db.webhooks.resume("a")
         for _ in range(3):
             clock.advance(DAY)
