@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -170,25 +171,42 @@ def test_strict_commits_wait_in_a_thread(tmp_path: Path) -> None:
     run(main())
 
 
-def test_what_a_call_gave_is_let_go_of_without_the_garbage_collector():
-    """The future of the thread held it in a circle, so large results piled up between two collections."""
+def test_what_a_call_gave_is_let_go_of_at_once():
+    """The threads held it, and the call, a moment longer: a database that nobody had any more stayed open.
+    Before, the future of the thread held it in a circle, until somebody collected garbage."""
 
     class Result:
         pass
 
     async def main() -> None:
         threads = Threads()
-        found = [weakref.ref(await threads.start(Result)) for _ in range(100)]
-        found += [weakref.ref(await threads.start_apart(Result)) for _ in range(20)]
-        # A thread may have the last one in hand a moment longer.
-        assert sum(ref() is not None for ref in found) < 10
+        for start in (threads.start, threads.start_apart):
+            for _ in range(50):
+                made, used = Result(), Result()
+                refs = weakref.ref(made), weakref.ref(used)
+                given = [made]
+                del made
+
+                def call(used: Result = used, given: list[Result] = given) -> Result:
+                    return given.pop()
+
+                del used
+                future = start(call)
+                del call
+                found = await future
+                del found, future
+                await asyncio.sleep(0)  # the loop has the future in hand while it goes on with us
+                assert [ref() for ref in refs] == [None, None]
         threads.end()
 
     gc.disable()
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the threads lag behind
     try:
         asyncio.run(main())
     finally:
         gc.enable()
+        sys.setswitchinterval(switch_s)
 
 
 @over("served")

@@ -11,9 +11,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from strata.api.transaction import working_for
 from strata.core.protocols import Store
@@ -55,23 +55,20 @@ class Threads:
         """
         if self.is_over:
             return _made_now(call)  # it raises Closed, and waits for nothing
-        return _in_loop(self._pool.submit(_context().run, _call, call, lane))
+        work = _Work(call, lane)
+        shown, begun = work.shown, self._pool.submit(work)
+        shown.add_done_callback(lambda shown: shown.cancelled() and begun.cancel())
+        return shown
 
     def start_apart(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Return a call that is under way in a thread of its own, as it may wait for ever."""
         if self.is_over:
             return _made_now(call)
-        context, done = _context(), Future[R]()
-
-        def run() -> None:
-            try:
-                done.set_result(context.run(_call, call, None))
-            except BaseException as error:
-                done.set_exception(error)
-
+        work = _Work(call, None)
+        shown = work.shown
         # A daemon, so that nobody has to wait for it at the end of the program.
-        threading.Thread(target=run, name="strata-aio-watch", daemon=True).start()
-        return _in_loop(done)
+        threading.Thread(target=work, name="strata-aio-watch", daemon=True).start()
+        return shown
 
     async def run(self, call: Callable[[], R], lane: Lane | None = None) -> R:
         """Return what a call returns, made in a thread. Cancelled, it is not made, or goes on without us."""
@@ -97,6 +94,50 @@ class Threads:
         self._pool.shutdown(wait=False)
 
 
+class _Work(Generic[R]):
+    """A call that a thread makes for a task.
+
+    Once the task can have what the call gave, the thread holds nothing of either, nor of the call: what a
+    program drops is gone then, as it would be without threads. (A pool keeps what it was given, and its
+    future with the result, for a moment longer. And asyncio's own way from one future to the other puts an
+    equal TimeoutError in the place of the one that was raised.)
+    """
+
+    def __init__(self, call: Callable[[], R], lane: Lane | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parts: tuple[Any, ...] = _context(), call, lane, self._loop.create_future()
+
+    @property
+    def shown(self) -> asyncio.Future[R]:
+        """The future of the task, until a thread begins."""
+        future: asyncio.Future[R] = self._parts[-1]
+        return future
+
+    def __call__(self) -> None:
+        told = self._made()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._loop.call_soon_threadsafe(_tell, told)
+
+    def _made(self) -> list[Any]:
+        (context, call, lane, shown), self._parts = self._parts, ()
+        try:
+            return [shown, context.run(_call, call, lane), None]
+        except BaseException as error:
+            return [shown, None, error]
+
+
+def _tell(told: list[Any]) -> None:
+    """Let a future have what a call gave, in its loop."""
+    shown, result, error = told
+    told.clear()  # which the thread still has
+    if shown.done():  # it was cancelled when the call had begun
+        return
+    if error is None:
+        shown.set_result(result)
+    else:
+        shown.set_exception(error)
+
+
 def _context() -> Context:
     """Return a copy of our context, for a thread that works for this task."""
     context = copy_context()
@@ -112,35 +153,6 @@ def _call(call: Callable[[], R], lane: Lane | None) -> R:
             return call()
     except StopIteration as error:  # as Python has it for coroutines; a future cannot hold it
         raise RuntimeError("what was called raised StopIteration") from error
-
-
-def _in_loop(made: Future[R]) -> asyncio.Future[R]:
-    """Return the future of this loop for one of a thread. Cancelled, it cancels that.
-
-    As `asyncio.wrap_future`, which has another TimeoutError raised in the place of the one that was.
-    """
-    loop = asyncio.get_running_loop()
-    shown: asyncio.Future[R] = loop.create_future()
-
-    # `made` is handed on and not kept: it has these for good, and in a circle with them its result would stay
-    # until somebody collects garbage.
-    def settle(made: Future[R]) -> None:
-        if made.cancelled():
-            shown.cancel()
-        elif shown.done():  # it was cancelled when that had begun
-            return
-        elif (error := made.exception()) is not None:
-            shown.set_exception(error)
-        else:
-            shown.set_result(made.result())
-
-    def tell(made: Future[R]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(settle, made)
-
-    shown.add_done_callback(lambda _: shown.cancelled() and made.cancel())
-    made.add_done_callback(tell)
-    return shown
 
 
 def _made_now(call: Callable[[], R]) -> asyncio.Future[R]:
