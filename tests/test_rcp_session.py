@@ -538,7 +538,7 @@ def test_connections_over_the_limit_are_told_so(db):
 
 
 def test_who_is_silent_is_sent_away_unless_it_watches(db):
-    with serving(db, limits=Limits(idle_s=0.05)) as rcp, rcp.client() as client, rcp.client() as watching:
+    with serving(db, limits=Limits(idle_s=0.2)) as rcp, rcp.client() as client, rcp.client() as watching:
         watching.get("WATCH_ALL")
         assert client.message() is None
         assert watching.get("PING")

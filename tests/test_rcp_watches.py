@@ -160,7 +160,7 @@ def test_what_is_no_event_is_not_said(rcp, db):
 WANTED = st.none() | st.lists(st.sampled_from([*STATES, "created", "paid", "order", "ring", "NEXT", "PAY"]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(("machines", "from_states", "to_states", "events"), WANTED)))
 def test_filters_are_and_across_lists_and_or_inside(filters):
     with strata.open() as db, serving(db) as rcp:
