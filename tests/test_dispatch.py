@@ -212,6 +212,26 @@ def test_pages_together_are_all_there_is(db, reverse, limit):
         assert walked(db, name, arguments, limit) == whole["items"], name
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pages_end_with_bytes_too(db, reverse, monkeypatch):
+    """The story: a page of 1,000 rows could have 32 MiB in each of them."""
+    for module in ("api.dispatch", "primitives.base", "primitives.kv"):
+        monkeypatch.setattr(f"strata.{module}.PAGE_BYTES", 60)
+    for number in range(9):
+        db.kv.put(f"k/{number}", "x" * 10 * number)
+        db.events.append("e", {"n": "x" * 10 * number})
+        db.json.set(f"k/{number}", "$", {"n": number})
+    turned = {"reverse": True} if reverse else {}
+    expected = [[f"k/{number}", "x" * 10 * number] for number in range(9)]
+    expected = expected[::-1] if reverse else expected
+    for limit in (2, 5, 9, 100):
+        found = walked(db, "kv.scan", {"prefix": "k/", **turned}, limit)
+        assert [list(row) for row in found] == expected
+        assert len(walked(db, "events.range", turned, limit)) == 9
+        assert [list(row) for row in db.kv.scan(limit=limit, **turned)] == expected[:limit]
+    assert len(dispatch(db, "kv.scan", {}, {"limit": 100, **turned})["items"]) < 7
+
+
 def test_pages_have_bounds(db):
     db.kv.put_many({f"{number:05}": number for number in range(PAGE_MAX + 1)})
     page = dispatch(db, "kv.keys")

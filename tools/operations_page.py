@@ -27,7 +27,8 @@ each stands here what it takes and gives as plain data, the access it needs, and
   Unknown arguments are `InvalidInput`.
 - **Places**: an operation runs at a branch and a space, and those marked *at* also at a point in history.
 - **Pages**: where many rows may come back there are `items` and `next`: the arguments to add for the page
-  after it, or null. A page has 1,000 rows unless `limit` says otherwise, and 10,000 at most. Pages with
+  after it, or null. A page has 1,000 rows unless `limit` says otherwise, and 10,000 at most; it ends with
+  the row that makes it 4 MiB long. Pages with
   `skip` read what they skip. Each is as of its own moment; with a version as the place's `at` all are of one.
 - **JSON** has no bytes, NaN and infinities: they are `{"$bytes": "aGk="}` and `{"$float": "nan"}` (`"inf"`,
   `"-inf"`). A stored map whose only key is one of these two, or one of them with more `$` in front, gets one

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 from msgspec.structs import astuple
 
 from strata.api.branches import Branches
@@ -30,6 +30,7 @@ from strata.api.view import View
 from strata.core.errors import HistoryTrimmed, InvalidInput, LimitExceeded
 from strata.core.keys import check_int
 from strata.primitives import PRIMITIVES, Event, Trace
+from strata.primitives.base import PAGE_BYTES
 
 PAGE: Final = 1_000  # rows, where no limit is given
 PAGE_MAX: Final = 10_000
@@ -194,16 +195,24 @@ def _without_handles(result: Any, database: Database) -> Any:
 def _page(
     operation: Operation, request: Any, call: Callable[..., Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return one page of rows, and the arguments for the next one."""
+    """Return one page of rows, and the arguments for the next one: up to so many, or so many bytes."""
     limit = request.limit
     limit = PAGE if limit is None else min(check_int(limit, "limit"), PAGE_MAX)
     skip = check_int(request.skip, "skip") if operation.pages == "skip" else 0
     if operation.takes_limit:
         arguments["limit"] = skip + limit + 1  # one more, to know whether there is a next page
-    rows = list(islice(iter(call(**arguments)), skip, skip + limit + 1))
-    has_more, rows = len(rows) > limit > 0, rows[: limit + 1]
-    following = _following(operation, request, rows, skip, limit) if has_more else None
-    return {"items": [plain(row) for row in rows[:limit]], "next": following}
+    rows: list[Any] = []
+    items: list[Any] = []
+    size = 0
+    for row in islice(iter(call(**arguments)), skip, skip + limit + 1):
+        rows.append(row)
+        if len(items) == limit or size >= PAGE_BYTES:
+            break  # it is the first one of the next page
+        items.append(plain(row))
+        size += len(msgpack.encode(items[-1]))
+    has_more = len(rows) > len(items) > 0
+    following = _following(operation, request, rows, skip, len(items)) if has_more else None
+    return {"items": items, "next": following}
 
 
 def _following(operation: Operation, request: Any, rows: list[Any], skip: int, limit: int) -> dict[str, Any]:

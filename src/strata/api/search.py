@@ -22,7 +22,7 @@ from strata.core.embedding import embed, pack_vector, registered
 from strata.core.errors import InvalidInput, NotFound, NotIndexed
 from strata.core.protocols import Branch, IndexRow, Key, Layout, Passes, Path, Txn
 from strata.primitives import PRIMITIVES, Collection, Vectors
-from strata.primitives.base import PAGE_ROWS, Primitive, pages
+from strata.primitives.base import PAGE_ROWS, Primitive, row_pages
 from strata.primitives.indexes import TEXT, VECTOR, text_spec
 from strata.search import Context, Importance, Over, Recency, Request, Results, Term, engine
 from strata.search.models import Reranker
@@ -313,7 +313,7 @@ def _by_scan(primitive: type[Primitive], txn: Txn, request: Request, stack: Exit
     store = open_store()
     stack.callback(store.close)
     copied = store.branch("main").keyspace("default", _SCAN)
-    rows = pages(txn.scan, None, None, None, False, None, lambda: None)
+    rows = row_pages(txn, None, None, None, False, None, lambda: None)
     while page := list(islice(rows, PAGE_ROWS)):
         found = [(_bytes(key), value) for key, value in page]
         copied.put_many([row for row in found if primitive._name(row[0]) is not None])

@@ -36,6 +36,7 @@ from strata.core.values import Versioned, text_of
 
 MISSING: Final[Any] = object()  # the default that no value can be
 PAGE_ROWS: Final = 1000  # rows of one kernel call: some 100 us of work, so a break-off wastes little
+PAGE_BYTES: Final = 4 << 20  # and of their keys and values, but for the last: a value may have 32 MiB
 
 
 class Primitive:
@@ -171,13 +172,14 @@ class Primitive:
     def _rows(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None
     ) -> Iterator[tuple[Any, Any]]:
-        """Return the rows of a scan, all as of one version, in pages of 1,000."""
+        """Return the rows of a scan, all as of one version, in pages of 1,000 or 4 MiB."""
         if limit is not None and limit.__class__ is int and 0 <= limit <= PAGE_ROWS:
-            found = self._txn.scan(prefix, start, end, reverse, limit)
+            found, is_cut = self._txn.scan_page(prefix, start, end, reverse, limit, PAGE_BYTES)
             if not found:
                 self._check_space()
-            return iter(found)
-        return pages(self._txn.pinned().scan, prefix, start, end, reverse, limit, self._check_space)
+            if not is_cut or len(found) >= limit:
+                return iter(found)
+        return row_pages(self._txn.pinned(), prefix, start, end, reverse, limit, self._check_space)
 
     def _keys(
         self, prefix: Key | None, start: Key | None, end: Key | None, reverse: bool, limit: int | None
@@ -213,6 +215,49 @@ def versions(rows: list[HistoryRow]) -> list[Versioned]:
         Versioned(value, version, to_datetime(time), deleted, to_expiry(expires))
         for value, version, time, deleted, expires in rows
     ]
+
+
+def row_pages(
+    txn: Txn,
+    prefix: Key | None,
+    start: Key | None,
+    end: Key | None,
+    reverse: bool,
+    limit: int | None,
+    nothing: Callable[[], None],
+) -> Iterator[tuple[Any, Any]]:
+    """Return what `scan` of a pinned Txn finds: one page now, more as they are asked for."""
+    size = PAGE_ROWS if limit is None else min(PAGE_ROWS, check_int(limit, "limit"))
+    first, is_cut = txn.scan_page(prefix, start, end, reverse, size, PAGE_BYTES)
+    if not first:
+        nothing()
+    left = None if limit is None else limit - len(first)
+    if not is_cut or left == 0:
+        return iter(first)
+    return chain(first, _further_rows(txn, prefix, start, end, reverse, left, first[-1][0]))
+
+
+def _further_rows(
+    txn: Txn,
+    prefix: Key | None,
+    start: Key | None,
+    end: Key | None,
+    reverse: bool,
+    left: int | None,
+    last: Key,
+) -> Iterator[tuple[Any, Any]]:
+    is_cut = True
+    while is_cut and left != 0:
+        size = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
+        if reverse:
+            end = last
+        else:
+            start = last + "\0" if isinstance(last, str) else last + b"\0"  # just behind it
+        page, is_cut = txn.scan_page(prefix, start, end, reverse, size, PAGE_BYTES)
+        yield from page
+        if page:
+            last = page[-1][0]
+        left = None if left is None else left - len(page)
 
 
 class _Fetch(Protocol):

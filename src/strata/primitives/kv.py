@@ -18,7 +18,7 @@ from strata.core.keys import check_int
 from strata.core.merging import Add, Merged, Three, alike, clash, merge_keys
 from strata.core.protocols import ADD, Kept, Layout, Txn
 from strata.core.values import INT_MAX, INT_MIN, Versioned, same
-from strata.primitives.base import MISSING, PAGE_ROWS, Primitive, versioned, versions
+from strata.primitives.base import MISSING, PAGE_BYTES, PAGE_ROWS, Primitive, versioned, versions
 
 
 class Kv(Primitive):
@@ -198,13 +198,14 @@ class Kv(Primitive):
             prefix: only keys that begin with it.
             start, end: only keys with start <= key < end.
             reverse: from the last to the first; `limit` counts from there.
-        Cost: what is taken from the iterator, in pages of 1,000 rows.
+        Cost: what is taken from the iterator, in pages of 1,000 rows or 4 MiB.
         """
         if limit is not None and limit.__class__ is int and 0 <= limit <= PAGE_ROWS:
-            found = self._txn.scan(prefix, start, end, reverse, limit)
+            found, is_cut = self._txn.scan_page(prefix, start, end, reverse, limit, PAGE_BYTES)
             if not found:
                 self._check_space()
-            return iter(found)  # type: ignore[arg-type]  # text keys, says the layout
+            if not is_cut or len(found) >= limit:
+                return iter(found)  # type: ignore[arg-type]  # text keys, says the layout
         return self._rows(prefix, start, end, reverse, limit)
 
     def count(self, prefix: str | None = None, *, start: str | None = None, end: str | None = None) -> int:
