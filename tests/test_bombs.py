@@ -11,7 +11,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from wire_clients import GREETING, SETUP, Client, call, hello, serving, still_serves
+from wire_clients import GREETING, SETUP, Client, call, hello, serving, still_serves, until
 
 import strata
 from strata.core.brief import brief
@@ -108,6 +108,7 @@ def test_packed_frames_unpack_to_the_limit_and_no_further(server, what):
         if len(packed) + AFTER_LENGTH <= GREETING_BYTES_MAX:
             assert most_bytes(server, head + packed, is_greeted=False) < 32 * GREETING_BYTES_MAX, kind.name
         assert most_bytes(server, head + packed, is_greeted=True) < 80 * FRAME_BYTES, kind.name
+    until(lambda: not server.connections)
     still_serves(server)
 
 

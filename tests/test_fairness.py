@@ -22,7 +22,7 @@ from strata.server.turns import Turns
 from strata.store import open_store
 from strata.wire import paging
 from strata.wire.asks import ASKS, Ask
-from strata.wire.frames import Kind
+from strata.wire.frames import PACKED, Kind, Reader, encode_body, frame
 
 KV = Layout("kv")
 EVENTS = Layout("events", text_keys=False)
@@ -242,9 +242,31 @@ def test_long_requests_and_long_answers_keep_their_place():
 
 
 def frame_of(kind, id, body):
-    from strata.wire.frames import encode_body, frame
-
     return frame(kind, id, encode_body(body))
+
+
+def test_what_is_packed_is_unpacked_by_a_thread_and_keeps_its_place(monkeypatch):
+    begun, free, unpack = threading.Event(), threading.Event(), Reader._unpack
+
+    def unpacking(reader, body):
+        begun.set()
+        assert free.wait(20)
+        return unpack(reader, body)
+
+    with serving() as server:
+        client, other = Client(server), Client(server)
+        monkeypatch.setattr(Reader, "_unpack", unpacking)
+        body = encode_body([2, "put", ["a", "x" * 9999, None]])
+        client.send(call(1, 1, "head") + frame(Kind.CALL, 2, body, packs=True) + call(3, 1, "head"))
+        assert client.next() == (Kind.RESULT, 1, 0)
+        assert begun.wait(20)
+        assert other.ask(1, 1, "head") == 0
+        free.set()
+        assert [client.next()[1:] for _ in range(2)] == [(2, 1), (3, 1)]
+        client.send(call(4, 1, "head") + frame(Kind.CALL | PACKED, 5, b"no zlib") + call(6, 1, "head"))
+        found = client.rest()
+        assert [(kind, id) for kind, id, _ in found] == [(Kind.RESULT, 4), (Kind.ERROR, 0)]
+        client.close(), other.close()
 
 
 def test_a_diff_is_made_by_a_thread_and_what_was_wrong_is_said_at_its_use():

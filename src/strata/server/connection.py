@@ -29,6 +29,7 @@ from strata.wire.frames import (
     HEADER,
     MAGIC,
     PACK_FROM_BYTES,
+    PACKED,
     PROTOCOL,
     Frame,
     Kind,
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._begun = time.monotonic()
         self._reader = Reader(GREETING_BYTES_MAX)
         self._frames: Iterator[Frame] = iter(())  # that came and were not taken: made while they are taken
+        self._unpacked: Frame | None = None  # comes before those
         self._has_frames = False  # whether there may be some
         self._session: Session | None = None
         self._operations: Operations | None = None
@@ -172,7 +174,8 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
                 break
             try:
-                found = next(frames, None)
+                found = next(frames, None) if self._unpacked is None else self._unpacked
+                self._unpacked = None
             except StrataError as error:
                 self._refuse(error)
                 return
@@ -180,6 +183,9 @@ class Connection(asyncio.Protocol):
                 self._has_frames = False
                 break
             is_heard = True
+            if found.kind & PACKED:
+                self._unpack(found)
+                continue
             try:
                 if self._log is None:
                     self._take(found)
@@ -271,6 +277,7 @@ class Connection(asyncio.Protocol):
         self._packs = bool(hello.get("packs"))
         self._frame_bytes = server.frame_bytes(self._session)
         self._reader.limit = self._frame_bytes
+        self._reader.unpacks = False  # a thread does
         if self._log is not None:
             peer, over = self._peer()
             self._log.opened(self.name, over=over, peer=peer, access=self._session.access)
@@ -364,6 +371,30 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
         self._held = self._work(id)
         self._begin(self._held, call)
+
+    def _unpack(self, found: Frame) -> None:
+        """Let a thread unpack a frame, which then comes next: a small one may be of many bytes."""
+        self._transport.pause_reading()
+        work = self._held = self._work(_UNASKED)
+        work.name = ""
+        made: list[Frame | StrataError] = []
+
+        def run() -> bytes:
+            try:
+                made.append(self._reader.unpacked(found))
+            except StrataError as error:
+                made.append(error)
+            return b""
+
+        def done(_: bytes) -> None:
+            (frame,) = made
+            if isinstance(frame, StrataError) and not self._is_over:
+                self._refuse(frame)
+            elif isinstance(frame, Frame):
+                self._unpacked = frame
+            self._worked(work, b"")
+
+        self._server.run(self._server.reading, self, run, done)
 
     def _check_id(self, id: int) -> None:
         # Two calls with one id could not be told apart by who asks, and 0 is of no call.

@@ -126,10 +126,11 @@ def frame(kind: int, id: int, body: bytes, *, packs: bool = False) -> bytes:
 class Reader:
     """Makes frames of bytes as they come in. A frame that is too long is refused before it is kept."""
 
-    __slots__ = ("_kept", "_wanted", "limit")
+    __slots__ = ("_kept", "_wanted", "limit", "unpacks")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit  # of bytes after the length, and of a body once it is unpacked
+        self.unpacks = True  # else frames come with PACKED in their kind, for `unpacked`
         self._kept = bytearray()
         self._wanted = 0  # so many bytes make the next frame whole, if that is known
 
@@ -174,13 +175,19 @@ class Reader:
                     break
                 start, at = at + HEADER.size, at + 4 + length
                 body: bytes | memoryview = memoryview(data)[start:at]
-                if kind & PACKED:
-                    kind, body = kind & ~PACKED, self._unpack(body)
-                yield Frame(kind, id, body)
+                found = Frame(kind, id, body)
+                yield self.unpacked(found) if kind & PACKED and self.unpacks else found
             else:
                 self._wanted = HEADER.size
         finally:
             kept += memoryview(data)[at:]
+
+    def unpacked(self, found: Frame) -> Frame:
+        """Return a packed frame as it was before.
+
+        Raises: LimitExceeded; InvalidInput for what is damaged.
+        """
+        return Frame(found.kind & ~PACKED, found.id, self._unpack(found.body))
 
     def _unpack(self, body: bytes | memoryview) -> bytes:
         unpacker = zlib.decompressobj()
