@@ -110,6 +110,7 @@ def run(arguments: Namespace) -> int:
     with open_database(arguments, **settings) as db:
         server = Server(db._store, limits=limits, tokens=tokens, read_only=arguments.read_only, log=log)
         ends: list[Callable[[], object]] = [log.close, server.close]
+        signals = Signals()  # before anybody knows that we are here, and may end us
         try:
             addresses = _listen(arguments, server, tls, ends)
             more = _listen_for_rcp(arguments, db, server, tls, addresses)
@@ -118,7 +119,7 @@ def run(arguments: Namespace) -> int:
                 ends.append(partial(worker_of(db, arguments).start().stop, limits.drain_s))
             _warn_of_few_descriptors(server, descriptors)
             _banner(arguments, db, addresses)
-            _wait(arguments, server, tls)
+            _wait(signals, arguments, server, tls)
         finally:
             say("draining", connections=len(server.connections))
             for end in reversed(ends):  # the worker first: what it writes needs the rest
@@ -262,26 +263,32 @@ def _banner(arguments: Namespace, db: strata.Database, addresses: dict[str, str]
     )
 
 
-def _wait(arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
+class Signals:
+    """Signals that say what to do, noted until somebody takes them."""
+
+    def __init__(self) -> None:
+        self._noted: list[int] = []
+        self._woken = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._noted.append(number)
+        self._woken.set()
+
+    def next(self) -> int:
+        """Return the next signal, once there is one."""
+        while not self._noted:
+            self._woken.wait(1.0)  # with a limit, so that signals are seen on every platform
+            self._woken.clear()
+        return self._noted.pop(0)
+
+
+def _wait(signals: Signals, arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
     """Return at a signal that ends; read tokens and certificates again at one that asks for it."""
-    asked: list[int] = []
-    woken = threading.Event()
-
-    def note(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-        woken.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, note)
-    while True:
-        woken.wait(1.0)  # with a limit, so that signals are seen on every platform
-        woken.clear()
-        while asked:
-            found = asked.pop(0)
-            if found != signal.SIGHUP:
-                say("signal", name=signal.Signals(found).name)
-                return
-            _reload(arguments, server, tls)
+    while (found := signals.next()) == signal.SIGHUP:
+        _reload(arguments, server, tls)
+    say("signal", name=signal.Signals(found).name)
 
 
 def _reload(arguments: Namespace, server: Server, tls: ServerTls | None) -> None:
