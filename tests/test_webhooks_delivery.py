@@ -306,6 +306,8 @@ def test_how_far_it_is_is_written_down_also_where_nothing_is_told(db, worker, tr
         before = home.head
         worker.step()
     assert home.head == before  # which costs no commit for each
+    (delivery,) = worker._deliveries.values()
+    assert clock() < delivery.round() <= clock() + 60 * SECOND  # it is not left at that, though
     clock.advance(70 * SECOND)
     worker.step()
     assert db.webhooks.status("a").position == db.version
