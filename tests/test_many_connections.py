@@ -88,7 +88,9 @@ linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="SKIPPED F
 
 
 @linux
-@pytest.mark.parametrize("plain", [False, True], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize(
+    "plain", [pytest.param(False, id="uvloop"), pytest.param(True, id="asyncio", marks=pytest.mark.slow)]
+)
 def test_few_descriptors(tmp_path, plain):
     """The story: asyncio tells of each connection that it cannot accept, a thousand times a second, with a
     trace each; when nobody reads these the server stops. Now there is room kept, and it tells once."""
