@@ -12,6 +12,7 @@ from typing import Any
 import strata
 from strata.server.access import Tokens
 from strata.server.limits import Limits
+from strata.server.logs import Log
 from strata.server.rcp import Listener, Settings
 from strata.server.rcp.frames import Reader, frame
 from strata.server.server import Server
@@ -45,9 +46,10 @@ def serving(
     limits: Limits | None = None,
     read_only: bool = False,
     tls: ServerTls | None = None,
+    log: Log | None = None,
 ) -> Iterator[Rcp]:
     """A server of a database."""
-    server = Server(db._store, tokens=tokens, limits=limits, read_only=read_only)
+    server = Server(db._store, tokens=tokens, limits=limits, read_only=read_only, log=log)
     try:
         listener = Listener(server, db, settings)
         context = None if tls is None else tls.context

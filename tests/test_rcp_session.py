@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import struct
 import threading
@@ -27,6 +29,7 @@ from strata.core.errors import (
 )
 from strata.server.access import hash_of, tokens_of
 from strata.server.limits import Limits
+from strata.server.logs import Log
 from strata.server.rcp import Settings
 from strata.server.rcp.errors import RETRYABLE, Refused, refused
 from strata.server.rcp.frames import HAS_CRC, HEADER, MAGIC, frame
@@ -583,6 +586,59 @@ def test_handshakes_that_fail_hold_no_place(db):
                 client.raw(frame(b"{}"))
                 assert client.message() is None
         assert rcp.listener.active == 0
+
+
+def test_the_log_says_who_came_and_what_was_asked_and_nothing_of_what_was_in_it(db):
+    to = io.StringIO()
+    log = Log(requests=True, to=to)
+    secret = "s3cret"
+    tokens = tokens_of([hash_of(secret)])
+    with (
+        serving(db, log=log, limits=Limits(connections=1), tokens=tokens) as rcp,
+        rcp.client() as client,
+        rcp.client() as other,
+    ):
+        client.code("AUTH", token=secret + "x")
+        client.get("AUTH", token=secret)
+        assert other.message()["error"]["code"] == "RATE_LIMITED" and other.message() is None
+        client.get("CREATE_INSTANCE", machine="order", version=1, initial_ctx={"a": secret})
+        client.get("LIST_MACHINES")
+        client.code("NO_SUCH")
+        _failing(rcp, client, ZeroDivisionError(secret))
+        client.get("BYE")
+        assert client.message() is None
+    log.close()
+    lines = [json.loads(line) for line in to.getvalue().splitlines()]
+    assert secret not in to.getvalue()
+    mine = [line for line in lines if line["connection"] == lines[0]["connection"]]
+    asked = [(line["name"], line["code"]) for line in mine if line["event"] == "request"]
+    assert asked == [
+        ("AUTH", "auth_failed"), ("AUTH", "ok"), ("CREATE_INSTANCE", "ok"), ("LIST_MACHINES", "ok"),
+        ("unknown", "bad_request"), ("GET_INSTANCE", "internal_error"), ("BYE", "ok"),
+    ]  # fmt: skip
+    assert (mine[0]["event"], mine[0]["over"]) == ("opened", "rcp")
+    assert (mine[-1]["event"], mine[-1]["reason"]) == ("closed", "it said BYE")
+    assert "ZeroDivisionError at" in next(line["error"] for line in mine if "error" in line)
+    (refused,) = (line for line in lines if line["event"] == "refused")
+    assert refused["code"] == "limit_exceeded"
+
+
+def test_who_asks_for_much_leaves_others_their_turns(db):
+    """A thousand requests in one write were all done before anybody else was heard."""
+    now, done, may_go_on = itertools.count(), [], threading.Event()
+    with serving(db) as rcp, rcp.client() as client, rcp.client() as other:
+        client.get("PING")
+        other.get("PING")
+        rcp.server.clock = lambda: next(now) / 1000  # each look at the clock takes a millisecond
+        rcp.listener.stats.note = lambda name, took_s: done.append(name)
+        rcp.server.soon(may_go_on.wait, 20)
+        ping = [{"type": "request", "id": str(n), "op": "PING"} for n in range(1000)]
+        client.raw(b"".join(client.packed(one) for one in ping))
+        other.send("INFO")
+        may_go_on.set()
+        assert [client.message()["id"] for _ in ping] == [one["id"] for one in ping]
+        assert other.message()["status"] == "ok"
+        assert done.index("INFO") < 10
 
 
 # -- metrics

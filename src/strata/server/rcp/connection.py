@@ -1,22 +1,21 @@
 """One client of RCP: messages in, operations, messages out, in the order in which they were asked for.
 
-What takes microseconds is done at once, in the loop, and a whole read is answered in one write. What may wait
-for a disk or work for long is done by a thread, and what comes behind it waits. Nothing is read from a client
-that does not read what it asked for.
+What takes microseconds is done at once, in the loop, as long as it is the connection's turn, and a turn is
+answered in one write. What may wait for a disk or work for long is done by a thread, and what comes behind it
+waits. Nothing is read from a client that does not read what it asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from strata.core.errors import StrataError
+from strata.core.errors import LimitExceeded, StrataError
+from strata.server.descriptors import keep_alive
+from strata.server.logs import OK, where_of
 from strata.server.rcp.envelopes import NoRequest, NotAsked, Request, failure, request_of, response
 from strata.server.rcp.errors import Refused, refused
 from strata.server.rcp.frames import PAYLOAD_BYTES_MAX, Reader, Unreadable, frame
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from strata.server.rcp.listener import Listener
     from strata.server.rcp.subscriptions import Subscription
 
-log: Final = logging.getLogger("strata.rcp")
 _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same read
 _LARGE_BYTES: Final = 1 << 18  # of a request: to read and store it takes longer than others should wait
-_perf: Final = time.perf_counter
+_TURN_S: Final = 0.002  # of what one connection asked, before others have theirs
+_INTERNAL: Final = "INTERNAL_ERROR"
 
 
 class Connection(asyncio.Protocol):
@@ -41,6 +40,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._server = listener.server
+        self.name = listener.server.next_name()  # in the log
+        self._log = listener.server.log
+        self._code, self._where = OK, ""  # of the newest answer, for the log
+        self._reason: str | None = None  # why we end it
+        self._begun = time.monotonic()
         self._session = Session(listener, self)
         self._reader = Reader()
         self._subscriptions: dict[str, Subscription] = {}
@@ -49,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._is_choked = False  # the client does not read
         self._is_working = False  # a thread does
+        self._is_over_turn = False  # others have theirs before this one goes on
         self._is_over = False
         self._has_ended = False  # the client sends no more, and may still read
         self._has_written = False
@@ -62,17 +67,18 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=4 * _FLUSH_BYTES)
-        made: socket.socket | None = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it may be gone again
-            if made is not None:  # who watches may be silent, so the system looks whether it is there
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(transport.get_extra_info("socket"))  # who watches may be silent, and has to be there
         try:
             self._server.add(self)
         except StrataError as error:
             self._listener.stats.rejected += 1
+            if self._log is not None:
+                self._log.refused(self.name, LimitExceeded.code, **self._peer())
             self._reject("", Refused("RATE_LIMITED", str(error)), is_line=False)
             return
         self._listener.stats.connections += 1
+        if self._log is not None:
+            self._log.opened(self.name, **self._peer())
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -81,7 +87,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Stay open until what was asked is answered; under TLS that cannot be."""
         self._has_ended = True
-        is_busy = self._is_working or self._is_choked
+        is_busy = self._is_working or self._is_choked or self._is_over_turn
         return is_busy and self._transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
@@ -99,26 +105,44 @@ class Connection(asyncio.Protocol):
         for id in [*self._subscriptions]:
             self.unsubscribe(id)
         self._session.end()
+        if self._log is not None:
+            lost = "the client closed it" if error is None else f"it broke: {type(error).__name__}"
+            lasted_s = round(time.monotonic() - self._begun, 3)
+            self._log.closed(self.name, self._reason or lost, lasted_s=lasted_s)
         self._server.remove(self)
+
+    def _peer(self) -> dict[str, str]:
+        """Return where the client is, and what it is connected over."""
+        address = self._transport.get_extra_info("peername") or ("", 0)
+        is_tls = self._transport.get_extra_info("sslcontext") is not None
+        return {"over": "rcp+tls" if is_tls else "rcp", "peer": f"{address[0]} {address[1]}"}
 
     # -- messages
 
     def _run(self) -> None:
         """Do what was asked, as far as the client takes the answers."""
-        take = self._reader.take
-        while not (self._is_choked or self._is_working or self._is_over):
+        take, clock = self._reader.take, self._server.clock
+        until = clock() + _TURN_S
+        while not (self._is_choked or self._is_working or self._is_over or self._is_over_turn):
             try:
                 message = take()
-            except Unreadable as error:
+            except Unreadable:
                 self._listener.note_error("BAD_REQUEST")
-                log.info("a client of RCP sent what is no message: %s", error)
-                self.close()
+                self.close("it sent what is no message")
                 return
             if message is None:
                 break
             self.last_heard = time.monotonic()
             self._take(*message)
+            if clock() >= until and not self._reader.is_empty:
+                self._is_over_turn = True
+                self._transport.pause_reading()
+                self._server.loop.call_soon(self._take_next_turn)
         self.flush()
+
+    def _take_next_turn(self) -> None:
+        self._is_over_turn = False
+        self._go_on()
 
     def _take(self, is_line: bool, payload: bytes) -> None:
         try:
@@ -129,7 +153,8 @@ class Connection(asyncio.Protocol):
         except NoRequest as error:
             self._reject("", Refused("BAD_REQUEST", str(error)), is_line)
             return
-        begun, asked = _perf(), None
+        begun, asked = self._server.clock(), None
+        self._code = OK
         session, operation = self._session, OPERATIONS.get(request.op)
         try:
             if operation is None:
@@ -144,10 +169,19 @@ class Connection(asyncio.Protocol):
             said = self._answer(request.id, operation, asked)
         except Exception as error:
             said = self._failed(request.id, error, asked)
-        self._listener.stats.note(request.op if operation else "unknown", _perf() - begun)
+        self._note(request, "unknown" if operation is None else operation.name, begun)
         self._say(said, is_line)
         if session.is_over:
-            self.close()
+            self.close("it said BYE")
+
+    def _note(self, request: Request, name: str, begun: float) -> None:
+        """Count an operation, and let the log know of it."""
+        took_s, log = self._server.clock() - begun, self._log
+        self._listener.stats.note(name, took_s)
+        if log is not None and (log.requests or took_s >= log.slow_s or self._where):
+            where: dict[str, Any] = {"error": self._where} if self._where else {}
+            log.request(self.name, request.id, name, took_s, self._code, **where)
+            self._where = ""
 
     def _unknown(self, request: Request) -> Refused:
         if self._session.access is None:
@@ -170,8 +204,9 @@ class Connection(asyncio.Protocol):
 
     def _failed(self, id: str, error: BaseException, asked: Any = None) -> bytes:
         made = refused(error, asked)
-        if made.code == "INTERNAL_ERROR":
-            log.error("an operation of RCP failed", exc_info=error)
+        self._code = made.code.lower()
+        if made.code == _INTERNAL:
+            self._where = where_of(error)
         self._listener.note_error(made.code)
         return failure(id, made)
 
@@ -188,7 +223,7 @@ class Connection(asyncio.Protocol):
 
         def done(said: bytes) -> None:
             self._is_working = False
-            self._listener.stats.note(operation.name, _perf() - begun)
+            self._note(request, operation.name, begun)
             if self._is_over:
                 self._session.end()  # once more, of what the thread may have begun
                 return
@@ -202,10 +237,10 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Do what has waited: requests, and then events."""
         self._run()
-        if self._is_over or self._is_choked or self._is_working:
+        if self._is_over or self._is_choked or self._is_working or self._is_over_turn:
             return
         if self._has_ended:
-            self.close()
+            self.close("the client closed it")
             return
         self._transport.resume_reading()
         for one in [*self._subscriptions.values()]:
@@ -271,7 +306,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether something that was asked for is not answered yet."""
-        return self._is_working or bool(self._transport.get_write_buffer_size())
+        return self._is_working or self._is_over_turn or bool(self._transport.get_write_buffer_size())
 
     def sweep(self, now: float) -> None:
         """Do what is due when nothing was heard for long. Who watches may be silent."""
@@ -281,14 +316,16 @@ class Connection(asyncio.Protocol):
         self._session.sweep(now)
         is_idle = not (self._is_working or self._subscriptions)
         if limits.idle_s and is_idle and now - self.last_heard > limits.idle_s:
-            self.close()
+            self.close("it was idle for too long")
 
     def _stalled_s(self, now: float) -> float:
         """Return for how long the client has not read what waits for it, nor sent the rest of a message."""
         size = self._transport.get_write_buffer_size()
         if size == 0 or size != self._unread[0]:
             self._unread = size, now
-        is_ours = self._is_working or self._is_choked  # then we do not read on ourselves
+        is_ours = (
+            self._is_working or self._is_choked or self._is_over_turn
+        )  # then we do not read on ourselves
         halfway_s = 0.0 if self._reader.is_empty or is_ours else now - self.last_heard
         return max(now - self._unread[1], halfway_s)
 
@@ -303,7 +340,7 @@ class Connection(asyncio.Protocol):
         except StrataError:
             pass
         self.say_goodbye("its token is no longer good")
-        self.close()
+        self.close("its token is no longer good")
 
     def stop_waiting(self) -> None:
         """Do nothing: what is under way here ends by itself."""
@@ -317,10 +354,11 @@ class Connection(asyncio.Protocol):
     def _reject(self, id: str, error: Refused, is_line: bool) -> None:
         """Say what is wrong with the client, and close."""
         self._say(self._failed(id, error), is_line)
-        self.close()
+        self.close(f"refused: {self._code}")
 
-    def close(self) -> None:
+    def close(self, reason: str = "the server ends") -> None:
         """Close once the client has read what was said, or does not do so in time."""
+        self._reason = self._reason or reason
         self.flush()
         self._is_over = True
         self._transport.close()
