@@ -348,6 +348,24 @@ def test_a_backup_makes_the_same_instances_elsewhere(rcp, db, tmp_path):
             assert replayed(one["entry"] for one in entries(reader)) == there(db)
 
 
+def test_what_was_imported_is_read_in_the_order_in_which_it_was_logged(rcp, db, tmp_path):
+    """Many entries become a commit, and those of several instances were read by instance."""
+    for id in "cab":
+        db.machines.create("order", id)
+    for id, event in (("b", "TOUCH"), ("a", "PAY"), ("c", "PAY"), ("b", "PAY"), ("a", "SHIP")):
+        db.machines.apply(id, event, {id: 1})
+    db.machines.delete("b")
+    db.machines.apply("c", "SHIP")
+    with rcp.client() as client, strata.open() as other:
+        (tmp_path / "a.rstmbak").write_bytes(taken(client)[0])
+        other.import_rstmdb(tmp_path / "a.rstmbak")
+        with serving(other) as again, again.client() as reader:
+            found, wanted = entries(reader), entries(client)
+            assert [one["entry"] for one in found] == [one["entry"] for one in wanted]
+            offsets = [one["offset"] for one in found if one["entry"]["type"] != "put_machine"]
+            assert len(set(offsets)) == len(offsets)
+
+
 def test_what_is_no_backup(rcp, db):
     with rcp.client() as client, rcp.client() as other:
         made = client.get("BACKUP_BEGIN")

@@ -3,7 +3,7 @@
 The log is the truth: states and contexts are those that it names, no guard is asked and no action is run.
 What the definition would not have led to is taken all the same, and said to be irregular. All of it is
 written together at the end, each instance once, with every transition in its row, so that its history is that
-of the log.
+of the log; and each with its ordinal, so that the order across instances is that of the log, too.
 
 Invariant: the state of an adopted instance is a state of its machine.
 """
@@ -22,9 +22,11 @@ from strata.core.values import check, same
 from strata.primitives.machines_definition import Compiled, check_version
 from strata.primitives.machines_reads import no_instance, tables
 from strata.primitives.machines_rows import (
+    KEY_TTL_US,
     Row,
     definition_key,
     follows,
+    gone_key,
     instance_key,
     known_key,
     machine_name,
@@ -33,7 +35,7 @@ from strata.primitives.machines_rows import (
 from strata.primitives.machines_steps import DUE, EVENT_ID, MADE, due_in, move, open_spans, set_timers
 
 Map = dict[str, Any]
-Item = list[Any]  # event, from, payload, event id, to, context
+Item = list[Any]  # event, from, payload, event id, to, context, and the ordinal unless it is the first
 
 _STATE: Final = ("state",)
 _STATES: Final = ("definition", "states")
@@ -57,6 +59,7 @@ class _Held(msgspec.Struct):
     expires: int | None = None
     items: list[Item] = []
     is_deleted: bool = False
+    ordinal: int = 0  # of the deletion
 
 
 class Adoption:
@@ -72,6 +75,7 @@ class Adoption:
         self._txn, self._force, self._careful = txn, force, careful
         self._held: dict[bytes, _Held] = {}
         self._known: dict[tuple[str, int], _Known] = {}
+        self._count = 0  # of what was taken in
 
     def create(self, id: str, machine: str, version: int, state: str, context: Map) -> bool:
         """Take in a creation; return whether it is as the machine would have made it.
@@ -84,7 +88,7 @@ class Adoption:
         if key in self._held or self._txn.contains(key):
             raise AlreadyExists(what="instance", name=id, hint="the log has it made, and it is there already")
         held = _Held(machine, version, state, context)
-        held.items = [[None, None, None, None, state, context]]
+        held.items = [[None, None, None, None, state, context, *self._ordinal()]]
         self._held[key] = held
         return state == known.ready.initial
 
@@ -111,7 +115,7 @@ class Adoption:
         self._check(known, to, context, payload)
         is_regular = source == held.state and _leads(known.ready, held, event, to)
         is_regular = is_regular and context == {**held.context, **(payload or {})}
-        held.items.append([event, source, payload, event_id, to, context])
+        held.items.append([event, source, payload, event_id, to, context, *self._ordinal()])
         held.state, held.context = to, context
         return is_regular
 
@@ -125,7 +129,7 @@ class Adoption:
         self._check(self._machine(held.machine, number), state, context)
         if (held.state, held.context, held.machine_version) == (state, context, number):
             return False
-        held.items.append([None, held.state, None, None, state, context])
+        held.items.append([None, held.state, None, None, state, context, *self._ordinal()])
         held.state, held.context, held.machine_version = state, context, number
         return True
 
@@ -135,6 +139,8 @@ class Adoption:
         held = self._instance(key)
         assert not held.items, "what a deletion takes away would leave no trace: it needs a commit of its own"
         held.is_deleted = True
+        held.ordinal = self._count
+        self._count += 1
 
     def write(self) -> None:
         """Write what all of it comes to."""
@@ -142,6 +148,7 @@ class Adoption:
             if held.is_deleted:
                 assert held.before is not None
                 self._txn.delete_many([key, *follows(key, held.before)])
+                self._txn.put(gone_key(key), [held.ordinal, True], KEY_TTL_US)
             elif held.before is None:
                 self._put(key, held)
             elif held.items:
@@ -179,6 +186,11 @@ class Adoption:
         if held.state != before["state"]:
             move(self._txn, key, held.machine, before["state"], held.state, held.expires)
         set_timers(self._txn, key, before.get("due", ()), due, held.expires)
+
+    def _ordinal(self) -> list[int]:
+        """Return what the next item ends in; see `machines_rows`."""
+        self._count += 1
+        return [self._count - 1] if self._count > 1 else []
 
     def _instance(self, key: bytes) -> _Held:
         held = self._held.get(key)
@@ -222,11 +234,11 @@ def _made(steps: int, held: _Held) -> list[Any]:
 
     Of the newest payload only what has come into the context can be told.
     """
-    *items, (event, source, payload, event_id, _, context) = held.items
+    *items, (event, source, payload, event_id, _, context, *ordinal) = held.items
     keys = None
     if payload is not None:
         keys = [name for name, value in payload.items() if same(context.get(name, ABSENT), value)]
-    return [steps + len(held.items), *items, [event, source, keys, event_id]]
+    return [steps + len(held.items), *items, [event, source, keys, event_id, *ordinal]]
 
 
 def _changes(old: Map, new: Map) -> Iterator[PatchOp]:

@@ -18,7 +18,7 @@ the commit did that wrote the row, each item as [event, from, payload, event id]
 no from, a migration no event. Of the newest payload the keys are enough, as its values are in the context,
 and where it led is the state. What came before in the same commit has its payload, and behind it all the
 state and the context after it. So the history of a row is that of the instance, and costs little more than
-the keys of payloads. What a batch did ends in its ordinal there, unless it was the first.
+the keys of payloads. What a batch or an import did ends in its ordinal, unless it was first.
 The rows by machine and state and those of timers follow from it, and expire with it. `event_id` is
 that of the newest transition where no item has it, `given_by` the key of a creation without an id.
 """
