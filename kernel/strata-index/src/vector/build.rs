@@ -10,9 +10,10 @@ use super::kept::Kept;
 use super::kmeans::{self, Centres, by_number};
 use super::part::VectorPart;
 use super::rows::Rows;
+use super::split::Split;
 use super::stops::Stops;
 use super::{Metric, VectorOptions, simd};
-use crate::hands::{Hands, alone, in_pieces};
+use crate::hands::{self, Hands, alone, in_pieces};
 
 /// Fewer rows have no cells: to look at all takes no longer than 0.1 ms at 128 dimensions.
 pub const CELLS_FROM: usize = 10_000;
@@ -82,19 +83,20 @@ impl VectorBuild {
 
     /// In one go.
     pub fn finish_all(self, hands: Hands) -> VectorPart {
-        let assigned = in_pieces(hands, self.len(), |range| self.assign(range));
-        self.finish(&assigned)
+        let assigned = in_pieces(hands, hands::PIECE, self.len(), |range| self.assign(range));
+        self.finish(assigned, hands)
     }
 
     /// `assigned`: the cells of all rows.
-    pub fn finish(self, assigned: &[u32]) -> VectorPart {
+    pub fn finish(self, assigned: Vec<u32>, hands: Hands) -> VectorPart {
         let VectorBuild { options, slots, mut kept, centres, .. } = self;
         assert_eq!(assigned.len(), slots.len(), "a cell for each row");
         if centres.is_empty() {
             let codes = Codes::of(&kept, options.metric, |_| None);
             return VectorPart { rows: Rows { options, slots, kept, codes }, cells: None };
         }
-        let (starts, order) = by_number(assigned, centres.len() / options.dim);
+        let (centres, assigned) = Split { kept: &kept, metric: options.metric }.split_all(centres, assigned, hands);
+        let (starts, order) = by_number(&assigned, centres.len() / options.dim);
         let mut by_slot = vec![0; order.len()];
         (0..).zip(&order).for_each(|(position, row)| by_slot[*row as usize] = position);
         let placed = order.iter().map(|row| slots[*row as usize]).collect();

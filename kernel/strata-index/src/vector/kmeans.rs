@@ -6,10 +6,10 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::simd;
-use crate::hands::{Hands, in_pieces};
+use crate::hands::{Hands, PIECE, in_pieces};
 
-const GROUP: usize = 16;
-const ROWS: usize = 4;
+pub(super) const GROUP: usize = 16;
+pub(super) const ROWS: usize = 4;
 
 /// Rounds over the sample, and how many of them at the end do not move centres across.
 const ROUNDS: usize = 7;
@@ -21,7 +21,7 @@ const SAMPLE_MORE: usize = 40;
 const SAMPLE_ENOUGH: usize = 50_000;
 
 pub(super) struct Centres {
-    dim: usize,
+    pub dim: usize,
     count: usize,
     /// Group, dimension, member; the last group is filled up with centres that no row is near.
     groups: Vec<f32>,
@@ -46,6 +46,13 @@ impl Centres {
 
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Of each group: dimension by dimension its members, and the halves.
+    #[inline(always)]
+    pub fn groups(&self) -> impl Iterator<Item = (&[[f32; GROUP]], &[f32; GROUP])> {
+        let groups = self.groups.chunks_exact(self.dim * GROUP).map(|group| group.as_chunks::<GROUP>().0);
+        groups.zip(self.halves.as_chunks::<GROUP>().0)
     }
 
     /// Of each of the rows, which lie one after the other, the nearest centre; of two as near, the first.
@@ -80,9 +87,8 @@ impl WithSimd for Nearest<'_> {
 fn nearest_of(centres: &Centres, rows: [&[f32]; ROWS]) -> [u32; ROWS] {
     let mut least = [[f32::INFINITY; GROUP]; ROWS];
     let mut group_of = [[0_u32; GROUP]; ROWS];
-    let groups = centres.groups.chunks_exact(centres.dim * GROUP).zip(centres.halves.as_chunks::<GROUP>().0);
-    for (number, (group, halves)) in (0..).zip(groups) {
-        let products = products(group.as_chunks::<GROUP>().0, rows);
+    for (number, (group, halves)) in (0..).zip(centres.groups()) {
+        let products = products(group, rows);
         for row in 0..ROWS {
             for member in 0..GROUP {
                 // Half the square of the distance, less what all centres have in common.
@@ -104,7 +110,7 @@ fn nearest_of(centres: &Centres, rows: [&[f32]; ROWS]) -> [u32; ROWS] {
 
 /// Of each row with each member of a group. Written out row by row: so the sums stay in registers.
 #[inline(always)]
-fn products(members: &[[f32; GROUP]], rows: [&[f32]; ROWS]) -> [[f32; GROUP]; ROWS] {
+pub(super) fn products(members: &[[f32; GROUP]], rows: [&[f32]; ROWS]) -> [[f32; GROUP]; ROWS] {
     let dim = members.len();
     let [a, b, c, d] = rows.map(|row| &row[..dim]);
     let (mut of_a, mut of_b, mut of_c, mut of_d) = ([0.0; GROUP], [0.0; GROUP], [0.0; GROUP], [0.0; GROUP]);
@@ -163,7 +169,7 @@ pub(super) fn train(
     let arch = Arch::new();
     for round in 0..ROUNDS {
         let grouped = Centres::new(dim, &centres);
-        let nearest = in_pieces(hands, sampled, |range| {
+        let nearest = in_pieces(hands, PIECE, sampled, |range| {
             let mut nearest = Vec::with_capacity(range.len());
             grouped.nearest(arch, &sample[range.start * dim..range.end * dim], &mut nearest);
             nearest

@@ -18,6 +18,7 @@ mod delta;
 mod half;
 mod kept;
 mod kmeans;
+mod nearer;
 mod part;
 mod probe;
 mod query;
@@ -27,6 +28,7 @@ mod rows;
 mod scan;
 mod shortlist;
 mod simd;
+mod split;
 mod stops;
 #[cfg(test)]
 mod tests;

@@ -38,9 +38,13 @@ fn rows(count: usize, apart: f32, mut seed: u64) -> Vec<f32> {
 }
 
 fn build(metric: Metric, quantization: Quantization, apart: f32) -> VectorPart {
+    build_with(metric, quantization, apart, CELLS)
+}
+
+fn build_with(metric: Metric, quantization: Quantization, apart: f32, cells: usize) -> VectorPart {
     let options = VectorOptions { dim: DIM, metric, quantization };
     let kept = Kept::of(DIM, quantization, rows(ROWS, apart, 1));
-    VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS, &alone).finish_all(&alone)
+    VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, cells, &alone).finish_all(&alone)
 }
 
 fn slots(part: &VectorPart, query: &[f32], only: Option<&Bits>, k: usize, effort: Effort) -> Vec<u32> {
@@ -89,6 +93,27 @@ fn effort_is_traded_for_recall() {
     assert!(found[0] > 0.25 && found[1] > 0.6 && found[2] > 0.9, "{found:?}");
 }
 
+/// A fifth as many cells as clusters: those that hold several come apart, and what is near is found in few of them.
+#[test]
+fn cells_follow_clusters() {
+    for metric in [Metric::Cosine, Metric::Euclidean, Metric::Dot] {
+        let part = build_with(metric, Quantization::F32, 6.0, 10);
+        let cells = part.cells.as_ref().map_or(0, |cells| cells.len());
+        assert!((45..=70).contains(&cells), "{cells} cells of 50 clusters");
+        let found = recall(&part, 6.0, None, Effort::default());
+        assert!(found >= 0.9, "{metric:?}: {found}");
+    }
+}
+
+#[test]
+fn equal_rows_are_in_one_cell() {
+    let options = VectorOptions { dim: DIM, metric: Metric::Cosine, quantization: Quantization::F32 };
+    let kept = Kept::of(DIM, Quantization::F32, rows(1, 1.0, 1).repeat(ROWS));
+    let part = VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, 1, &alone).finish_all(&alone);
+    assert_eq!(part.cells.as_ref().map(|cells| cells.len()), Some(1));
+    assert_eq!(slots(&part, &[1.0; DIM], None, ROWS, Effort::default()).len(), ROWS);
+}
+
 #[test]
 fn as_many_come_as_there_are_wherever_they_lie() {
     let part = build(Metric::Euclidean, Quantization::F32, 3.0);
@@ -109,16 +134,19 @@ fn equal_rows_give_equal_bytes() {
         part.encode(&mut writer);
         writer.bytes
     };
-    let begin = |hands: Hands| {
-        let kept = Kept::of(DIM, Quantization::F32, rows(ROWS, 1.0, 1));
-        VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, CELLS, hands)
+    let begin = |hands: Hands, cells: usize| {
+        let kept = Kept::of(DIM, Quantization::F32, rows(ROWS, 3.0, 1));
+        VectorBuild::with_cells(options, (0..ROWS as u32).collect(), kept, cells, hands)
     };
-    let whole = bytes(begin(&alone).finish_all(&alone));
     let backwards: Hands = &|pieces, work| (0..pieces).rev().for_each(work);
-    assert_eq!(bytes(begin(backwards).finish_all(backwards)), whole);
-    let pieces = begin(&alone);
-    let cells = [pieces.assign(0..501), pieces.assign(501..502), pieces.assign(502..ROWS)].concat();
-    assert_eq!(bytes(pieces.finish(&cells)), whole);
+    // Few enough are split.
+    for cells in [CELLS, 10] {
+        let whole = bytes(begin(&alone, cells).finish_all(&alone));
+        assert_eq!(bytes(begin(backwards, cells).finish_all(backwards)), whole);
+        let pieces = begin(&alone, cells);
+        let assigned = [pieces.assign(0..501), pieces.assign(501..502), pieces.assign(502..ROWS)].concat();
+        assert_eq!(bytes(pieces.finish(assigned, backwards)), whole);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ const LEASTS: [usize; 9] = [1, 4, 12, 32, 64, 96, 128, 192, 256];
 const WAYS: usize = LIMITS * LEASTS.len();
 
 /// Rows that are asked, fewer of large parts since each is compared with all; and for how many.
-const ASKED: std::ops::RangeInclusive<usize> = 48..=192;
+const ASKED: std::ops::RangeInclusive<usize> = 96..=192;
 const COMPARED: usize = 16_000_000;
 const K: usize = 10;
 
