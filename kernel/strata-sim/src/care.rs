@@ -61,6 +61,8 @@ impl<T: Clone + PartialEq> Wishes<T> {
 #[derive(Debug, Clone)]
 pub struct Care {
     pub policies: Wishes<Vec<Policy>>,
+    /// The names of the indexes.
+    pub indexes: Wishes<Vec<String>>,
     /// The number of the key; `None` where nothing is sealed.
     pub keys: Wishes<Option<u8>>,
     /// Every policy that was ever asked for, and when: any of them may have let go of something.
@@ -74,7 +76,8 @@ pub struct Care {
 impl Care {
     pub fn new() -> Care {
         let (policies, keys) = (Wishes::new(Vec::new()), Wishes::new(None));
-        Care { policies, keys, ever: Vec::new(), gone: Vec::new(), forgotten: 0 }
+        let indexes = Wishes::new(Vec::new());
+        Care { policies, indexes, keys, ever: Vec::new(), gone: Vec::new(), forgotten: 0 }
     }
 
     pub fn ask_policies(&mut self, moment: usize, policies: Vec<Policy>) {
@@ -83,9 +86,12 @@ impl Care {
     }
 
     /// What is known of a database that was found after a crash at `moment`, and open at `opened`.
-    pub fn found(&self, moment: usize, policies: &[Policy], opened: usize) -> Check<Care> {
+    pub fn found(&self, moment: usize, policies: &[Policy], indexes: &Vec<String>, opened: usize) -> Check<Care> {
         if !self.policies.at(moment).iter().any(|possible| possible == policies) {
             return Err(format!("the policies are {policies:?}, they were to be {:?}", self.policies.at(moment)));
+        }
+        if !self.indexes.at(moment).contains(indexes) {
+            return Err(format!("the indexes are {indexes:?}, they were to be {:?}", self.indexes.at(moment)));
         }
         let mut keys = Wishes::new(self.keys.at(moment)[0]);
         // What was sealed before may be until another change of the key is done.
@@ -93,6 +99,7 @@ impl Care {
         let known = self.ever.iter().filter(|(asked, _)| *asked <= moment);
         Ok(Care {
             policies: self.policies.found(moment, &policies.to_vec(), opened),
+            indexes: self.indexes.found(moment, indexes, opened),
             keys,
             ever: known.map(|(_, policy)| (0, policy.clone())).collect(),
             gone: self.gone.clone(),

@@ -60,6 +60,8 @@ pub struct Driver {
     has_others: bool,
     /// Little memory, and much that is done with files; see `workload`.
     pub pressed: bool,
+    /// Indexes come and go; see `indexed`.
+    pub indexed: bool,
     /// The moments in which files were made and removed.
     pub busy: Vec<Range<usize>>,
     pub backups: Backups,
@@ -109,6 +111,7 @@ impl Driver {
             watch: Arc::default(),
             has_others: false,
             pressed: false,
+            indexed: false,
             busy: Vec::new(),
             backups: Backups::new(seed),
         }

@@ -126,7 +126,7 @@ fn healed(driver: &mut Driver, fault: Fault, seed: u64) -> Check {
     let notes = driver.notes.found(version, now, Crash::Kill, image.journal_len());
     let mut found = Driver::found(sim, store, driver.options.clone(), model, notes, seed);
     let opened = found.moment();
-    found.care = driver.care.found(now, &found.store().policies()?, opened)?;
+    found.care = driver.care.found(now, &found.store().policies()?, &crate::indexed::names(found.store())?, opened)?;
     compare::heads(found.store(), &found.numbers, &state)?;
     compare::everything(found.store(), &found.numbers, &state, &found.care)?;
     compare::files(&image, &driver.options)?;

@@ -15,6 +15,7 @@ use strata_kernel::transaction::{Isolation, Transaction};
 use crate::care::{self, Era};
 use crate::compare;
 use crate::driver::{Check, Driver};
+use crate::indexed;
 use crate::keepers::{hand_in_keys, no_file_holds};
 use crate::model::{Model, State};
 use crate::notes::Crash;
@@ -103,12 +104,12 @@ impl Judge<'_> {
             return Err(format!("version {version} has {:?}", store.recovered));
         }
         let notes = notes.found(version, moment, crash, image.journal_len());
-        let policies = store.policies()?;
+        let (policies, indexes) = (store.policies()?, indexed::names(&store)?);
         let (model, eras, gone) = self.model_of(&store, version, moment)?;
         let state = model.last().clone();
         let mut found = Driver::found(sim, store, options, model, notes, seed);
-        found.pressed = self.driver.pressed;
-        found.care = self.driver.care.found(moment, &policies, found.moment())?;
+        (found.pressed, found.indexed) = (self.driver.pressed, self.driver.indexed);
+        found.care = self.driver.care.found(moment, &policies, &indexes, found.moment())?;
         found.care.gone.extend(gone);
         found.secrets.clone_from(&self.driver.secrets);
         found.eras = eras
@@ -134,8 +135,10 @@ impl Judge<'_> {
     /// D2: everything is as the model has it at that one version.
     fn check_state(&mut self, found: &Driver, state: &State, seed: u64) -> Check {
         compare::heads(found.store(), &found.numbers, state)?;
+        indexed::heads(found.store(), &found.numbers, state)?;
         if self.read_in_full.insert((state.version, found.care.gone.len())) || seed.is_multiple_of(64) {
             compare::everything(found.store(), &found.numbers, state, &found.care)?;
+            indexed::versions(found.store(), &found.numbers, state, &found.care)?;
             // What was read of old versions has not taken the place of the new ones.
             compare::heads(found.store(), &found.numbers, state)?;
             found.store().verify(&mut |_, _| Ok(())).map_err(|error| format!("verifying: {error}"))?;
@@ -179,7 +182,8 @@ impl Judge<'_> {
             let (version, recovered) = (after.version, &again.store().recovered);
             return Err(told(format!("it gave version {version} ({recovered:?}), not {}", state.version)));
         }
-        compare::heads(again.store(), &again.numbers, &after).map_err(told)
+        compare::heads(again.store(), &again.numbers, &after).map_err(told)?;
+        indexed::heads(again.store(), &again.numbers, &after).map_err(told)
     }
 
     /// The judge of what follows on a crash.

@@ -1,7 +1,7 @@
 //! The simulator: seeded histories of the whole store over a simulated disk, crashed at every call of it.
 //!
 //! Read in this order: `doc`, `model` and `draft`, the judge's own idea of a database; `notes`, what was promised;
-//! `driver` with `workload`, `operations`, `keepers`, `copies` and `transactions`, one history on both; `compare`; `judge`, `faults` and
+//! `driver` with `workload`, `operations`, `keepers`, `indexed`, `copies` and `transactions`, one history on both; `compare`; `judge`, `faults` and
 //! `damage`, what can happen to it; `flips`, all damage of one kind; `rows`, `twins` and `run`, many of them.
 //!
 //! One seed decides everything. A failure prints the line that runs it again: `make sim SEED=8412`.
@@ -17,6 +17,7 @@ mod draft;
 mod driver;
 mod faults;
 mod flips;
+mod indexed;
 mod judge;
 mod keepers;
 mod model;

@@ -10,6 +10,7 @@ use strata_kernel::value::{Op, Path, Step};
 use crate::compare;
 use crate::doc::Edit;
 use crate::driver::{Check, Driver, Predicted};
+use crate::indexed;
 use crate::model::{Branch, KEYSPACES, Key, Request, Write};
 
 /// A write with the bytes that the store borrows.
@@ -177,11 +178,13 @@ impl Driver {
         let state = self.state();
         let seen = compare::heads(self.store(), &self.numbers, &state);
         self.excuse(seen)?;
+        self.excuse(indexed::heads(self.store(), &self.numbers, &state))?;
         if self.below(4) > 0 {
             return Ok(());
         }
         let seen = compare::everything(self.store(), &self.numbers, &state, &self.care);
-        self.excuse(seen)
+        self.excuse(seen)?;
+        self.excuse(indexed::versions(self.store(), &self.numbers, &state, &self.care))
     }
 
     /// Where a disk fails, so may a read that comes to it, if it says so. A read that gives less than there is looks like

@@ -16,6 +16,8 @@ pub enum Row {
     Crashes,
     /// F2: one history with little memory, crashed wherever files come and go.
     Pressed,
+    /// F6 for indexes: histories in which indexes come and go, crashed wherever files do.
+    Indexed,
     /// Section 6: a long history of transactions, open at the same time.
     Isolation,
     /// F3: every call fails.
@@ -24,7 +26,7 @@ pub enum Row {
     Damage,
 }
 
-pub const ALL: [Row; 5] = [Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults, Row::Damage];
+pub const ALL: [Row; 6] = [Row::Crashes, Row::Pressed, Row::Indexed, Row::Isolation, Row::Faults, Row::Damage];
 
 /// Of each kind: nothing is crashed in them, so they cost next to nothing.
 const ISOLATION_HISTORIES: u64 = 4;
@@ -32,9 +34,9 @@ const ISOLATION_HISTORIES: u64 = 4;
 /// The rows that a seed runs when there are many of them: the dear ones only now and then.
 pub fn of_seed(seed: u64) -> Vec<Row> {
     match seed % 6 {
-        0 | 2..=4 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Faults],
-        5 => vec![Row::Crashes, Row::Pressed, Row::Isolation, Row::Damage],
-        _ => vec![Row::Crashes, Row::Pressed, Row::Isolation],
+        0 | 2..=4 => vec![Row::Crashes, Row::Pressed, Row::Indexed, Row::Isolation, Row::Faults],
+        5 => vec![Row::Crashes, Row::Pressed, Row::Indexed, Row::Isolation, Row::Damage],
+        _ => vec![Row::Crashes, Row::Pressed, Row::Indexed, Row::Isolation],
     }
 }
 
@@ -43,6 +45,7 @@ pub fn run(row: Row, seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     let body = || match row {
         Row::Crashes => crashes(seed, tally, trace),
         Row::Pressed => pressed(seed, tally, trace),
+        Row::Indexed => indexed(seed, tally, trace),
         Row::Isolation => isolation(seed, tally, trace),
         Row::Faults => faults::row(seed, tally, trace),
         Row::Damage => damage::row(seed, tally, trace),
@@ -96,6 +99,21 @@ fn pressed(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
     }
     tally.transactions(driver.tally);
     tally.copies += driver.backups.images;
+    judge::crash_busy(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
+    conclude(&driver, trace);
+    Ok(())
+}
+
+/// With much memory and with little, in turns.
+fn indexed(seed: u64, tally: &mut Tally, trace: &mut Trace) -> Check {
+    tally.histories += 1;
+    let rng = SimRng::new(seed ^ 0x1DE0);
+    let pressed = seed.is_multiple_of(2);
+    let options = if pressed { workload::pressed_options(&rng) } else { workload::options(&rng) };
+    let mut driver = Driver::new(Sim::new(seed ^ 0x1DE1), options, seed ^ 0x1DE2);
+    (driver.pressed, driver.indexed) = (pressed, true);
+    let driver = lived(driver, 20 + rng.below(31))?;
+    tally.transactions(driver.tally);
     judge::crash_busy(&driver, tally, trace).map_err(|why| format!("{why}\n{}", tail(&driver.story)))?;
     conclude(&driver, trace);
     Ok(())

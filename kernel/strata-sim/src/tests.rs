@@ -19,6 +19,11 @@ fn f1_f2_f6_a_history_survives_every_crash() {
 }
 
 #[test]
+fn f6_indexes_that_come_and_go_answer_as_new_ones() {
+    assert!((3..5).map(|seed| passes(Row::Indexed, seed).power_cuts).sum::<u64>() > 100);
+}
+
+#[test]
 fn f3_every_call_fails_once_and_for_ever() {
     assert!(passes(Row::Faults, 3).faults > 300);
 }

@@ -28,13 +28,14 @@ enum TwinRow {
 
 const CRASHES: TwinRow = TwinRow::Whole(Row::Crashes);
 const PRESSED: TwinRow = TwinRow::Whole(Row::Pressed);
+const INDEXED: TwinRow = TwinRow::Whole(Row::Indexed);
 const ISOLATION: TwinRow = TwinRow::Whole(Row::Isolation);
 const DAMAGE: TwinRow = TwinRow::Whole(Row::Damage);
 
 const FULL: TwinRow = TwinRow::Fault(FaultKind::Full);
 const SYNC: TwinRow = TwinRow::Fault(FaultKind::Sync(SyncFault::NewShownOldKept));
 
-/// By their names in reliability.md; those called K are of checkpoints and runs, and only here.
+/// By their names in reliability.md; those called K are of checkpoints and runs, and those called I of indexes, and only here.
 pub const ALL: &[Twin] = &[
     twin("T01", "acknowledged while the bytes are still ours", CRASHES),
     twin("T02", "acknowledged before the sync", CRASHES),
@@ -107,6 +108,11 @@ pub const ALL: &[Twin] = &[
     twin("K37", "the runs of a backup are not synced", PRESSED),
     twin("K38", "a backup removes runs before its MANIFEST names others", PRESSED),
     twin("K39", "a bundle has its name before it is synced", PRESSED),
+    twin("I01", "a checkpoint forgets the indexes", INDEXED),
+    twin("I02", "a row in a run is found beside the one that took its place", INDEXED),
+    twin("I03", "what an index holds is kept when the runs change", INDEXED),
+    twin("I04", "a branch finds what it wrote anew, and what its parent has of it", INDEXED),
+    twin("I05", "what indexes keep of a run outlives it", INDEXED),
 ];
 
 const fn twin(name: &'static str, bug: &'static str, row: TwinRow) -> Twin {

@@ -47,6 +47,9 @@ pub fn pressed_options(rng: &SimRng) -> Options {
 impl Driver {
     /// One operation of any kind.
     pub fn step(&mut self) -> Check {
+        if self.indexed && self.below(6) == 0 {
+            return self.change_indexes();
+        }
         if self.pressed {
             return self.pressed_step();
         }

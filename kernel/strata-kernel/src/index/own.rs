@@ -19,6 +19,7 @@ use super::definition::{Definitions, Form};
 use super::docs::{Docs, LIVE};
 use super::part::{DeltaIndex, Part};
 use super::view::Shade;
+use crate::sabotage;
 use crate::table::Version;
 
 /// By keyspace. None where nothing was asked of an index yet, so that other writes pay nothing.
@@ -116,6 +117,9 @@ impl Own {
 
     /// The newest row of a key in the parts ends with the version that wrote the next.
     fn end(&mut self, key: &[u8], version: u64) {
+        if sabotage::on("I02") {
+            return;
+        }
         for number in 0..self.parts.len() {
             let loaded = &mut self.parts[number];
             if let Some(slot) = loaded.part.docs.find(key).next() {

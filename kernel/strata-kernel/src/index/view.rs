@@ -17,6 +17,7 @@ use strata_index::{Bits, Blocks, Keys, Sight};
 use super::definition::{Definition, Form, order_of};
 use super::docs::Docs;
 use super::own::{Delta, Loaded, Own};
+use crate::sabotage;
 
 /// The indexes of one keyspace, as one branch shows them at one version.
 pub struct View<'a> {
@@ -344,6 +345,9 @@ impl Shade {
 
 /// Hide of each level what those above it wrote, of the branch itself only what it has in memory from `since` on.
 fn hide(rows: &[(Rows<'_>, u64)], ends: &[usize], since: u32, mut hidden: Vec<Arc<Bits>>) -> Vec<Arc<Bits>> {
+    if sabotage::on("I04") {
+        return hidden;
+    }
     for (level, end) in ends.iter().enumerate().take(ends.len() - 1) {
         let start = if level == 0 { 0 } else { ends[level - 1] };
         for (number, (above, at)) in rows[start..*end].iter().enumerate() {

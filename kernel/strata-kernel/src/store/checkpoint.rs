@@ -90,7 +90,9 @@ impl Store {
             state.policies = manifest.state.policies.clone();
         }
         state.erasures = manifest.state.erasures.clone();
-        (state.indexes, state.next_index) = (manifest.state.indexes.clone(), manifest.state.next_index);
+        if !sabotage::on("I01") {
+            (state.indexes, state.next_index) = (manifest.state.indexes.clone(), manifest.state.next_index);
+        }
         let number = self.next_run();
         let window = sabotaged_window((manifest.checkpoint_version, cut.version));
         let run = self.write_run(number, &branches, window)?;

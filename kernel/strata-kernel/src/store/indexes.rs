@@ -15,6 +15,7 @@ use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::index::{Definition, Definitions, Delta, Own, Part, PartBuilder, View};
 use crate::run::{Derived, Run, Section, derived_path, write_derived};
+use crate::sabotage;
 use crate::table::Version;
 
 /// The definitions that count now: by space and kind of the keyspace.
@@ -316,6 +317,9 @@ impl Store {
 
     /// Remove what indexes keep of a run that is no more.
     pub(super) fn remove_parts(&self, run: &Run) -> Result<()> {
+        if sabotage::on("I05") {
+            return Ok(());
+        }
         let _alone = self.deriving.lock();
         match self.env.disk.remove(&derived_path(run.number())) {
             Err(Error::Storage { errno: NOT_THERE, .. }) => Ok(()),
