@@ -54,7 +54,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--only", nargs="+", metavar="SYSTEM", choices=list(registry.SYSTEMS), help="only these"
     )
     parser.add_argument("--rows", nargs="+", metavar="TEXT", help="only rows whose name has one of these")
-    parser.add_argument("--cases", nargs="+", choices=cases.CASES, help="only these cases")
+    parser.add_argument("--cases", nargs="+", choices=cases.CASES + cases.LONG, help="only these cases")
     parser.add_argument("--rounds", type=int, default=0, help="rounds that count (7)")
     parser.add_argument("--directory", help="where the databases are made: a disk, not a tmpfs")
     parser.add_argument("--results", default=str(RESULTS), help="where the JSON goes")

@@ -26,6 +26,8 @@ CASES = (
     "search_ordered",
     "machines",
 )
+# Those that take many minutes run only when they are named.
+LONG = ("search_million",)
 
 
 def load(names: Iterable[str] = CASES) -> dict[str, ModuleType]:
