@@ -6,9 +6,9 @@ by name, `python -m benchmarks.run --cases search_million`. usearch and hnswlib 
 each to build; `search_vectors` has them, with a tenth of the rows.
 
 `build` is the checkpoint after the upserts, compaction to one run, and the first answer: seconds, and seconds
-of processor in all threads. Of each query the best of all rounds counts. Recall of 0.99 is the default; 0.95 is what the goal
-asks for. `memory` is what `db.info` says of the indexes, without the tables and blocks that the database may
-keep beside.
+of processor in all threads. Of each query the best of all rounds counts. Recall of 0.99 is the default; 0.95
+is what the goal asks for. `memory` is what `db.info` says of the indexes, without the tables and blocks that
+the database may keep beside.
 """
 
 from __future__ import annotations
