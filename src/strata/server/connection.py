@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._is_local = is_local
         self.name = server.next_name()  # in the log
         self._log = server.log
+        self._noted_from_s = float("inf") if server.log is None else server.log.from_s
         self._asked = ""  # by the frame that is being taken, for the log
         self._reason: str | None = None  # why we end it
         self._begun = time.monotonic()
@@ -124,13 +125,12 @@ class Connection(asyncio.Protocol):
             if found is not None and found.kind == _CALL:
                 # Who asks one thing at a time waits for this: nothing is queued, nothing gathered.
                 self.last_heard = time.monotonic()
+                begun = self._server.clock()
                 try:
-                    if self._log is None:
-                        self._call(session, found)
-                    else:
-                        self._take_and_note(found)
+                    self._call(session, found)
                 except Exception as error:
-                    self._say(self._error(found.id, error))
+                    self._fail(found, error, begun)
+                self._note(found, self._server.clock() - begun)
                 self._flush()
                 return
         self._frames = chain(self._frames, self._reader.feed(data))
@@ -168,7 +168,8 @@ class Connection(asyncio.Protocol):
         """Do what was asked, as far as the client takes the answers."""
         is_heard, self._has_frames = False, True
         frames, limit, clock = self._frames, self._server.limits.in_flight, self._server.clock
-        until = clock() + _TURN_S
+        begun = clock()
+        until = begun + _TURN_S
         while not (self.is_choked or self._is_over or self._is_waiting or self._held or self._is_over_turn):
             if len(self._working) - self._streams >= limit:
                 self._transport.pause_reading()
@@ -186,17 +187,19 @@ class Connection(asyncio.Protocol):
             if found.kind & PACKED:
                 self._unpack(found)
                 continue
+            self._asked = ""
             try:
-                if self._log is None:
-                    self._take(found)
-                else:
-                    self._take_and_note(found)
+                self._take(found)
             except Exception as error:
                 if self._session is None:
                     self._refuse(error)
                     return
-                self._say(self._error(found.id, error))
-            if clock() >= until and self._session is not None:
+                self._fail(found, error, begun)
+            now = clock()
+            if now - begun >= self._noted_from_s:
+                self._note(found, now - begun)
+            begun = now
+            if now >= until and self._session is not None:
                 self._is_over_turn = True
                 self._transport.pause_reading()
                 self._server.loop.call_soon(self._take_next_turn)
@@ -215,21 +218,20 @@ class Connection(asyncio.Protocol):
         if len(self._working) - self._streams < self._server.limits.in_flight:
             self._transport.resume_reading()
 
-    def _take_and_note(self, found: Frame) -> None:
-        """Take a frame, and let the log know what was asked unless a thread goes on with it."""
-        log, clock = self._log, self._server.clock
-        assert log is not None
-        begun, self._asked = clock(), ""
-        try:
-            self._take(found)
-        except Exception as error:
-            if self._session is not None:
-                asked = self._asked or f"frame of kind {found.kind}"
-                code, where = self._code_of(error)
-                log.request(self.name, found.id, asked, clock() - begun, code, **where)
-            raise
-        if self._asked and found.id not in self._working:
-            log.request(self.name, found.id, self._asked, clock() - begun)
+    def _fail(self, found: Frame, error: Exception, begun: float) -> None:
+        """Answer with an error, and let the log know."""
+        if self._log is not None:
+            asked = self._asked or f"frame of kind {found.kind}"
+            code, where = self._code_of(error)
+            self._log.request(self.name, found.id, asked, self._server.clock() - begun, code, **where)
+        self._asked = ""  # nothing more is noted
+        self._say(self._error(found.id, error))
+
+    def _note(self, found: Frame, took_s: float) -> None:
+        """Let the log know what was asked, unless a thread goes on with it."""
+        if self._asked and took_s >= self._noted_from_s and found.id not in self._working:
+            assert self._log is not None, "without it nothing takes as long"
+            self._log.request(self.name, found.id, self._asked, took_s)
 
     @staticmethod
     def _code_of(error: BaseException) -> tuple[str, dict[str, Any]]:

@@ -62,6 +62,7 @@ class Log:
         """
         self.requests = requests
         self.slow_s = slow_s or float("inf")
+        self.from_s = 0.0 if requests else self.slow_s  # what takes less and goes well is never said
         self._to = to
         self._clock = clock
         self._counts: Counter[str] = Counter()  # of the window
