@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from strata.core.brief import brief
 from strata.core.errors import InternalError, InvalidInput, LimitExceeded, StrataError
+from strata.server import heard
 from strata.server.descriptors import keep_alive
 from strata.server.logs import where_of
 from strata.server.work import Work
@@ -51,13 +52,9 @@ _FLUSH_BYTES: Final = 1 << 18  # of answers that wait for others of the same rea
 _CALL, _RESULT, _OPERATION, _OPEN = (
     kind.value for kind in (Kind.CALL, Kind.RESULT, Kind.OPERATION, Kind.OPEN)
 )
-_OPTIONS: Final = frozenset({"once", "progress"})
-_NO_OPTIONS: Final[dict[str, Any]] = {}
 _MESSAGE_MAX: Final = 80  # characters of what goes wrong, where there is little room
-_ONCE_MAX: Final = 1024  # characters
 _TURN_S: Final = 0.001  # of what one connection asked, before others have theirs
 _LARGE_BYTES: Final = 1 << 16  # of a call: what it does takes longer than to hand it over
-_ALIVE_LEAST_S: Final = 0.05
 _UNASKED: Final = -1  # stands for an id where a frame is not answered
 
 
@@ -125,7 +122,7 @@ class Connection(asyncio.Protocol):
             if found is not None and found.kind == _CALL:
                 # Who asks one thing at a time waits for this: nothing is queued, nothing gathered.
                 self.last_heard = time.monotonic()
-                begun = self._server.clock()
+                begun, self._asked = self._server.clock(), ""
                 try:
                     self._call(session, found)
                 except Exception as error:
@@ -256,7 +253,7 @@ class Connection(asyncio.Protocol):
             if work is not None and found.kind == Kind.CANCEL:
                 work.cancel()
             elif work is not None:
-                work.give_credit(_credit(found.body))
+                work.give_credit(heard.credit(found.body))
         else:
             raise InvalidInput(f"a frame of kind {found.kind} is nothing that a client sends")
 
@@ -273,7 +270,7 @@ class Connection(asyncio.Protocol):
         if self._greeting is not None:
             self._greeting.cancel()
         server = self._server
-        self._alive_s = _alive_s(hello)
+        self._alive_s = heard.alive_s(hello)
         self._session = server.session(self._is_local, self._transport, hello)
         self._token = hello.get("token")
         self._packs = bool(hello.get("packs"))
@@ -345,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def _call(self, session: Session, found: Frame) -> None:
         self._check_id(found.id)
-        handle, method, arguments, options = _request(decode_body(found.body))
+        handle, method, arguments, options = heard.call(decode_body(found.body))
         bound = session.bound(handle, method)
         self._asked = bound.name
         server = self._server
@@ -658,44 +655,3 @@ class Connection(asyncio.Protocol):
         self._reason = self._reason or reason
         self._frames, self._has_frames = iter(()), False
         self.close()
-
-
-def _credit(body: bytes | memoryview) -> Any:
-    try:
-        return decode_body(body)
-    except StrataError:
-        return None  # which is no credit either
-
-
-def _alive_s(hello: dict[str, Any]) -> float:
-    found = hello.get("alive_s")
-    if found is None:
-        return 0.0
-    if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
-        raise InvalidInput("alive_s is a number of seconds above 0")
-    return max(float(found), _ALIVE_LEAST_S)
-
-
-def _request(body: Any) -> tuple[Any, Any, list[Any], dict[str, Any]]:
-    """Return the handle, the method, the arguments and the options of a call."""
-    if not isinstance(body, list) or not 3 <= len(body) <= 4:
-        raise InvalidInput("a call is a handle, a method, arguments and perhaps options")
-    if len(body) == 4:
-        handle, method, arguments, options = body
-        _check_options(options)
-    else:
-        handle, method, arguments = body
-        options = _NO_OPTIONS
-    if not isinstance(arguments, list):
-        raise InvalidInput("arguments are an array")
-    return handle, method, arguments, options
-
-
-def _check_options(options: Any) -> None:
-    if not isinstance(options, dict):
-        raise InvalidInput("options are a map")
-    key = options.get("once")
-    if options.keys() - _OPTIONS or not (key is None or (isinstance(key, str) and key)):
-        raise InvalidInput(f"the options {brief(options)} are unknown", hint="once: text, progress: true")
-    if key is not None and len(key) > _ONCE_MAX:  # it is kept with the commit
-        raise LimitExceeded(what="idempotency key", limit=_ONCE_MAX, actual=len(key))
