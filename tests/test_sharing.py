@@ -321,7 +321,9 @@ def many_processes(tmp_path, *, workers, events, steps, kills, seed):
     running = {f"w{number}": begin(f"w{number}") for number in range(workers)}
     left, killed = kills, Counter()
     until = time.monotonic() + 600
-    next_kill = time.monotonic() + 0.5
+    # So many notes are there before each kill, however fast this machine is.
+    share = workers * (events + steps) / (kills + 1)
+    due = [share * chance.uniform(number, number + 1) for number in range(kills)]
     while running:
         assert time.monotonic() < until, "it takes too long"
         time.sleep(0.005)
@@ -334,15 +336,19 @@ def many_processes(tmp_path, *, workers, events, steps, kills, seed):
                 continue
             assert process.returncode == 0, process.stderr.read()
             del running[worker]
-        if left and time.monotonic() >= next_kill:
+        if left and notes(tmp_path) >= due[-left]:
             found = owner_of(tmp_path / "shared.strata")
             pids = {process.pid: process for process in running.values()}
             if found in pids and pids[found].poll() is None:
                 os.kill(found, signal.SIGKILL)
                 left -= 1
-            next_kill = time.monotonic() + chance.uniform(0.05, 0.6)
     check_what_is_there(tmp_path, killed, workers=workers, events=events, steps=steps)
     return kills - left
+
+
+def notes(tmp_path):
+    """How many writes the workers have noted as acknowledged."""
+    return sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("noted-*"))
 
 
 def check_what_is_there(tmp_path, killed, *, workers, events, steps):
