@@ -501,15 +501,19 @@ def test_a_moment_of_fuzzing():
 
 def test_the_fuzzer_gets_at_the_operations():
     """What it begins with is good, so that what is near to it is tried, and not refused at the door."""
-    failed = []
+    failed, done = [], set()
     runner = fuzz_operations.Runner(failed.append)
-    done = set()
     for message in fuzz_operations.seeds():
-        failed.clear()
-        runner.run(fuzz_operations.program([message]))
+        for _ in range(2):  # what came before it may have taken away what it needs
+            failed.clear()
+            runner.run(fuzz_operations.program([message]))
+            if not failed or message[0] in done:
+                break
+            runner.close()
+            runner = fuzz_operations.Runner(failed.append)
         done |= {message[0]} if not failed else set()
     runner.close()
-    assert "watch" in done and len(done) > 0.7 * len(fuzz_operations.NAMES)
+    assert "watch" in done and len(done) > 0.8 * len(fuzz_operations.NAMES)
 
 
 @given(st.binary(max_size=60) | st.sampled_from(fuzz_operations.seeds()).map(lambda s: encode_body([s])),
