@@ -23,11 +23,6 @@ SECOND = 1_000_000
 DAY = 24 * 3600 * SECOND
 
 
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
 @pytest.fixture(params=databases.KINDS)
 def db(request, clock):
     with databases.make(request.param, clock) as database:

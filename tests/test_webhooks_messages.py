@@ -11,7 +11,6 @@ import pytest
 from receivers import SECRET, URL, Remembers, failing
 
 from strata.errors import InvalidInput
-from strata.testing import FakeClock
 from strata.worker import Worker, verify
 from strata.worker.messages import BODY_BYTES_MAX
 from strata.worker.signing import signed
@@ -26,11 +25,6 @@ TICKET = {
         {"from": ["open", "held"], "event": "CLOSE", "to": "closed"},
     ],
 }
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture(params=databases.KINDS)
